@@ -1,0 +1,26 @@
+//! The shape that every endpoint of every protocol has.
+
+use crate::recovery::Instant;
+
+/// A sans-IO endpoint: a plain value that maps inputs to outputs.
+///
+/// The drivers are generic over this trait, so an endpoint can be wrapped by another one that
+/// observes or distorts it without either knowing.
+pub trait Core: Send + 'static {
+    /// What can happen to the endpoint.
+    type Input: Send;
+    /// What the endpoint wants done.
+    type Output: Send;
+
+    /// Takes in exactly one event. Drain [`poll`](Core::poll) before the next call.
+    fn handle(&mut self, now: Instant, input: Self::Input);
+
+    /// The next thing to do, in the order in which it must be done. To be called until it
+    /// returns `None` after each [`handle`](Core::handle).
+    #[must_use]
+    fn poll(&mut self) -> Option<Self::Output>;
+
+    /// When to feed the endpoint's timeout input at the latest; `None` if nothing is waited for.
+    #[must_use]
+    fn deadline(&self) -> Option<Instant>;
+}

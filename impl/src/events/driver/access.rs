@@ -1,0 +1,49 @@
+//! Who may do what.
+
+use std::collections::BTreeMap;
+
+use crate::events::AgentId;
+
+/// What a token stands for [CORE-14].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Who it is. Idempotency keys belong to a principal.
+    pub principal: String,
+    /// The agent whose stream may be read, if any.
+    pub stream: Option<AgentId>,
+    /// Whether events may be published.
+    pub publish: bool,
+}
+
+/// Knows tokens.
+pub trait Access: Send + Sync + 'static {
+    /// What the token stands for; `None` if it is not valid.
+    fn grant(&self, token: &str) -> Option<Grant>;
+}
+
+/// A fixed table of tokens.
+#[derive(Debug, Clone, Default)]
+pub struct Tokens(BTreeMap<String, Grant>);
+
+impl Tokens {
+    /// Lets the bearer of `token` read the stream of `agent`.
+    pub fn subscriber(mut self, token: &str, agent: AgentId) -> Self {
+        let principal = agent.as_str().to_owned();
+        let grant = Grant { principal, stream: Some(agent), publish: false };
+        self.0.insert(token.to_owned(), grant);
+        self
+    }
+
+    /// Lets the bearer of `token` publish to every agent, as `principal`.
+    pub fn publisher(mut self, token: &str, principal: &str) -> Self {
+        let grant = Grant { principal: principal.to_owned(), stream: None, publish: true };
+        self.0.insert(token.to_owned(), grant);
+        self
+    }
+}
+
+impl Access for Tokens {
+    fn grant(&self, token: &str) -> Option<Grant> {
+        self.0.get(token).cloned()
+    }
+}

@@ -1,0 +1,422 @@
+//! The client's core over sockets.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use hyper::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::error::{Error, ProtocolError, SubProtocolError};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+
+use super::application::{
+    Application, BoxFuture, CursorStore, Handled, Handler, NoticeSink, OpenHandler,
+};
+use crate::Core;
+use crate::events::CloseCode;
+use crate::events::client::{
+    ConnectionId, DialFailure, HandlerOutcome, Input, Notice, Offer, Output, Position, StoreId,
+    Ticket,
+};
+use crate::events::wire::{ClientFrame, FrameError, SUBPROTOCOL, ServerFrame};
+use crate::net::{Clock, Connector, Limits, Socket, SocketEvent, WallClock};
+
+/// What a client connects to, besides the network address.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The host for the `Host` header, with the port if it is not the default.
+    pub host: String,
+    /// The token that says whose stream is wanted.
+    pub token: String,
+    /// The limits of the WebSocket.
+    pub limits: Limits,
+}
+
+impl Target {
+    /// A target with the default limits.
+    pub fn new(host: impl Into<String>, token: impl Into<String>) -> Self {
+        Self { host: host.into(), token: token.into(), limits: Limits::default() }
+    }
+}
+
+/// Talks to a running client.
+#[derive(Debug, Clone)]
+pub struct ClientHandle {
+    commands: mpsc::Sender<Input>,
+}
+
+impl ClientHandle {
+    /// How many commands may wait for the client.
+    const COMMANDS_MAX: usize = 64;
+
+    /// Sends a frame, usually `subscribe`, on the connection that is open; dropped if none is.
+    pub async fn send(&self, frame: ClientFrame) {
+        // A client that has ended has nobody to send it to.
+        let _ = self.commands.send(Input::Send(frame)).await;
+    }
+
+    /// Closes the connection and ends the client.
+    pub async fn stop(&self) {
+        let _ = self.commands.send(Input::Stop).await;
+    }
+}
+
+/// A client: a handle, and the future that runs it until it is stopped.
+///
+/// # Errors
+///
+/// The future ends with an error if the stored position cannot be read. Nothing is connected
+/// then: a client that does not know where it was would lose or repeat events.
+pub fn client<C, N>(
+    core: C,
+    connector: N,
+    target: Target,
+    wall: Arc<dyn WallClock>,
+    application: Application,
+) -> (ClientHandle, impl Future<Output = Result<(), String>> + Send)
+where
+    C: Core<Input = Input, Output = Output>,
+    N: Connector,
+{
+    let (commands, inbox) = mpsc::channel(ClientHandle::COMMANDS_MAX);
+    let run = async move {
+        let Application { handlers, open_handlers, mut cursor, notices } = application;
+        let position = cursor.load().await?;
+        let driver = Driver {
+            core,
+            connector,
+            target,
+            wall,
+            clock: Clock::start(),
+            inbox,
+            notices,
+            handlers: Some(handlers),
+            open_handlers: Some(open_handlers),
+            cursor: Some(cursor),
+            dialing: None,
+            socket: None,
+            handling: None,
+            offers: None,
+            opening: None,
+            saving: None,
+            save_next: None,
+            open_next: None,
+            stopping: false,
+        };
+        driver.run(position).await;
+        Ok(())
+    };
+    (ClientHandle { commands }, run)
+}
+
+type Handlers = Vec<Box<dyn Handler>>;
+type OpenHandlers = Vec<Box<dyn OpenHandler>>;
+type Dialed<S> = Result<(WebSocketStream<S>, bool), DialFailure>;
+
+struct Driver<C, N: Connector> {
+    core: C,
+    connector: N,
+    target: Target,
+    wall: Arc<dyn WallClock>,
+    clock: Clock,
+    inbox: mpsc::Receiver<Input>,
+    notices: NoticeSink,
+    // Each of these is here, or inside the future that works with it.
+    handlers: Option<Handlers>,
+    open_handlers: Option<OpenHandlers>,
+    cursor: Option<Box<dyn CursorStore>>,
+    dialing: Option<(ConnectionId, BoxFuture<'static, Dialed<N::Stream>>)>,
+    socket: Option<Open<N::Stream>>,
+    handling: Option<BoxFuture<'static, (Handlers, Ticket, Vec<HandlerOutcome>)>>,
+    offers: Option<Offer>,
+    opening: Option<BoxFuture<'static, (OpenHandlers, ConnectionId)>>,
+    open_next: Option<ConnectionId>,
+    saving: Option<BoxFuture<'static, (Box<dyn CursorStore>, StoreId, Result<(), String>)>>,
+    save_next: Option<(StoreId, Position)>,
+    stopping: bool,
+}
+
+struct Open<S> {
+    conn: ConnectionId,
+    socket: Socket<S>,
+    reading: bool,
+    /// Which of the queued frames are pings, oldest first.
+    queued: std::collections::VecDeque<bool>,
+}
+
+enum Event<S> {
+    Command(Option<Input>),
+    Handled((Handlers, Ticket, Vec<HandlerOutcome>)),
+    Ran((OpenHandlers, ConnectionId)),
+    Saved((Box<dyn CursorStore>, StoreId, Result<(), String>)),
+    Dialed(Dialed<S>),
+    Socket(SocketEvent),
+    Deadline,
+}
+
+impl<C, N> Driver<C, N>
+where
+    C: Core<Input = Input, Output = Output>,
+    N: Connector,
+{
+    async fn run(mut self, position: Option<Position>) {
+        self.feed(Input::Start { position });
+        while !self.stopping || self.saving.is_some() {
+            let event = self.next_event().await;
+            self.take(event);
+        }
+    }
+
+    async fn next_event(&mut self) -> Event<N::Stream> {
+        let deadline = self.core.deadline();
+        tokio::select! { biased;
+            command = self.inbox.recv(), if !self.stopping => Event::Command(command),
+            handled = ready(&mut self.handling) => Event::Handled(handled),
+            saved = ready(&mut self.saving) => Event::Saved(saved),
+            ran = ready(&mut self.opening) => Event::Ran(ran),
+            dialed = ready_second(&mut self.dialing) => Event::Dialed(dialed),
+            event = socket_event(&mut self.socket) => Event::Socket(event),
+            () = self.clock.sleep_until(deadline) => Event::Deadline,
+        }
+    }
+
+    fn take(&mut self, event: Event<N::Stream>) {
+        match event {
+            Event::Command(command) => self.feed(command.unwrap_or(Input::Stop)),
+            Event::Handled((handlers, ticket, outcomes)) => {
+                (self.handling, self.handlers) = (None, Some(handlers));
+                self.feed(Input::Handled { ticket, outcomes });
+                self.start_handling();
+            }
+            Event::Saved((cursor, id, result)) => {
+                (self.saving, self.cursor) = (None, Some(cursor));
+                self.feed(Input::Stored(id, result));
+                self.start_saving();
+            }
+            Event::Ran((open_handlers, conn)) => {
+                (self.opening, self.open_handlers) = (None, Some(open_handlers));
+                self.feed(Input::OpenHandlersRan { conn });
+                self.start_opening();
+            }
+            Event::Dialed(dialed) => {
+                let Some((conn, _)) = self.dialing.take() else { return };
+                match dialed {
+                    Ok((stream, extension)) => {
+                        let socket = Socket::new(stream, &self.target.limits);
+                        let queued = std::collections::VecDeque::new();
+                        self.socket = Some(Open { conn, socket, reading: true, queued });
+                        let at = self.wall.wall_time();
+                        self.feed(Input::Opened { conn, extension, at });
+                    }
+                    Err(failure) => self.feed(Input::DialFailed { conn, failure }),
+                }
+            }
+            Event::Socket(event) => self.socket_event(event),
+            Event::Deadline => self.feed(Input::Timeout),
+        }
+    }
+
+    fn socket_event(&mut self, event: SocketEvent) {
+        let Some(open) = &mut self.socket else { return };
+        let conn = open.conn;
+        match event {
+            SocketEvent::Wrote(frames) => {
+                let pings = open.queued.drain(..frames.min(open.queued.len())).any(|ping| ping);
+                if pings {
+                    self.feed(Input::PingWritten { conn });
+                }
+            }
+            SocketEvent::Text(text) => {
+                let at = self.wall.wall_time();
+                let input = match ServerFrame::parse(&text) {
+                    Ok(frame) => Input::Frame { conn, frame, at },
+                    Err(error) => Input::Malformed { conn, error },
+                };
+                self.feed(input);
+            }
+            SocketEvent::Binary(bytes) => {
+                let error = FrameError::NotAnObject(format!("a binary frame of {bytes} bytes"));
+                self.feed(Input::Malformed { conn, error });
+            }
+            SocketEvent::Alive => self.feed(Input::Alive { conn }),
+            SocketEvent::Closed { code } => {
+                self.socket = None;
+                self.feed(Input::Closed { conn, code: code.map(CloseCode) });
+            }
+        }
+    }
+
+    /// One input, and everything that it leads to.
+    fn feed(&mut self, input: Input) {
+        self.stopping |= matches!(input, Input::Stop);
+        self.core.handle(self.clock.now(), input);
+        while let Some(output) = self.core.poll() {
+            self.perform(output);
+        }
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Dial { conn, offer_extension } => {
+                let stream = self.connector.connect();
+                let dial = dial(stream, self.target.clone(), offer_extension);
+                self.dialing = Some((conn, Box::pin(dial)));
+            }
+            Output::Send { conn, frame } => {
+                if let Some(open) = self.socket.as_mut().filter(|open| open.conn == conn) {
+                    open.queued.push_back(matches!(frame, ClientFrame::Ping));
+                    open.socket.queue(frame.to_text().into());
+                }
+            }
+            Output::Close { conn, code, reason } => {
+                if self.dialing.as_ref().is_some_and(|(dialing, _)| *dialing == conn) {
+                    self.dialing = None;
+                }
+                if let Some(open) = self.socket.take_if(|open| open.conn == conn) {
+                    // Saying goodbye may take a while; the next connection does not wait for it.
+                    tokio::spawn(open.socket.close(code.0, reason));
+                }
+            }
+            Output::Read { conn, on } => {
+                if let Some(open) = self.socket.as_mut().filter(|open| open.conn == conn) {
+                    open.reading = on;
+                }
+            }
+            Output::Offer(offer) => {
+                self.offers = Some(offer);
+                self.start_handling();
+            }
+            Output::Store(id, position) => {
+                self.save_next = Some((id, position));
+                self.start_saving();
+            }
+            Output::Notify(notice) => {
+                if let Notice::Opened { conn } = &notice {
+                    self.open_next = Some(*conn);
+                    self.start_opening();
+                }
+                (self.notices)(notice);
+            }
+        }
+    }
+
+    fn start_handling(&mut self) {
+        if self.handling.is_none()
+            && let Some(offer) = self.offers.take()
+            && let Some(mut handlers) = self.handlers.take()
+        {
+            self.handling = Some(Box::pin(async move {
+                let mut outcomes = Vec::with_capacity(offer.handlers.len());
+                for handler in &offer.handlers {
+                    outcomes.push(offer_to(handlers.get_mut(*handler), &offer).await);
+                }
+                (handlers, offer.ticket, outcomes)
+            }));
+        }
+    }
+
+    fn start_saving(&mut self) {
+        if self.saving.is_none()
+            && let Some((id, position)) = self.save_next.take()
+            && let Some(mut cursor) = self.cursor.take()
+        {
+            self.saving = Some(Box::pin(async move {
+                let result = cursor.save(position).await;
+                (cursor, id, result)
+            }));
+        }
+    }
+
+    fn start_opening(&mut self) {
+        if self.opening.is_none()
+            && let Some(conn) = self.open_next.take()
+            && let Some(mut open_handlers) = self.open_handlers.take()
+        {
+            self.opening = Some(Box::pin(async move {
+                for handler in &mut open_handlers {
+                    let opened = AssertUnwindSafe(handler.opened()).catch_unwind().await;
+                    if !matches!(opened, Ok(Ok(()))) {
+                        tracing::warn!("an open handler failed; resync goes on without it");
+                    }
+                }
+                (open_handlers, conn)
+            }));
+        }
+    }
+}
+
+/// Offers an event to one handler. One that panics has failed, like one that says so; the others
+/// still run.
+async fn offer_to(handler: Option<&mut Box<dyn Handler>>, offer: &Offer) -> HandlerOutcome {
+    let Some(handler) = handler else {
+        return HandlerOutcome::Failed("the application has no such handler".to_owned());
+    };
+    match AssertUnwindSafe(handler.handle(offer)).catch_unwind().await {
+        Ok(Ok(Handled::Done)) => HandlerOutcome::Done,
+        Ok(Ok(Handled::Stored)) => HandlerOutcome::DoneAndStored,
+        Ok(Err(error)) => HandlerOutcome::Failed(error.0),
+        Err(_) => HandlerOutcome::Failed("the handler panicked".to_owned()),
+    }
+}
+
+async fn dial<S>(
+    stream: impl Future<Output = std::io::Result<S>> + Send,
+    target: Target,
+    offer_extension: bool,
+) -> Dialed<S>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let other = |error: &dyn std::fmt::Display| DialFailure::Other(error.to_string());
+    let stream = stream.await.map_err(|error| other(&error))?;
+    let mut request = format!("ws://{}/v1/ws", target.host)
+        .into_client_request()
+        .map_err(|error| other(&error))?;
+    let bearer = HeaderValue::from_str(&format!("Bearer {}", target.token))
+        .map_err(|_| DialFailure::Other("the token has characters that no header takes".to_owned()))?;
+    request.headers_mut().insert(AUTHORIZATION, bearer);
+    if offer_extension {
+        let offer = HeaderValue::from_static(SUBPROTOCOL);
+        request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, offer);
+    }
+    match client_async_with_config(request, stream, Some(target.limits.websocket())).await {
+        Ok((socket, response)) => {
+            let extension = response
+                .headers()
+                .get(SEC_WEBSOCKET_PROTOCOL)
+                .is_some_and(|name| name.as_bytes() == SUBPROTOCOL.as_bytes());
+            Ok((socket, extension))
+        }
+        Err(Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(
+            SubProtocolError::NoSubProtocol | SubProtocolError::InvalidSubProtocol,
+        ))) => Err(DialFailure::ExtensionRefused),
+        Err(Error::Http(response)) => Err(DialFailure::Status(response.status().as_u16())),
+        Err(error) => Err(other(&error)),
+    }
+}
+
+/// Waits for a future that may not be there: then for ever.
+async fn ready<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn ready_second<K, T>(future: &mut Option<(K, BoxFuture<'static, T>)>) -> T {
+    match future {
+        Some((_, future)) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn socket_event<S>(open: &mut Option<Open<S>>) -> SocketEvent
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    match open {
+        Some(open) => open.socket.next(open.reading).await,
+        None => std::future::pending().await,
+    }
+}

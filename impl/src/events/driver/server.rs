@@ -1,0 +1,472 @@
+//! The server's core over sockets and HTTP.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{HeaderValue, RETRY_AFTER};
+use hyper::{Method, Request, Response, StatusCode};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, oneshot};
+
+use super::access::Access;
+use super::application::BoxFuture;
+use crate::Core;
+use crate::events::log::{Command, LogStore, Reply, StoreError};
+use crate::events::server::{
+    ConnectionId, Input, Output, PublishError, Receipt, StoreId, Ticket,
+};
+use crate::events::wire::{ClientFrame, EventBody, EventBodyError, FrameError, SUBPROTOCOL};
+use crate::events::{AgentId, CloseCode};
+use crate::net::http::{self, BodyError, Service, UpgradedStream};
+use crate::net::{Clock, Limits, Socket, SocketEvent, WallClock};
+
+/// The limits of the task that runs a server's core.
+#[derive(Debug, Clone)]
+pub struct ServerTaskConfig {
+    /// How many requests may wait for the core: 1,024.
+    pub requests_max: usize,
+    /// How many commands are joined to one transaction: 256.
+    pub batch_max: usize,
+}
+
+impl Default for ServerTaskConfig {
+    fn default() -> Self {
+        Self { requests_max: 1_024, batch_max: 256 }
+    }
+}
+
+/// Talks to the task that runs a server's core.
+#[derive(Debug, Clone)]
+pub struct ServerHandle {
+    requests: mpsc::Sender<ServerRequest>,
+    connections: Arc<AtomicU64>,
+}
+
+enum ServerRequest {
+    Input(Input),
+    Connect { conn: ConnectionId, agent: AgentId, extension: bool, link: Link },
+    Publish { publish: Publish, answer: oneshot::Sender<Result<Receipt, PublishError>> },
+}
+
+struct Publish {
+    principal: String,
+    agent: AgentId,
+    body: EventBody,
+    after: Option<u64>,
+}
+
+/// The way from the core to a connection's task.
+struct Link {
+    /// Bounded by the core's window.
+    frames: mpsc::UnboundedSender<Bytes>,
+    close: oneshot::Sender<(CloseCode, &'static str)>,
+}
+
+impl ServerHandle {
+    /// Stores an event and returns its number.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`] says whether the event may have been stored.
+    pub async fn publish(
+        &self,
+        principal: String,
+        agent: AgentId,
+        body: EventBody,
+        after: Option<u64>,
+    ) -> Result<Receipt, PublishError> {
+        let (answer, receipt) = oneshot::channel();
+        let publish = Publish { principal, agent, body, after };
+        let request = ServerRequest::Publish { publish, answer };
+        self.requests.send(request).await.map_err(|_| PublishError::Unavailable)?;
+        receipt.await.unwrap_or(Err(PublishError::Unknown))
+    }
+
+    /// Forgets the events of a stream below `oldest`.
+    pub async fn retain(&self, agent: AgentId, oldest: u64) {
+        self.input(Input::Retain { agent, oldest }).await;
+    }
+
+    async fn input(&self, input: Input) {
+        // A server that has ended has no state that the input could change.
+        let _ = self.requests.send(ServerRequest::Input(input)).await;
+    }
+}
+
+/// A server: a handle, and the future that runs it until the last handle is dropped.
+pub fn server<C, S>(
+    core: C,
+    store: S,
+    wall: Arc<dyn WallClock>,
+    config: ServerTaskConfig,
+) -> (ServerHandle, impl Future<Output = ()> + Send)
+where
+    C: Core<Input = Input, Output = Output>,
+    S: LogStore,
+{
+    let (requests, inbox) = mpsc::channel(config.requests_max);
+    let handle = ServerHandle { requests, connections: Arc::default() };
+    let task = Task {
+        core,
+        clock: Clock::start(),
+        wall,
+        store: Some(store),
+        config,
+        waiting: Vec::new(),
+        running: None,
+        links: BTreeMap::new(),
+        publishers: BTreeMap::new(),
+        tickets: 0,
+    };
+    (handle, task.run(inbox))
+}
+
+type Batch<S> = (S, Vec<StoreId>, Result<Vec<Reply>, StoreError>);
+
+struct Task<C, S> {
+    core: C,
+    clock: Clock,
+    wall: Arc<dyn WallClock>,
+    /// Here, or inside the transaction that is running.
+    store: Option<S>,
+    config: ServerTaskConfig,
+    waiting: Vec<(StoreId, Command)>,
+    running: Option<BoxFuture<'static, Batch<S>>>,
+    links: BTreeMap<ConnectionId, Link>,
+    publishers: BTreeMap<Ticket, oneshot::Sender<Result<Receipt, PublishError>>>,
+    tickets: u64,
+}
+
+impl<C, S> Task<C, S>
+where
+    C: Core<Input = Input, Output = Output>,
+    S: LogStore,
+{
+    async fn run(mut self, mut inbox: mpsc::Receiver<ServerRequest>) {
+        self.perform();
+        let mut requests = Vec::new();
+        loop {
+            self.start_transaction();
+            let deadline = self.core.deadline();
+            tokio::select! { biased;
+                batch = running(&mut self.running) => self.finish(batch),
+                count = inbox.recv_many(&mut requests, self.config.batch_max) => {
+                    if count == 0 {
+                        return;
+                    }
+                    for request in requests.drain(..) {
+                        self.take(request);
+                    }
+                }
+                () = self.clock.sleep_until(deadline) => self.feed(Input::Timeout),
+            }
+        }
+    }
+
+    /// Everything that waits for the log becomes one transaction.
+    fn start_transaction(&mut self) {
+        if self.running.is_some() || self.waiting.is_empty() {
+            return;
+        }
+        let Some(mut store) = self.store.take() else { return };
+        let rest = self.waiting.split_off(self.waiting.len().min(self.config.batch_max));
+        let (ids, commands) = std::mem::replace(&mut self.waiting, rest).into_iter().unzip();
+        self.running = Some(Box::pin(async move {
+            let result = store.run(commands).await;
+            (store, ids, result)
+        }));
+    }
+
+    fn finish(&mut self, (store, ids, result): Batch<S>) {
+        self.running = None;
+        self.store = Some(store);
+        match result {
+            Ok(replies) => {
+                for (id, reply) in ids.into_iter().zip(replies) {
+                    self.feed(Input::Stored(id, Ok(reply)));
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "a transaction of the log failed");
+                for id in ids {
+                    self.feed(Input::Stored(id, Err(error.clone())));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, request: ServerRequest) {
+        match request {
+            ServerRequest::Input(Input::Disconnected { conn }) => {
+                self.links.remove(&conn);
+                self.feed(Input::Disconnected { conn });
+            }
+            ServerRequest::Input(input) => self.feed(input),
+            ServerRequest::Connect { conn, agent, extension, link } => {
+                self.links.insert(conn, link);
+                self.feed(Input::Connected { conn, agent, extension });
+            }
+            ServerRequest::Publish { publish, answer } => {
+                self.tickets += 1;
+                let ticket = Ticket(self.tickets);
+                self.publishers.insert(ticket, answer);
+                let Publish { principal, agent, body, after } = publish;
+                let at = self.wall.wall_time();
+                self.feed(Input::Publish { ticket, principal, agent, body, after, at });
+            }
+        }
+    }
+
+    /// One input, and everything that it leads to.
+    fn feed(&mut self, input: Input) {
+        self.core.handle(self.clock.now(), input);
+        self.perform();
+    }
+
+    fn perform(&mut self) {
+        while let Some(output) = self.core.poll() {
+            match output {
+                Output::Store(id, command) => self.waiting.push((id, command)),
+                Output::Send { conn, frame } => {
+                    if let Some(link) = self.links.get(&conn) {
+                        // A task that has ended reports its connection as gone by itself.
+                        let _ = link.frames.send(frame.to_bytes());
+                    }
+                }
+                Output::Close { conn, code, reason } => {
+                    if let Some(link) = self.links.remove(&conn) {
+                        let _ = link.close.send((code, reason));
+                    }
+                }
+                Output::Published { ticket, result } => {
+                    if let Some(answer) = self.publishers.remove(&ticket) {
+                        // A publisher that has gone will ask again with the same id.
+                        let _ = answer.send(result);
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn running<S>(running: &mut Option<BoxFuture<'static, Batch<S>>>) -> Batch<S> {
+    match running {
+        Some(running) => running.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The HTTP side: `GET /v1/ws`, `POST /v1/agents/{agent}/events`, `GET /healthz`.
+#[derive(Clone)]
+pub struct EventService {
+    handle: ServerHandle,
+    access: Arc<dyn Access>,
+    wall: Arc<dyn WallClock>,
+    limits: Limits,
+    extension: bool,
+    event_bytes_max: usize,
+}
+
+/// How long the body of a request may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl EventService {
+    /// Serves the streams of a server. `extension` and `event_bytes_max` are those of the core's
+    /// configuration.
+    pub fn new(
+        handle: ServerHandle,
+        access: Arc<dyn Access>,
+        wall: Arc<dyn WallClock>,
+        limits: Limits,
+        extension: bool,
+        event_bytes_max: usize,
+    ) -> Self {
+        Self { handle, access, wall, limits, extension, event_bytes_max }
+    }
+
+    fn connect(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let Some(grant) = http::token(&request).and_then(|token| self.access.grant(&token)) else {
+            return http::error(StatusCode::UNAUTHORIZED, "the token is missing or not valid");
+        };
+        let Some(agent) = grant.stream else {
+            return http::error(StatusCode::FORBIDDEN, "the token does not stand for a stream");
+        };
+        let subprotocol = self.extension.then_some(SUBPROTOCOL);
+        match http::upgrade(request, subprotocol, &self.limits) {
+            Ok((response, socket, extension)) => {
+                let service = self.clone();
+                tokio::spawn(async move {
+                    if let Some(stream) = socket.await {
+                        let socket = Socket::new(stream, &service.limits);
+                        service.serve_socket(socket, agent, extension).await;
+                    }
+                });
+                response
+            }
+            Err(http::NotAnUpgrade) => {
+                http::error(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket endpoint")
+            }
+        }
+    }
+
+    async fn serve_socket(
+        &self,
+        mut socket: Socket<UpgradedStream>,
+        agent: AgentId,
+        extension: bool,
+    ) {
+        let conn = ConnectionId(self.handle.connections.fetch_add(1, Ordering::Relaxed) + 1);
+        let (frames, mut outgoing) = mpsc::unbounded_channel();
+        let (close, mut closing) = oneshot::channel();
+        let link = Link { frames, close };
+        let connect = ServerRequest::Connect { conn, agent, extension, link };
+        if self.handle.requests.send(connect).await.is_err() {
+            return socket.close(CloseCode::GOING_AWAY.0, "the server is stopping").await;
+        }
+        let goodbye = loop {
+            tokio::select! { biased;
+                goodbye = &mut closing => {
+                    break goodbye.unwrap_or((CloseCode::GOING_AWAY, "the server is stopping"));
+                }
+                Some(frame) = outgoing.recv() => {
+                    socket.queue(frame);
+                    while let Ok(frame) = outgoing.try_recv() {
+                        socket.queue(frame);
+                    }
+                }
+                event = socket.next(true) => match event {
+                    SocketEvent::Closed { code: Some(1009) } => {
+                        self.handle.input(Input::Disconnected { conn }).await;
+                        break (CloseCode::TOO_BIG, "the message is too large");
+                    }
+                    SocketEvent::Closed { .. } => {
+                        return self.handle.input(Input::Disconnected { conn }).await;
+                    }
+                    event => self.handle.input(self.input(conn, event)).await,
+                },
+            }
+        };
+        socket.close(goodbye.0.0, goodbye.1).await;
+    }
+
+    fn input(&self, conn: ConnectionId, event: SocketEvent) -> Input {
+        match event {
+            SocketEvent::Wrote(frames) => Input::Written { conn, frames },
+            SocketEvent::Text(text) => match ClientFrame::parse(&text) {
+                Ok(frame) => Input::Frame { conn, frame, at: self.wall.wall_time() },
+                Err(error) => Input::Malformed { conn, error },
+            },
+            SocketEvent::Binary(bytes) => {
+                let error = FrameError::NotAnObject(format!("a binary frame of {bytes} bytes"));
+                Input::Malformed { conn, error }
+            }
+            SocketEvent::Alive => Input::Alive { conn },
+            SocketEvent::Closed { .. } => Input::Disconnected { conn },
+        }
+    }
+
+    async fn publish(&self, request: Request<Incoming>, agent: &str) -> Response<Full<Bytes>> {
+        let Some(grant) = http::token(&request).and_then(|token| self.access.grant(&token)) else {
+            return http::error(StatusCode::UNAUTHORIZED, "the token is missing or not valid");
+        };
+        if !grant.publish {
+            return http::error(StatusCode::FORBIDDEN, "the token does not allow publishing");
+        }
+        let agent = match AgentId::parse(agent) {
+            Ok(agent) => agent,
+            Err(error) => return http::error(StatusCode::BAD_REQUEST, &error.to_string()),
+        };
+        // The envelope is small; what counts is the event in it.
+        let body = match http::body(request, self.event_bytes_max + 4096, BODY_TIMEOUT).await {
+            Ok(body) => body,
+            Err(BodyError::TooLarge) => {
+                let error = format!("an event has at most {} bytes", self.event_bytes_max);
+                return http::error(StatusCode::PAYLOAD_TOO_LARGE, &error);
+            }
+            Err(BodyError::Broken) => {
+                return http::error(StatusCode::BAD_REQUEST, "the body did not arrive whole");
+            }
+        };
+        let (body, after) = match publication(&body, self.event_bytes_max) {
+            Ok(publication) => publication,
+            Err((status, error)) => return http::error(status, &error),
+        };
+        answer(self.handle.publish(grant.principal, agent, body, after).await)
+    }
+}
+
+impl Service for EventService {
+    async fn call(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path().to_owned();
+        let agent =
+            path.strip_prefix("/v1/agents/").and_then(|path| path.strip_suffix("/events"));
+        match (request.method(), path.as_str(), agent) {
+            (&Method::GET, "/v1/ws", _) => self.connect(request),
+            (&Method::POST, _, Some(agent)) => self.publish(request, agent).await,
+            (&Method::GET, "/healthz", _) => http::empty(StatusCode::NO_CONTENT),
+            (_, "/v1/ws" | "/healthz", _) | (_, _, Some(_)) => {
+                http::error(StatusCode::METHOD_NOT_ALLOWED, "this path has another method")
+            }
+            _ => http::error(StatusCode::NOT_FOUND, "there is nothing here"),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct PublishBody<'a> {
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(borrow, default)]
+    payload: Option<&'a RawValue>,
+    #[serde(default)]
+    after: Option<u64>,
+}
+
+fn publication(
+    body: &[u8],
+    bytes_max: usize,
+) -> Result<(EventBody, Option<u64>), (StatusCode, String)> {
+    let parsed: PublishBody<'_> = serde_json::from_slice(body)
+        .map_err(|error| (StatusCode::BAD_REQUEST, format!("the body is not an event: {error}")))?;
+    let empty = RawValue::from_string("{}".to_owned()).expect("an object is JSON");
+    let payload = parsed.payload.unwrap_or(&empty);
+    EventBody::new(parsed.id.as_deref(), &parsed.kind, payload, bytes_max)
+        .map(|body| (body, parsed.after))
+        .map_err(|error| match error {
+            EventBodyError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
+            _ => (StatusCode::BAD_REQUEST, error.to_string()),
+        })
+}
+
+fn answer(result: Result<Receipt, PublishError>) -> Response<Full<Bytes>> {
+    let error = match result {
+        Ok(Receipt { epoch, sequence }) => {
+            let receipt = serde_json::json!({ "epoch": epoch, "agent_seq": sequence });
+            return http::json(StatusCode::CREATED, &receipt);
+        }
+        Err(error) => error,
+    };
+    let (status, stored) = match error {
+        PublishError::Conflict => (StatusCode::CONFLICT, "no"),
+        PublishError::Expired => (StatusCode::GONE, "unknown"),
+        PublishError::Exhausted => (StatusCode::INSUFFICIENT_STORAGE, "no"),
+        PublishError::Overloaded | PublishError::Unavailable => {
+            (StatusCode::SERVICE_UNAVAILABLE, "no")
+        }
+        PublishError::Unknown => (StatusCode::SERVICE_UNAVAILABLE, "unknown"),
+    };
+    let body = serde_json::json!({ "error": error.to_string(), "stored": stored });
+    let mut response = http::json(status, &body);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}

@@ -1,0 +1,142 @@
+//! What the server asks of its durable log.
+//!
+//! The log is commands and replies, not a handle: the core emits [`Command`]s, whoever drives it
+//! runs all that are ready as one transaction and hands back the [`Reply`]s. That makes group
+//! commit the normal case and lets the log be SQLite or a remote engine.
+
+use std::future::Future;
+
+use super::AgentId;
+use super::wire::EventBody;
+use crate::recovery::{Epoch, Lineage, WallTime};
+
+/// One thing that the log is asked to do.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Begin a new epoch. Must be durable before anything is told about it.
+    OpenEpoch(Epoch),
+    /// What is known of a stream?
+    Load(AgentId),
+    /// Give the event the next number of its stream and store it [EV-1].
+    Append(Append),
+    /// Read events, oldest first.
+    Read(Read),
+    /// The first sequence that was stored at or after a time of the server's wall clock.
+    FindSince(AgentId, WallTime),
+    /// Forget all events below a sequence [EV-10].
+    Retain {
+        /// The stream.
+        agent: AgentId,
+        /// The lowest sequence to keep.
+        oldest: u64,
+    },
+}
+
+/// An event that wants a number.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// Who publishes. The same id from somebody else is a conflict.
+    pub principal: String,
+    /// The stream.
+    pub agent: AgentId,
+    /// The event.
+    pub body: EventBody,
+    /// The head that the publisher knew before it first tried to publish this id. With it, a
+    /// repetition from beyond the log's memory of ids is recognised instead of stored again.
+    pub after: Option<u64>,
+    /// The server's wall clock, for base clients that can only ask by time.
+    pub created_at: WallTime,
+}
+
+/// A page of a stream.
+#[derive(Debug, Clone)]
+pub struct Read {
+    /// The stream.
+    pub agent: AgentId,
+    /// Read what comes after this sequence …
+    pub after: u64,
+    /// … up to and including this one.
+    pub to: u64,
+    /// At most this many events.
+    pub count_max: usize,
+    /// Stop after the event with which this many bytes are reached.
+    pub bytes_max: usize,
+}
+
+/// The answer to a command, in the order of the commands.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// To [`Command::OpenEpoch`].
+    EpochOpened,
+    /// To [`Command::Load`].
+    Loaded(StreamState),
+    /// To [`Command::Append`].
+    Appended(Appended),
+    /// To [`Command::Read`]: the sequence and the event, ascending, possibly fewer than asked for.
+    Page(Vec<(u64, EventBody)>),
+    /// To [`Command::FindSince`].
+    Since(Option<u64>),
+    /// To [`Command::Retain`]: the lowest sequence that can still be read.
+    Retained(u64),
+}
+
+/// A stream as the log knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamState {
+    /// The lowest sequence that can still be read; `head + 1` if there is none.
+    pub oldest: u64,
+    /// The highest sequence that was ever allocated; 0 = none.
+    pub head: u64,
+    /// The epochs of the log, and where each began in this stream.
+    pub lineage: Lineage,
+}
+
+/// The answer to [`Command::Append`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Appended {
+    /// The event is stored under this number.
+    New {
+        /// The number.
+        sequence: u64,
+        /// The lowest sequence that can still be read now: retention may have moved.
+        oldest: u64,
+        /// The event.
+        body: EventBody,
+    },
+    /// The same id with the same bytes is stored already.
+    Existing {
+        /// The number under which it is stored.
+        sequence: u64,
+        /// The epoch of that number.
+        epoch: Epoch,
+    },
+    /// The same id is stored with other bytes, or by somebody else.
+    Conflict,
+    /// The id may have been stored and forgotten; it is not stored again.
+    Expired,
+    /// The stream has used up its numbers.
+    Exhausted,
+}
+
+/// A transaction did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Nothing of it is stored.
+    #[error("the log did not store the transaction: {0}")]
+    NotApplied(String),
+    /// All or nothing of it is stored, and it is not known which.
+    #[error("the log did not say whether it stored the transaction: {0}")]
+    Unknown(String),
+}
+
+/// A durable log.
+pub trait LogStore: Send + 'static {
+    /// Runs all commands as one transaction and answers when it is durable.
+    ///
+    /// The answer has one reply per command, in order. If the transaction fails, every command in
+    /// it fails with the same error and nothing has changed.
+    fn run(
+        &mut self,
+        commands: Vec<Command>,
+    ) -> impl Future<Output = Result<Vec<Reply>, StoreError>> + Send;
+}

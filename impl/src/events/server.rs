@@ -1,0 +1,1026 @@
+//! The server's side of the event protocol, without I/O.
+//!
+//! One [`Server`] holds every stream that is in use and every connection. Each connection has one
+//! *pump*: a send cursor that reads from the ring, or from the log where the ring no longer
+//! reaches. Live delivery is a replay that has caught up, so nothing newer can overtake a replay
+//! and a slow reader costs no memory [CORE-5] [EV-11].
+//!
+//! It does not parse frames, authenticate, or keep time: the driver does. It never answers a
+//! publisher or shows an event before the log has said that it is stored [EV-1].
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::log::{Append, Appended, Command, Read, Reply, StoreError, StreamState};
+use super::wire::{
+    ClientFrame, Event, EventBody, FrameError, Gap, Pong, Range, Resync, ResyncAck, ResyncBegin,
+    ResyncVerdict, ServerFrame, Stream as StreamFrame,
+};
+use super::{AgentId, CloseCode};
+use crate::mark;
+use crate::recovery::{
+    Backoff, BackoffConfig, Cursor, Entropy, Epoch, Instant, Lineage, ReplayRing, RingLimits,
+    Timers, Verdict, WallTime,
+};
+
+/// The limits and intervals of a server. The defaults are those of the specification.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Whether the extension is offered to clients that ask for it.
+    pub extension: bool,
+    /// How much of each stream is kept in memory: 500 events, 4 MiB.
+    pub ring: RingLimits,
+    /// How long live events of a new connection wait for its `resync`: 2 s.
+    pub resync_grace: Duration,
+    /// How many frames of a connection may be on their way to its socket: 64.
+    pub window_frames: usize,
+    /// The same in bytes: 256 KiB.
+    pub window_bytes: usize,
+    /// How long a socket may take nothing before the connection is closed: 30 s.
+    pub write_stall: Duration,
+    /// How long a client may say nothing before the connection is closed: 75 s.
+    pub silence: Duration,
+    /// How many sockets an agent may have; the oldest is closed: 16.
+    pub sockets_per_agent_max: usize,
+    /// How many connections the server has at most: 20,000.
+    pub connections_max: usize,
+    /// How many streams are kept in memory; those without a connection are dropped first: 10,000.
+    pub streams_max: usize,
+    /// How many events may wait for the log: 4,096.
+    pub publishes_max: usize,
+    /// How many events are read from the log at once: 256.
+    pub page_events: usize,
+    /// The same in bytes: 256 KiB.
+    pub page_bytes: usize,
+    /// The largest event, in bytes of JSON: 64 KiB.
+    pub event_bytes_max: usize,
+    /// How far before a base client's `since` a replay by time begins: 5 s.
+    pub since_margin: Duration,
+    /// The pauses between attempts to open an epoch: 100 ms to 10 s.
+    pub store_retry: BackoffConfig,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            extension: true,
+            ring: RingLimits { count: 500, bytes: 4 << 20, age: None },
+            resync_grace: Duration::from_secs(2),
+            window_frames: 64,
+            window_bytes: 256 << 10,
+            write_stall: Duration::from_secs(30),
+            silence: Duration::from_secs(75),
+            sockets_per_agent_max: 16,
+            connections_max: 20_000,
+            streams_max: 10_000,
+            publishes_max: 4_096,
+            page_events: 256,
+            page_bytes: 256 << 10,
+            event_bytes_max: 64 << 10,
+            since_margin: Duration::from_secs(5),
+            store_retry: BackoffConfig {
+                min: Duration::from_millis(100),
+                max: Duration::from_secs(10),
+                jitter_percent: 25,
+            },
+        }
+    }
+}
+
+/// Control frames that may wait for a socket on top of the window before its peer counts as
+/// flooding.
+const CONTROL_FRAMES_MAX: usize = 64;
+
+/// A connection, as the driver numbers them: ascending, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// A publisher's request, as the driver numbers them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// A storage command that waits for its reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreId(pub u64);
+
+/// What can happen to a server.
+#[derive(Debug)]
+pub enum Input {
+    /// An authenticated client connected.
+    Connected {
+        /// The new connection.
+        conn: ConnectionId,
+        /// Whose stream it wants.
+        agent: AgentId,
+        /// Whether the extension was negotiated.
+        extension: bool,
+    },
+    /// A frame arrived.
+    Frame {
+        /// Where.
+        conn: ConnectionId,
+        /// What.
+        frame: ClientFrame,
+        /// The server's wall clock.
+        at: WallTime,
+    },
+    /// A frame arrived that is none of the protocol's.
+    Malformed {
+        /// Where.
+        conn: ConnectionId,
+        /// What is wrong with it.
+        error: FrameError,
+    },
+    /// A WebSocket ping or pong arrived: a sign of life and nothing else.
+    Alive {
+        /// Where.
+        conn: ConnectionId,
+    },
+    /// The socket took the oldest frames that were sent.
+    Written {
+        /// Where.
+        conn: ConnectionId,
+        /// How many.
+        frames: usize,
+    },
+    /// The connection is gone.
+    Disconnected {
+        /// Which.
+        conn: ConnectionId,
+    },
+    /// A publisher wants an event stored.
+    Publish {
+        /// The request.
+        ticket: Ticket,
+        /// Who publishes, for the idempotency key.
+        principal: String,
+        /// The stream.
+        agent: AgentId,
+        /// The event.
+        body: EventBody,
+        /// See [`Append::after`].
+        after: Option<u64>,
+        /// The server's wall clock.
+        at: WallTime,
+    },
+    /// Forget the events of a stream below a sequence.
+    Retain {
+        /// The stream.
+        agent: AgentId,
+        /// The lowest sequence to keep.
+        oldest: u64,
+    },
+    /// The log answered.
+    Stored(StoreId, Result<Reply, StoreError>),
+    /// The deadline has come.
+    Timeout,
+}
+
+/// What a server wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// Ask the log.
+    Store(StoreId, Command),
+    /// Put a frame into the socket's queue; confirmed by [`Input::Written`].
+    Send {
+        /// Where.
+        conn: ConnectionId,
+        /// What.
+        frame: ServerFrame,
+    },
+    /// Close a connection. No [`Input::Disconnected`] needs to follow.
+    Close {
+        /// Which.
+        conn: ConnectionId,
+        /// The code of the close frame.
+        code: CloseCode,
+        /// The reason in the close frame.
+        reason: &'static str,
+    },
+    /// Answer a publisher.
+    Published {
+        /// The request.
+        ticket: Ticket,
+        /// The answer.
+        result: Result<Receipt, PublishError>,
+    },
+}
+
+/// An event is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The epoch of its number.
+    pub epoch: Epoch,
+    /// Its number.
+    pub sequence: u64,
+}
+
+/// An event was not stored, as far as known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The id is taken by an event with other bytes or of another publisher.
+    #[error("the id is taken by another event of this agent")]
+    Conflict,
+    /// The id may have been stored so long ago that the log has forgotten it.
+    #[error("the id is older than the log's memory of ids; it may be stored already")]
+    Expired,
+    /// The stream has used up its numbers.
+    #[error("the stream has used up its sequence numbers")]
+    Exhausted,
+    /// Too much is waiting for the log. Nothing was stored: try again later.
+    #[error("too many events are waiting for the log; try again later")]
+    Overloaded,
+    /// The log cannot store now. Nothing was stored: try again later.
+    #[error("the log cannot store events now; try again later")]
+    Unavailable,
+    /// The log failed while it stored. Try again with the same id.
+    #[error("it is not known whether the event was stored; try again with the same id")]
+    Unknown,
+}
+
+/// The server's core. See the [module](self).
+pub struct Server {
+    config: ServerConfig,
+    entropy: Box<dyn Entropy>,
+    epoch: EpochPhase,
+    store_backoff: Backoff,
+    streams: BTreeMap<AgentId, Stream>,
+    /// Streams without a connection, least recently used first.
+    idle_streams: BTreeSet<(u64, AgentId)>,
+    uses: u64,
+    connections: BTreeMap<ConnectionId, Connection>,
+    pending: BTreeMap<StoreId, Pending>,
+    publishes: usize,
+    store_ids: u64,
+    timers: Timers<Timer>,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Debug)]
+enum EpochPhase {
+    /// The command is with the log.
+    Opening(Epoch),
+    /// The log failed; [`Timer::OpenEpoch`] is armed.
+    Waiting,
+    Open(Epoch),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// Try again to open an epoch.
+    OpenEpoch,
+    /// The `resync` of a new connection is overdue: send live events.
+    Grace(ConnectionId),
+    /// The socket took nothing.
+    WriteStall(ConnectionId),
+    /// The client said nothing.
+    Silence(ConnectionId),
+}
+
+enum Pending {
+    OpenEpoch,
+    Load(AgentId),
+    Append(Ticket, AgentId),
+    Read(ConnectionId),
+    FindSince(ConnectionId, Resync),
+    Retain(AgentId),
+}
+
+struct Stream {
+    connections: BTreeSet<ConnectionId>,
+    last_use: u64,
+    /// `None` while the log is asked.
+    known: Option<Known>,
+}
+
+struct Known {
+    ring: ReplayRing<Event>,
+    oldest: u64,
+    head: u64,
+    lineage: Lineage,
+}
+
+struct Connection {
+    agent: AgentId,
+    extension: bool,
+    /// The `stream` frame was sent and `position` is set.
+    begun: bool,
+    /// Live events wait for the first `resync` or the grace.
+    held: bool,
+    /// A `resync` that came before the stream was known.
+    early_resync: Option<(Resync, WallTime)>,
+    /// The highest sequence that the pump has passed.
+    position: u64,
+    /// The highest sequence that was sent on this connection.
+    sent: u64,
+    replay: Option<Replay>,
+    page: VecDeque<(u64, EventBody)>,
+    /// The read of the next page, or of the place where to begin.
+    asking: Option<StoreId>,
+    in_flight: VecDeque<usize>,
+    in_flight_bytes: usize,
+}
+
+struct Replay {
+    /// The answer that ends it; `current_seq` is its last sequence.
+    ack: ResyncAck,
+}
+
+impl Server {
+    /// A server that begins a new epoch. Drain [`poll`](crate::Core::poll) once before the first
+    /// input: the command that opens the epoch is waiting.
+    pub fn new(config: ServerConfig, entropy: Box<dyn Entropy>) -> Self {
+        let mut server = Self {
+            store_backoff: Backoff::new(config.store_retry),
+            config,
+            entropy,
+            epoch: EpochPhase::Waiting,
+            streams: BTreeMap::new(),
+            idle_streams: BTreeSet::new(),
+            uses: 0,
+            connections: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            publishes: 0,
+            store_ids: 0,
+            timers: Timers::default(),
+            outputs: VecDeque::new(),
+        };
+        server.open_epoch();
+        server
+    }
+
+    /// The configuration that the server was made with.
+    pub fn config(&self) -> &ServerConfig {
+        &self.config
+    }
+
+    fn open_epoch(&mut self) {
+        let epoch = Epoch::random(&mut *self.entropy);
+        self.store(Pending::OpenEpoch, Command::OpenEpoch(epoch.clone()));
+        self.epoch = EpochPhase::Opening(epoch);
+    }
+
+    fn store(&mut self, pending: Pending, command: Command) -> StoreId {
+        self.store_ids += 1;
+        let id = StoreId(self.store_ids);
+        self.pending.insert(id, pending);
+        self.outputs.push_back(Output::Store(id, command));
+        id
+    }
+
+    // ---- connections -------------------------------------------------------------------------
+
+    fn connected(&mut self, now: Instant, conn: ConnectionId, agent: AgentId, extension: bool) {
+        if self.connections.len() >= self.config.connections_max {
+            mark!("events.connection_limit");
+            self.refuse(conn, CloseCode::TRY_AGAIN_LATER, "too many connections");
+            return;
+        }
+        let extension = extension && self.config.extension;
+        self.connections.insert(
+            conn,
+            Connection {
+                agent: agent.clone(),
+                extension,
+                begun: false,
+                held: true,
+                early_resync: None,
+                position: 0,
+                sent: 0,
+                replay: None,
+                page: VecDeque::new(),
+                asking: None,
+                in_flight: VecDeque::new(),
+                in_flight_bytes: 0,
+            },
+        );
+        self.timers.set(Timer::Silence(conn), now + self.config.silence);
+        self.attach(&agent, conn);
+        if self.streams[&agent].connections.len() > self.config.sockets_per_agent_max {
+            let oldest = *self.streams[&agent].connections.first().expect("it has several");
+            mark!("events.oldest_socket_closed");
+            self.close(oldest, CloseCode::TOO_MANY_SOCKETS, "the agent opened too many sockets");
+        }
+        self.begin(now, conn);
+    }
+
+    /// Adds the connection to its stream, and asks the log for the stream if nobody has.
+    fn attach(&mut self, agent: &AgentId, conn: ConnectionId) {
+        self.uses += 1;
+        let uses = self.uses;
+        if let Some(stream) = self.streams.get_mut(agent) {
+            self.idle_streams.remove(&(stream.last_use, agent.clone()));
+            stream.last_use = uses;
+            stream.connections.insert(conn);
+            return;
+        }
+        if self.streams.len() >= self.config.streams_max
+            && let Some((_, unused)) = self.idle_streams.pop_first()
+        {
+            mark!("events.idle_stream_dropped");
+            self.streams.remove(&unused);
+        }
+        let stream = Stream { connections: [conn].into(), last_use: uses, known: None };
+        self.streams.insert(agent.clone(), stream);
+        self.store(Pending::Load(agent.clone()), Command::Load(agent.clone()));
+    }
+
+    /// Starts to serve a connection once the epoch is open and its stream is known.
+    fn begin(&mut self, now: Instant, conn: ConnectionId) {
+        let EpochPhase::Open(epoch) = &self.epoch else { return };
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let Some(known) = known(&mut self.streams, &connection.agent) else { return };
+        if connection.begun {
+            return;
+        }
+        connection.begun = true;
+        connection.position = known.head;
+        connection.sent = 0;
+        let hello = StreamFrame { epoch: epoch.clone(), oldest: known.oldest, head: known.head };
+        let early = connection.early_resync.take();
+        if connection.extension {
+            self.send(now, conn, ServerFrame::Stream(hello));
+        }
+        match early {
+            Some((resync, at)) => self.resync(now, conn, resync, at),
+            None => self.timers.set(Timer::Grace(conn), now + self.config.resync_grace),
+        }
+    }
+
+    fn frame(&mut self, now: Instant, conn: ConnectionId, frame: ClientFrame, at: WallTime) {
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            mark!("events.frame_after_close");
+            return;
+        };
+        match frame {
+            ClientFrame::Ping => {
+                let pong = match known(&mut self.streams, &connection.agent) {
+                    Some(known) if connection.extension => {
+                        Pong { sent: Some(connection.sent), head: Some(known.head) }
+                    }
+                    _ => Pong::default(),
+                };
+                self.send(now, conn, ServerFrame::Pong(pong));
+            }
+            ClientFrame::Subscribe(_) | ClientFrame::Unsubscribe(_) => {}
+            ClientFrame::Resync(resync) => self.resync(now, conn, resync, at),
+        }
+    }
+
+    fn resync(&mut self, now: Instant, conn: ConnectionId, resync: Resync, at: WallTime) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        self.timers.stop(Timer::Grace(conn));
+        let ready = connection.begun.then(|| known(&mut self.streams, &connection.agent)).flatten();
+        let Some(known) = ready else {
+            connection.early_resync = Some((resync, at));
+            return;
+        };
+        if connection.replay.is_some() {
+            mark!("events.resync_during_replay");
+        }
+        connection.held = false;
+        connection.replay = None;
+        connection.page.clear();
+        connection.asking = None;
+        let verdict = match &resync.epoch {
+            Some(epoch) => {
+                let cursor = Cursor::new(epoch.clone(), resync.last_seen_seq);
+                known.lineage.judge(&cursor, known.oldest, known.head)
+            }
+            None => judge_without_epoch(resync.last_seen_seq, known.oldest, known.head),
+        };
+        if let (Verdict::Ahead { .. }, None, Some(since)) = (&verdict, &resync.epoch, resync.since) {
+            // The number is of no use, so the base contract's only other hint has to do.
+            mark!("events.replay_by_time");
+            let since = since.min(at).saturating_sub(self.config.since_margin);
+            connection.held = true;
+            let agent = connection.agent.clone();
+            let id = self.store(Pending::FindSince(conn, resync), Command::FindSince(agent, since));
+            self.connections.get_mut(&conn).expect("looked up above").asking = Some(id);
+            return;
+        }
+        let end = resync.epoch.as_ref().and_then(|epoch| known.lineage.end_of(epoch, known.head));
+        let lost = lost_after(&verdict, end);
+        self.start_replay(now, conn, resync.last_seen_seq, &verdict, lost);
+    }
+
+    fn start_replay(
+        &mut self,
+        now: Instant,
+        conn: ConnectionId,
+        last_seen: u64,
+        verdict: &Verdict,
+        lost: Vec<Range>,
+    ) {
+        let EpochPhase::Open(epoch) = &self.epoch else { return };
+        let epoch = epoch.clone();
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let from = verdict.from().unwrap_or(last_seen + 1);
+        let to = verdict.to().unwrap_or(last_seen);
+        match verdict {
+            Verdict::UpToDate => mark!("events.verdict_up_to_date"),
+            Verdict::Replay { .. } => mark!("events.verdict_replay"),
+            Verdict::TooOld { .. } => mark!("events.verdict_too_old"),
+            Verdict::Ahead { .. } => mark!("events.verdict_ahead"),
+            Verdict::OtherEpoch { .. } => mark!("events.verdict_other_epoch"),
+        }
+        let extension = connection.extension;
+        connection.held = false;
+        connection.asking = None;
+        connection.position = from - 1;
+        connection.replay = Some(Replay {
+            ack: ResyncAck {
+                last_seen_seq: last_seen,
+                current_seq: to,
+                replayed: 0,
+                gap_detected: verdict.is_gap(),
+                epoch: extension.then(|| epoch.clone()),
+                verdict: extension.then(|| verdict.into()),
+                lost: if extension { lost.clone() } else { vec![] },
+            },
+        });
+        if to >= from {
+            mark!("events.replay_started");
+        }
+        if extension {
+            let verdict = ResyncVerdict::from(verdict);
+            let begin = ResyncBegin { epoch, verdict, from, to, lost };
+            self.send(now, conn, ServerFrame::ResyncBegin(begin));
+        }
+        self.pump(now, conn);
+    }
+
+    fn disconnected(&mut self, conn: ConnectionId) {
+        let Some(connection) = self.connections.remove(&conn) else { return };
+        if connection.replay.is_some() {
+            mark!("events.replay_interrupted");
+        }
+        for timer in [Timer::Grace(conn), Timer::WriteStall(conn), Timer::Silence(conn)] {
+            self.timers.stop(timer);
+        }
+        if let Some(stream) = self.streams.get_mut(&connection.agent) {
+            stream.connections.remove(&conn);
+            if stream.connections.is_empty() {
+                self.idle_streams.insert((stream.last_use, connection.agent));
+            }
+        }
+    }
+
+    fn close(&mut self, conn: ConnectionId, code: CloseCode, reason: &'static str) {
+        if self.connections.contains_key(&conn) {
+            self.refuse(conn, code, reason);
+            self.disconnected(conn);
+        }
+    }
+
+    fn refuse(&mut self, conn: ConnectionId, code: CloseCode, reason: &'static str) {
+        self.outputs.push_back(Output::Close { conn, code, reason });
+    }
+
+    // ---- the pump ----------------------------------------------------------------------------
+
+    /// Sends what may be sent now: the end of a replay, events from the ring or a page, or a
+    /// request for the next page.
+    fn pump(&mut self, now: Instant, conn: ConnectionId) {
+        while self.pump_one(now, conn) {}
+    }
+
+    /// One step; `false` when there is nothing more to do until something happens.
+    fn pump_one(&mut self, now: Instant, conn: ConnectionId) -> bool {
+        let Some(connection) = self.connections.get_mut(&conn) else { return false };
+        let Some(known) = known(&mut self.streams, &connection.agent) else { return false };
+        if connection.held || !connection.begun {
+            return false;
+        }
+        let limit = match &connection.replay {
+            Some(replay) if connection.position >= replay.ack.current_seq => {
+                let replay = connection.replay.take().expect("just seen");
+                self.send(now, conn, ServerFrame::ResyncAck(replay.ack));
+                return true;
+            }
+            Some(replay) => replay.ack.current_seq,
+            None => known.head,
+        };
+        let next = connection.position + 1;
+        if next > limit || connection.window_is_full(&self.config) {
+            return false;
+        }
+        if next < known.oldest {
+            let oldest = known.oldest;
+            return self.skip(now, conn, oldest);
+        }
+        if let Some(event) = known.ring.get(next) {
+            let event = event.clone();
+            if connection.replay.is_some() {
+                mark!("events.replay_from_ring");
+            }
+            self.send_event(now, conn, next, event);
+            return true;
+        }
+        match connection.page.pop_front() {
+            Some((sequence, body)) if sequence == next => {
+                self.send_event(now, conn, next, Event::stamped(sequence, &body));
+                true
+            }
+            Some((sequence, body)) if sequence > next => {
+                connection.page.push_front((sequence, body));
+                self.skip(now, conn, sequence)
+            }
+            Some(_) => true,
+            None if connection.asking.is_some() => false,
+            None => {
+                match connection.replay {
+                    Some(_) => mark!("events.replay_from_log"),
+                    None => mark!("events.live_from_log"),
+                }
+                let read = Read {
+                    agent: connection.agent.clone(),
+                    after: connection.position,
+                    to: limit,
+                    count_max: self.config.page_events,
+                    bytes_max: self.config.page_bytes,
+                };
+                let id = self.store(Pending::Read(conn), Command::Read(read));
+                self.connections.get_mut(&conn).expect("looked up above").asking = Some(id);
+                false
+            }
+        }
+    }
+
+    fn send_event(&mut self, now: Instant, conn: ConnectionId, sequence: u64, event: Event) {
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.position = sequence;
+            connection.sent = connection.sent.max(sequence);
+            if let Some(replay) = &mut connection.replay {
+                replay.ack.replayed += 1;
+            }
+        }
+        self.send(now, conn, ServerFrame::Event(event));
+    }
+
+    /// Retention has overtaken the pump: declares what is missing before `oldest` [EV-10].
+    fn skip(&mut self, now: Instant, conn: ConnectionId, oldest: u64) -> bool {
+        let EpochPhase::Open(epoch) = &self.epoch else { return false };
+        let epoch = epoch.clone();
+        let Some(connection) = self.connections.get_mut(&conn) else { return false };
+        mark!("events.retention_overtook_pump");
+        if connection.replay.is_none() && !connection.extension {
+            // The base contract has no word for it on a live link, only in the next resync.
+            self.close(conn, CloseCode::RESUME, "events were removed before they were sent");
+            return false;
+        }
+        let range = Range { from: connection.position + 1, to: oldest - 1 };
+        connection.position = range.to;
+        let extension = connection.extension;
+        if let Some(replay) = &mut connection.replay {
+            replay.ack.gap_detected = true;
+            if extension {
+                replay.ack.verdict = Some(ResyncVerdict::TooOld);
+                replay.ack.lost.push(range);
+            }
+        }
+        if extension {
+            let gap = Gap { epoch, from: range.from, to: range.to };
+            self.send(now, conn, ServerFrame::Gap(gap));
+        }
+        true
+    }
+
+    fn send(&mut self, now: Instant, conn: ConnectionId, frame: ServerFrame) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        if connection.in_flight.len() >= self.config.window_frames + CONTROL_FRAMES_MAX {
+            mark!("events.control_flood");
+            self.close(conn, CloseCode::PROTOCOL, "more questions than answers are read");
+            return;
+        }
+        let bytes = match &frame {
+            ServerFrame::Event(event) => event.bytes().len(),
+            _ => 128,
+        };
+        if connection.in_flight.is_empty() {
+            self.timers.set(Timer::WriteStall(conn), now + self.config.write_stall);
+        }
+        connection.in_flight.push_back(bytes);
+        connection.in_flight_bytes += bytes;
+        self.outputs.push_back(Output::Send { conn, frame });
+    }
+
+    fn written(&mut self, now: Instant, conn: ConnectionId, frames: usize) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        for bytes in connection.in_flight.drain(..frames.min(connection.in_flight.len())) {
+            connection.in_flight_bytes -= bytes;
+        }
+        match connection.in_flight.is_empty() {
+            true => self.timers.stop(Timer::WriteStall(conn)),
+            false => self.timers.set(Timer::WriteStall(conn), now + self.config.write_stall),
+        }
+        self.pump(now, conn);
+    }
+
+    // ---- publishing and the log --------------------------------------------------------------
+
+    fn publish(&mut self, ticket: Ticket, append: Append) {
+        let refusal = match &self.epoch {
+            EpochPhase::Open(_) if self.publishes < self.config.publishes_max => None,
+            EpochPhase::Open(_) => Some(PublishError::Overloaded),
+            EpochPhase::Opening(_) | EpochPhase::Waiting => Some(PublishError::Unavailable),
+        };
+        if let Some(error) = refusal {
+            mark!("events.publish_refused");
+            self.outputs.push_back(Output::Published { ticket, result: Err(error) });
+            return;
+        }
+        self.publishes += 1;
+        self.store(Pending::Append(ticket, append.agent.clone()), Command::Append(append));
+    }
+
+    fn stored(&mut self, now: Instant, id: StoreId, result: Result<Reply, StoreError>) {
+        let Some(pending) = self.pending.remove(&id) else { return };
+        match pending {
+            Pending::OpenEpoch => self.epoch_opened(now, result.is_ok()),
+            Pending::Load(agent) => self.loaded(now, &agent, result),
+            Pending::Append(ticket, agent) => self.appended(now, ticket, &agent, result),
+            Pending::Retain(agent) => {
+                if let Ok(Reply::Retained(oldest)) = result {
+                    self.retained(now, &agent, oldest);
+                }
+            }
+            Pending::Read(conn) | Pending::FindSince(conn, _) if !self.awaits(conn, id) => {
+                mark!("events.stale_read_ignored");
+            }
+            Pending::Read(conn) => {
+                let page = match result {
+                    Ok(Reply::Page(page)) => page,
+                    _ => return self.close(conn, CloseCode::RESUME, "the log cannot be read"),
+                };
+                let Some(connection) = self.connections.get_mut(&conn) else { return };
+                connection.asking = None;
+                if page.is_empty() {
+                    return self.close(conn, CloseCode::RESUME, "the log does not hold the event");
+                }
+                connection.page = page.into();
+                self.pump(now, conn);
+            }
+            Pending::FindSince(conn, resync) => {
+                let first = match result {
+                    Ok(Reply::Since(first)) => first,
+                    _ => return self.close(conn, CloseCode::RESUME, "the log cannot be read"),
+                };
+                let Some(connection) = self.connections.get(&conn) else { return };
+                let Some(known) = known(&mut self.streams, &connection.agent) else {
+                    return self.close(conn, CloseCode::RESUME, "the stream is being read again");
+                };
+                let from = first.unwrap_or(known.head + 1).max(known.oldest);
+                let verdict = Verdict::Ahead { from, to: known.head };
+                self.start_replay(now, conn, resync.last_seen_seq, &verdict, vec![]);
+            }
+        }
+    }
+
+    fn awaits(&self, conn: ConnectionId, id: StoreId) -> bool {
+        self.connections.get(&conn).is_some_and(|connection| connection.asking == Some(id))
+    }
+
+    fn epoch_opened(&mut self, now: Instant, opened: bool) {
+        let EpochPhase::Opening(epoch) = &self.epoch else { return };
+        if !opened {
+            // Whether it was stored is not known, so the next attempt is another epoch.
+            mark!("events.open_epoch_failed");
+            self.epoch = EpochPhase::Waiting;
+            let delay = self.store_backoff.next_delay(&mut *self.entropy);
+            self.timers.set(Timer::OpenEpoch, now + delay);
+            return;
+        }
+        let epoch = epoch.clone();
+        self.store_backoff.reset();
+        for stream in self.streams.values_mut() {
+            if let Some(known) = &mut stream.known {
+                known.lineage.push_epoch(epoch.clone());
+            }
+        }
+        self.epoch = EpochPhase::Open(epoch);
+        let waiting: Vec<_> = self.connections.keys().copied().collect();
+        for conn in waiting {
+            self.begin(now, conn);
+        }
+    }
+
+    fn loaded(&mut self, now: Instant, agent: &AgentId, result: Result<Reply, StoreError>) {
+        let Some(stream) = self.streams.get_mut(agent) else { return };
+        let waiting: Vec<_> = stream.connections.iter().copied().collect();
+        let Ok(Reply::Loaded(StreamState { oldest, head, lineage })) = result else {
+            mark!("events.load_failed");
+            for conn in waiting {
+                self.close(conn, CloseCode::TRY_AGAIN_LATER, "the log cannot be read");
+            }
+            if let Some(stream) = self.streams.remove(agent) {
+                self.idle_streams.remove(&(stream.last_use, agent.clone()));
+            }
+            return;
+        };
+        let ring = ReplayRing::starting_after(self.config.ring.clone(), head);
+        stream.known = Some(Known { ring, oldest, head, lineage });
+        for conn in waiting {
+            self.begin(now, conn);
+            self.resume_early(now, conn);
+            self.pump(now, conn);
+        }
+    }
+
+    /// Takes up a `resync` that came while the stream was being read again.
+    fn resume_early(&mut self, now: Instant, conn: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&conn)
+            && let Some((resync, at)) = connection.early_resync.take()
+        {
+            self.resync(now, conn, resync, at);
+        }
+    }
+
+    fn appended(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        agent: &AgentId,
+        result: Result<Reply, StoreError>,
+    ) {
+        self.publishes -= 1;
+        let result = match result {
+            Ok(Reply::Appended(Appended::New { sequence, oldest, body })) => {
+                self.show(now, agent, sequence, oldest, &body);
+                self.receipt(sequence)
+            }
+            Ok(Reply::Appended(Appended::Existing { sequence, epoch })) => {
+                mark!("events.publish_repeated");
+                Ok(Receipt { epoch, sequence })
+            }
+            Ok(Reply::Appended(Appended::Conflict)) => Err(PublishError::Conflict),
+            Ok(Reply::Appended(Appended::Expired)) => Err(PublishError::Expired),
+            Ok(Reply::Appended(Appended::Exhausted)) => Err(PublishError::Exhausted),
+            Ok(_) | Err(StoreError::Unknown(_)) => {
+                mark!("events.append_outcome_unknown");
+                self.reload(agent);
+                Err(PublishError::Unknown)
+            }
+            Err(StoreError::NotApplied(_)) => {
+                mark!("events.append_failed");
+                Err(PublishError::Unavailable)
+            }
+        };
+        self.outputs.push_back(Output::Published { ticket, result });
+    }
+
+    fn receipt(&self, sequence: u64) -> Result<Receipt, PublishError> {
+        match &self.epoch {
+            EpochPhase::Open(epoch) => Ok(Receipt { epoch: epoch.clone(), sequence }),
+            EpochPhase::Opening(_) | EpochPhase::Waiting => Err(PublishError::Unknown),
+        }
+    }
+
+    /// A stored event becomes visible: into the ring, and to every connection that has caught up.
+    fn show(&mut self, now: Instant, agent: &AgentId, sequence: u64, oldest: u64, body: &EventBody) {
+        let EpochPhase::Open(epoch) = &self.epoch else { return };
+        let Some(stream) = self.streams.get_mut(agent) else { return };
+        // Without a known state the event is part of what the log is about to answer.
+        let Some(known) = &mut stream.known else { return };
+        let event = Event::stamped(sequence, body);
+        let cost = event.cost();
+        known.lineage.record_first(epoch, sequence);
+        known.ring.push(now, sequence, cost, event);
+        known.head = known.head.max(sequence);
+        let connections: Vec<_> = stream.connections.iter().copied().collect();
+        self.retained(now, agent, oldest);
+        for conn in connections {
+            if self.connections.get(&conn).is_some_and(|connection| connection.replay.is_some()) {
+                mark!("events.live_during_replay");
+            }
+            self.pump(now, conn);
+        }
+    }
+
+    fn retained(&mut self, now: Instant, agent: &AgentId, oldest: u64) {
+        let Some(stream) = self.streams.get_mut(agent) else { return };
+        let Some(known) = &mut stream.known else { return };
+        if oldest <= known.oldest {
+            return;
+        }
+        mark!("events.retention");
+        known.oldest = oldest;
+        known.ring.prune_through(oldest - 1);
+        let connections: Vec<_> = stream.connections.iter().copied().collect();
+        for conn in connections {
+            self.pump(now, conn);
+        }
+    }
+
+    /// What the log holds is in doubt: nothing of the stream is served until it has been read
+    /// again.
+    fn reload(&mut self, agent: &AgentId) {
+        let Some(stream) = self.streams.get_mut(agent) else { return };
+        if stream.known.take().is_some() {
+            self.store(Pending::Load(agent.clone()), Command::Load(agent.clone()));
+        }
+    }
+
+    fn timeout(&mut self, now: Instant) {
+        while let Some(timer) = self.timers.pop_expired(now) {
+            match timer {
+                Timer::OpenEpoch => self.open_epoch(),
+                Timer::Grace(conn) => {
+                    if let Some(connection) = self.connections.get_mut(&conn) {
+                        mark!("events.grace_ended");
+                        connection.held = false;
+                        self.pump(now, conn);
+                    }
+                }
+                Timer::WriteStall(conn) => {
+                    mark!("events.slow_reader_closed");
+                    self.close(conn, CloseCode::RESUME, "the client does not read");
+                }
+                Timer::Silence(conn) => {
+                    mark!("events.silent_client_closed");
+                    self.close(conn, CloseCode::SILENT, "nothing was heard from the client");
+                }
+            }
+        }
+    }
+
+    fn heard(&mut self, now: Instant, conn: ConnectionId) {
+        if self.connections.contains_key(&conn) {
+            self.timers.set(Timer::Silence(conn), now + self.config.silence);
+        }
+    }
+}
+
+impl Connection {
+    fn window_is_full(&self, config: &ServerConfig) -> bool {
+        self.in_flight.len() >= config.window_frames || self.in_flight_bytes >= config.window_bytes
+    }
+}
+
+impl crate::Core for Server {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Connected { conn, agent, extension } => {
+                self.connected(now, conn, agent, extension);
+            }
+            Input::Frame { conn, frame, at } => {
+                self.heard(now, conn);
+                self.frame(now, conn, frame, at);
+            }
+            Input::Malformed { conn, error } => {
+                mark!("events.malformed_frame_ignored");
+                tracing::debug!(conn = conn.0, %error, "ignored a frame");
+                self.heard(now, conn);
+            }
+            Input::Alive { conn } => self.heard(now, conn),
+            Input::Written { conn, frames } => self.written(now, conn, frames),
+            Input::Disconnected { conn } => self.disconnected(conn),
+            Input::Publish { ticket, principal, agent, body, after, at } => {
+                self.publish(ticket, Append { principal, agent, body, after, created_at: at });
+            }
+            Input::Retain { agent, oldest } => {
+                self.store(Pending::Retain(agent.clone()), Command::Retain { agent, oldest });
+            }
+            Input::Stored(id, result) => self.stored(now, id, result),
+            Input::Timeout => self.timeout(now),
+        }
+    }
+
+    fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+}
+
+fn known<'a>(streams: &'a mut BTreeMap<AgentId, Stream>, agent: &AgentId) -> Option<&'a mut Known> {
+    streams.get_mut(agent)?.known.as_mut()
+}
+
+/// What is known to be lost after a cursor whose epoch ended at `end`.
+fn lost_after(verdict: &Verdict, end: Option<u64>) -> Vec<Range> {
+    let range = match (verdict, end) {
+        (Verdict::TooOld { lost_from, lost_to, .. }, _) => Some((*lost_from, *lost_to)),
+        (Verdict::Ahead { from, .. }, Some(end)) if *from > end + 1 => Some((end + 1, from - 1)),
+        _ => None,
+    };
+    range.map(|(from, to)| Range { from, to }).into_iter().collect()
+}
+
+/// The base contract's cursor is a number without an epoch.
+fn judge_without_epoch(last_seen: u64, oldest: u64, head: u64) -> Verdict {
+    if last_seen > head {
+        Verdict::Ahead { from: oldest, to: head }
+    } else if last_seen + 1 < oldest {
+        Verdict::TooOld { lost_from: last_seen + 1, lost_to: oldest - 1, from: oldest, to: head }
+    } else if last_seen == head {
+        Verdict::UpToDate
+    } else {
+        Verdict::Replay { from: last_seen + 1, to: head }
+    }
+}

@@ -1,0 +1,612 @@
+//! The durable log and the durable cursor, on SQLite.
+//!
+//! The database belongs to one process at a time (`locking_mode=EXCLUSIVE`), is written through a
+//! write-ahead log, and a transaction counts only when it is on the disk (`synchronous=FULL`).
+//! Everything that is ready is one transaction: that is the group commit of [EV-1].
+//!
+//! [`SqliteLog`] works on the thread that calls it. [`ThreadedLog`] gives it a thread of its own,
+//! which is what a server wants; a simulation wants the former.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
+use sha2::{Digest, Sha256};
+
+use super::AgentId;
+use super::client::Position;
+use super::log::{Append, Appended, Command, LogStore, Read, Reply, StoreError, StreamState};
+use super::wire::EventBody;
+use crate::mark;
+use crate::recovery::{Epoch, EpochStart, Lineage, MAX_SEQUENCE, WallTime};
+
+/// The version of the schema, kept in `PRAGMA user_version`.
+const SCHEMA_VERSION: i64 = 1;
+
+/// Marks the file as an event log, kept in `PRAGMA application_id`: "gple".
+const APPLICATION_ID: i64 = 0x6770_6c65;
+
+const SCHEMA: &str = "
+CREATE TABLE epochs (
+    ordinal INTEGER PRIMARY KEY AUTOINCREMENT,
+    epoch   TEXT NOT NULL UNIQUE
+) STRICT;
+CREATE TABLE streams (
+    stream    INTEGER PRIMARY KEY AUTOINCREMENT,
+    agent     TEXT NOT NULL UNIQUE,
+    head      INTEGER NOT NULL,
+    oldest    INTEGER NOT NULL,
+    keys_from INTEGER NOT NULL
+) STRICT;
+CREATE TABLE lineage (
+    stream  INTEGER NOT NULL REFERENCES streams,
+    ordinal INTEGER NOT NULL REFERENCES epochs,
+    first   INTEGER NOT NULL,
+    PRIMARY KEY (stream, ordinal)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE events (
+    stream     INTEGER NOT NULL REFERENCES streams,
+    sequence   INTEGER NOT NULL,
+    created_ms INTEGER NOT NULL,
+    body       TEXT NOT NULL,
+    PRIMARY KEY (stream, sequence)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX events_by_time ON events (stream, created_ms);
+CREATE TABLE event_keys (
+    stream    INTEGER NOT NULL REFERENCES streams,
+    id        TEXT NOT NULL,
+    principal TEXT NOT NULL,
+    sequence  INTEGER NOT NULL,
+    digest    BLOB NOT NULL,
+    PRIMARY KEY (stream, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX event_keys_by_sequence ON event_keys (stream, sequence);
+";
+
+/// Where and how the log is kept.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// The database file.
+    pub path: PathBuf,
+    /// The name of a SQLite VFS to open it with; `None` = the operating system's.
+    pub vfs: Option<String>,
+    /// How many events of a stream are kept; `None` = all.
+    pub retain_events: Option<u64>,
+    /// How many numbers back an id is remembered after its event was forgotten: 100,000.
+    pub remember_ids: u64,
+    /// How many epochs are remembered: 4,096. A cursor of an older one is answered "other epoch".
+    pub epochs_max: u64,
+}
+
+impl LogConfig {
+    /// Keeps everything, in `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            vfs: None,
+            retain_events: None,
+            remember_ids: 100_000,
+            epochs_max: 4_096,
+        }
+    }
+}
+
+/// A database cannot be used. Nothing was written to it.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process, or another part of this one, has it open.
+    #[error("`{path}` is in use by another process; stop it, or use another data folder")]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It was written by a newer version.
+    #[error(
+        "`{path}` has schema version {found}, this program knows up to {known}; \
+         use the newer program, or another data folder"
+    )]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// The version of the file.
+        found: i64,
+        /// The newest version that this program knows.
+        known: i64,
+    },
+    /// It is a database of some other program.
+    #[error("`{path}` is a database, but not an event log; use another data folder")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is damaged, or no database at all.
+    #[error("`{path}` is not a usable database: {problem}; restore it from a backup, or move it away")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        problem: String,
+    },
+    /// The file system refuses.
+    #[error("`{path}` cannot be opened: {problem}; check that the folder exists, is writable and has space")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        problem: String,
+    },
+}
+
+/// The log on SQLite, on the caller's thread.
+#[derive(Debug)]
+pub struct SqliteLog {
+    connection: Connection,
+    config: LogConfig,
+    epoch: Option<(i64, Epoch)>,
+}
+
+impl SqliteLog {
+    /// Opens the log, and creates it if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; an existing file is left as it is.
+    pub fn open(config: LogConfig) -> Result<Self, OpenError> {
+        let connection = open(&config.path, config.vfs.as_deref(), APPLICATION_ID, SCHEMA)?;
+        Ok(Self { connection, config, epoch: None })
+    }
+
+    /// Runs all commands as one transaction. See [`LogStore::run`].
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; nothing of the transaction is stored, or that is not known.
+    pub fn transact(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+        let read_only = commands.iter().all(|command| {
+            matches!(command, Command::Load(_) | Command::Read(_) | Command::FindSince(..))
+        });
+        let behavior = match read_only {
+            true => TransactionBehavior::Deferred,
+            false => TransactionBehavior::Immediate,
+        };
+        let not_applied = |error: rusqlite::Error| StoreError::NotApplied(error.to_string());
+        if commands.len() > 1 {
+            mark!("events.group_commit");
+        }
+        let transaction =
+            Transaction::new(&mut self.connection, behavior).map_err(not_applied)?;
+        let mut run = Run { transaction: &transaction, config: &self.config, epoch: self.epoch.clone() };
+        let replies: Result<Vec<_>, _> =
+            commands.into_iter().map(|command| run.command(command)).collect();
+        let epoch = run.epoch;
+        let replies = replies.map_err(not_applied)?;
+        transaction.commit().map_err(|error| match read_only {
+            true => StoreError::NotApplied(error.to_string()),
+            false => StoreError::Unknown(error.to_string()),
+        })?;
+        self.epoch = epoch;
+        Ok(replies)
+    }
+
+    /// The streams of the log, for inspection.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the database cannot be read.
+    pub fn agents(&self) -> Result<Vec<AgentId>, StoreError> {
+        let read = || -> rusqlite::Result<Vec<String>> {
+            let mut statement =
+                self.connection.prepare_cached("SELECT agent FROM streams ORDER BY stream")?;
+            statement.query_map([], |row| row.get(0))?.collect()
+        };
+        let agents = read().map_err(|error| StoreError::NotApplied(error.to_string()))?;
+        Ok(agents.iter().filter_map(|agent| AgentId::parse(agent).ok()).collect())
+    }
+}
+
+impl LogStore for SqliteLog {
+    async fn run(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+        self.transact(commands)
+    }
+}
+
+/// One transaction in progress.
+struct Run<'a> {
+    transaction: &'a Transaction<'a>,
+    config: &'a LogConfig,
+    epoch: Option<(i64, Epoch)>,
+}
+
+struct StreamRow {
+    stream: i64,
+    head: u64,
+    oldest: u64,
+    keys_from: u64,
+}
+
+impl Run<'_> {
+    fn command(&mut self, command: Command) -> rusqlite::Result<Reply> {
+        match command {
+            Command::OpenEpoch(epoch) => self.open_epoch(epoch),
+            Command::Load(agent) => self.load(&agent).map(Reply::Loaded),
+            Command::Append(append) => self.append(append).map(Reply::Appended),
+            Command::Read(read) => self.read(&read).map(Reply::Page),
+            Command::FindSince(agent, since) => self.find_since(&agent, since).map(Reply::Since),
+            Command::Retain { agent, oldest } => self.retain(&agent, oldest).map(Reply::Retained),
+        }
+    }
+
+    fn open_epoch(&mut self, epoch: Epoch) -> rusqlite::Result<Reply> {
+        self.transaction.prepare_cached("INSERT INTO epochs (epoch) VALUES (?1)")?.execute([epoch.as_str()])?;
+        let ordinal = self.transaction.last_insert_rowid();
+        // Epochs in which some stream still has its numbers are kept whatever their age.
+        self.transaction
+            .prepare_cached(
+                "DELETE FROM epochs WHERE ordinal <= ?1
+                 AND NOT EXISTS (SELECT 1 FROM lineage WHERE lineage.ordinal = epochs.ordinal)",
+            )?
+            .execute([ordinal.saturating_sub_unsigned(self.config.epochs_max)])?;
+        self.epoch = Some((ordinal, epoch));
+        Ok(Reply::EpochOpened)
+    }
+
+    fn stream(&self, agent: &AgentId) -> rusqlite::Result<Option<StreamRow>> {
+        self.transaction
+            .prepare_cached("SELECT stream, head, oldest, keys_from FROM streams WHERE agent = ?1")?
+            .query_row([agent.as_str()], |row| {
+                Ok(StreamRow {
+                    stream: row.get(0)?,
+                    head: row.get(1)?,
+                    oldest: row.get(2)?,
+                    keys_from: row.get(3)?,
+                })
+            })
+            .optional()
+    }
+
+    fn load(&self, agent: &AgentId) -> rusqlite::Result<StreamState> {
+        let row = self.stream(agent)?;
+        let stream = row.as_ref().map_or(-1, |row| row.stream);
+        let mut statement = self.transaction.prepare_cached(
+            "SELECT epochs.epoch, lineage.first FROM epochs
+             LEFT JOIN lineage ON lineage.ordinal = epochs.ordinal AND lineage.stream = ?1
+             ORDER BY epochs.ordinal",
+        )?;
+        let rows = statement
+            .query_map([stream], |row| {
+                let epoch: String = row.get(0)?;
+                let epoch = Epoch::parse(&epoch).map_err(|error| damaged(0, error))?;
+                Ok(EpochStart { epoch, first: row.get(1)? })
+            })?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        Ok(StreamState {
+            oldest: row.as_ref().map_or(1, |row| row.oldest),
+            head: row.as_ref().map_or(0, |row| row.head),
+            lineage: Lineage::new(rows),
+        })
+    }
+
+    fn append(&mut self, append: Append) -> rusqlite::Result<Appended> {
+        let Some((ordinal, _)) = self.epoch else {
+            return Err(rusqlite::Error::InvalidParameterName("no epoch is open".to_owned()));
+        };
+        let row = match self.stream(&append.agent)? {
+            Some(row) => row,
+            None => {
+                self.transaction
+                    .prepare_cached(
+                        "INSERT INTO streams (agent, head, oldest, keys_from) VALUES (?1, 0, 1, 1)",
+                    )?
+                    .execute([append.agent.as_str()])?;
+                let stream = self.transaction.last_insert_rowid();
+                StreamRow { stream, head: 0, oldest: 1, keys_from: 1 }
+            }
+        };
+        let digest = Sha256::digest(append.body.as_str());
+        if let Some(id) = append.body.id() {
+            if let Some(known) = self.known_id(&row, id, &append.principal, &digest)? {
+                return Ok(known);
+            }
+            if append.after.is_some_and(|after| after + 1 < row.keys_from) {
+                mark!("events.publish_expired");
+                return Ok(Appended::Expired);
+            }
+        }
+        let sequence = row.head + 1;
+        if sequence > MAX_SEQUENCE {
+            return Ok(Appended::Exhausted);
+        }
+        self.transaction
+            .prepare_cached(
+                "INSERT INTO events (stream, sequence, created_ms, body) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![row.stream, sequence, append.created_at.as_millis(), append.body.as_str()])?;
+        if let Some(id) = append.body.id() {
+            self.transaction
+                .prepare_cached(
+                    "INSERT INTO event_keys (stream, id, principal, sequence, digest)
+                     VALUES (?1, ?2, ?3, ?4, ?5)",
+                )?
+                .execute(params![row.stream, id, append.principal, sequence, digest.as_slice()])?;
+        }
+        self.transaction
+            .prepare_cached("UPDATE streams SET head = ?2 WHERE stream = ?1")?
+            .execute(params![row.stream, sequence])?;
+        self.transaction
+            .prepare_cached(
+                "INSERT OR IGNORE INTO lineage (stream, ordinal, first) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![row.stream, ordinal, sequence])?;
+        let oldest = match self.config.retain_events {
+            // Removing a sixteenth at a time keeps the cost per append flat.
+            Some(keep) if sequence - row.oldest + 1 > keep + keep / 16 => {
+                self.forget(&row, sequence, sequence + 1 - keep)?
+            }
+            _ => row.oldest,
+        };
+        Ok(Appended::New { sequence, oldest, body: append.body })
+    }
+
+    fn known_id(
+        &self,
+        row: &StreamRow,
+        id: &str,
+        principal: &str,
+        digest: &[u8],
+    ) -> rusqlite::Result<Option<Appended>> {
+        let known: Option<(String, u64, Vec<u8>)> = self
+            .transaction
+            .prepare_cached(
+                "SELECT principal, sequence, digest FROM event_keys WHERE stream = ?1 AND id = ?2",
+            )?
+            .query_row(params![row.stream, id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .optional()?;
+        let Some((owner, sequence, stored)) = known else { return Ok(None) };
+        if owner != principal || stored != digest {
+            return Ok(Some(Appended::Conflict));
+        }
+        let epoch: String = self
+            .transaction
+            .prepare_cached(
+                "SELECT epochs.epoch FROM lineage JOIN epochs USING (ordinal)
+                 WHERE lineage.stream = ?1 AND lineage.first <= ?2
+                 ORDER BY lineage.first DESC, lineage.ordinal DESC LIMIT 1",
+            )?
+            .query_row(params![row.stream, sequence], |row| row.get(0))?;
+        let epoch = Epoch::parse(&epoch).map_err(|error| damaged(0, error))?;
+        Ok(Some(Appended::Existing { sequence, epoch }))
+    }
+
+    fn read(&self, read: &Read) -> rusqlite::Result<Vec<(u64, EventBody)>> {
+        let Some(row) = self.stream(&read.agent)? else { return Ok(vec![]) };
+        let mut statement = self.transaction.prepare_cached(
+            "SELECT sequence, body FROM events
+             WHERE stream = ?1 AND sequence > ?2 AND sequence <= ?3 ORDER BY sequence LIMIT ?4",
+        )?;
+        let limit = i64::try_from(read.count_max).unwrap_or(i64::MAX);
+        let mut rows = statement.query(params![row.stream, read.after, read.to, limit])?;
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.next()? {
+            let text = row.get_ref(1)?.as_str()?;
+            let body = EventBody::from_stored(text).map_err(|error| damaged(1, error))?;
+            bytes += text.len();
+            page.push((row.get(0)?, body));
+            if bytes >= read.bytes_max {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    fn find_since(&self, agent: &AgentId, since: WallTime) -> rusqlite::Result<Option<u64>> {
+        let Some(row) = self.stream(agent)? else { return Ok(None) };
+        self.transaction
+            .prepare_cached("SELECT min(sequence) FROM events WHERE stream = ?1 AND created_ms >= ?2")?
+            .query_row(params![row.stream, since.as_millis()], |row| row.get(0))
+    }
+
+    fn retain(&self, agent: &AgentId, oldest: u64) -> rusqlite::Result<u64> {
+        match self.stream(agent)? {
+            Some(row) if oldest > row.oldest => {
+                let oldest = oldest.min(row.head + 1);
+                self.forget(&row, row.head, oldest)
+            }
+            Some(row) => Ok(row.oldest),
+            None => Ok(1),
+        }
+    }
+
+    /// Removes all events below `oldest`, and what is known of them once it is of no more use.
+    fn forget(&self, row: &StreamRow, head: u64, oldest: u64) -> rusqlite::Result<u64> {
+        let keys_from = oldest.min((head + 1).saturating_sub(self.config.remember_ids)).max(row.keys_from);
+        let run = |sql: &str, bound: u64| -> rusqlite::Result<usize> {
+            self.transaction.prepare_cached(sql)?.execute(params![row.stream, bound])
+        };
+        run("DELETE FROM events WHERE stream = ?1 AND sequence < ?2", oldest)?;
+        run("DELETE FROM event_keys WHERE stream = ?1 AND sequence < ?2", keys_from)?;
+        run("UPDATE streams SET oldest = ?2 WHERE stream = ?1", oldest)?;
+        run("UPDATE streams SET keys_from = ?2 WHERE stream = ?1", keys_from)?;
+        // An epoch of the stream ends where the next begins; one that ends below what a cursor
+        // can continue from, or whose ids are forgotten, answers nothing any more.
+        run(
+            "DELETE FROM lineage WHERE stream = ?1 AND EXISTS (
+                 SELECT 1 FROM lineage AS next WHERE next.stream = lineage.stream
+                 AND next.ordinal > lineage.ordinal AND next.first < ?2)",
+            oldest.min(keys_from),
+        )?;
+        Ok(oldest)
+    }
+}
+
+/// A log with a thread of its own, so that waiting for the disk holds up nothing else.
+#[derive(Debug)]
+pub struct ThreadedLog {
+    jobs: std::sync::mpsc::Sender<Job>,
+}
+
+type Job = (Vec<Command>, tokio::sync::oneshot::Sender<Result<Vec<Reply>, StoreError>>);
+
+impl ThreadedLog {
+    /// Moves the log to a thread that lives as long as the returned value.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's, if it has no thread to give.
+    pub fn spawn(mut log: SqliteLog) -> std::io::Result<Self> {
+        let (jobs, queue) = std::sync::mpsc::channel::<Job>();
+        #[expect(clippy::disallowed_methods, reason = "the one thread that a database may own")]
+        std::thread::Builder::new().name("gapless-log".to_owned()).spawn(move || {
+            for (commands, answer) in queue {
+                // Nobody waits for the answer any more when the server has been dropped.
+                let _ = answer.send(log.transact(commands));
+            }
+        })?;
+        Ok(Self { jobs })
+    }
+}
+
+impl LogStore for ThreadedLog {
+    async fn run(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+        let gone = || StoreError::Unknown("the thread of the log has ended".to_owned());
+        let (answer, reply) = tokio::sync::oneshot::channel();
+        self.jobs.send((commands, answer)).map_err(|_| gone())?;
+        reply.await.map_err(|_| gone())?
+    }
+}
+
+const CURSOR_TABLE: &str = "
+CREATE TABLE IF NOT EXISTS gapless_cursors (
+    stream   TEXT PRIMARY KEY,
+    epoch    TEXT,
+    sequence INTEGER NOT NULL
+) STRICT, WITHOUT ROWID";
+
+/// Positions of clients, in a table of the application's own database.
+///
+/// A handler that writes its effect to the same database stores the position in the same
+/// transaction ([`SqliteCursor::store`]); that makes delivery exactly-once across a crash [EV-9].
+#[derive(Debug, Clone)]
+pub struct SqliteCursor {
+    stream: String,
+}
+
+impl SqliteCursor {
+    /// The position of one stream, created in the database if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// SQLite's.
+    pub fn create(connection: &Connection, stream: &str) -> rusqlite::Result<Self> {
+        connection.execute(CURSOR_TABLE, [])?;
+        Ok(Self { stream: stream.to_owned() })
+    }
+
+    /// The stored position; `None` if nothing was ever stored.
+    ///
+    /// # Errors
+    ///
+    /// SQLite's.
+    pub fn load(&self, connection: &Connection) -> rusqlite::Result<Option<Position>> {
+        connection
+            .prepare_cached("SELECT epoch, sequence FROM gapless_cursors WHERE stream = ?1")?
+            .query_row([&self.stream], |row| {
+                let epoch: Option<String> = row.get(0)?;
+                let epoch = epoch.map(|epoch| Epoch::parse(&epoch)).transpose();
+                let epoch = epoch.map_err(|error| damaged(0, error))?;
+                Ok(Position { epoch, sequence: row.get(1)? })
+            })
+            .optional()
+    }
+
+    /// Stores the position, within the transaction that is open on the connection, if any.
+    ///
+    /// # Errors
+    ///
+    /// SQLite's.
+    pub fn store(&self, connection: &Connection, position: &Position) -> rusqlite::Result<()> {
+        let epoch = position.epoch.as_ref().map(Epoch::as_str);
+        connection
+            .prepare_cached(
+                "INSERT INTO gapless_cursors (stream, epoch, sequence) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (stream) DO UPDATE SET epoch = ?2, sequence = ?3",
+            )?
+            .execute(params![self.stream, epoch, position.sequence])?;
+        Ok(())
+    }
+}
+
+/// Opens a database with the pragmas of production, on any VFS.
+///
+/// # Errors
+///
+/// SQLite's.
+pub fn open_connection(path: &Path, vfs: Option<&str>) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_URI;
+    let connection = match vfs {
+        Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs)?,
+        None => Connection::open_with_flags(path, flags)?,
+    };
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    // Asks for the lock, and fails if somebody has it, before anything is changed.
+    connection.pragma_query_value(None, "user_version", |_| Ok(()))?;
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", "ON")?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn open(
+    path: &Path,
+    vfs: Option<&str>,
+    application_id: i64,
+    schema: &str,
+) -> Result<Connection, OpenError> {
+    let mut connection = open_connection(path, vfs).map_err(|error| open_error(path, &error))?;
+    let run = |connection: &mut Connection| -> rusqlite::Result<(i64, i64)> {
+        let transaction = Transaction::new(connection, TransactionBehavior::Immediate)?;
+        let pragma = |name: &str| transaction.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        let (application, version) = (pragma("application_id")?, pragma("user_version")?);
+        let tables: i64 =
+            transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        if (application, version, tables) == (0, 0, 0) {
+            transaction.execute_batch(schema)?;
+            transaction.pragma_update(None, "application_id", application_id)?;
+            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            transaction.commit()?;
+            return Ok((application_id, SCHEMA_VERSION));
+        }
+        Ok((application, version))
+    };
+    let (application, version) = run(&mut connection).map_err(|error| open_error(path, &error))?;
+    if application != application_id {
+        return Err(OpenError::Foreign { path: path.to_owned() });
+    }
+    if version > SCHEMA_VERSION {
+        let path = path.to_owned();
+        return Err(OpenError::TooNew { path, found: version, known: SCHEMA_VERSION });
+    }
+    Ok(connection)
+}
+
+fn open_error(path: &Path, error: &rusqlite::Error) -> OpenError {
+    use rusqlite::ErrorCode;
+    let (path, problem) = (path.to_owned(), error.to_string());
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::InUse { path },
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            OpenError::Damaged { path, problem }
+        }
+        _ => OpenError::Io { path, problem },
+    }
+}
+
+fn damaged(
+    column: usize,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+}

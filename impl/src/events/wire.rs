@@ -1,0 +1,744 @@
+//! The frames of the event protocol: one JSON object per WebSocket text frame.
+//!
+//! Carries the base contract and the extension [`SUBPROTOCOL`]. Parsing is total: what comes out
+//! is well formed, what is not well formed is a [`FrameError`], and unknown types and fields are
+//! no reason to drop a link [CORE-13]. Nothing here knows about state.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::recovery::{Epoch, MAX_SEQUENCE, Verdict, WallTime};
+
+/// The WebSocket subprotocol under which the extension is negotiated.
+pub const SUBPROTOCOL: &str = "gapless.events.v1";
+
+/// An inclusive range of sequences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// The first sequence of the range.
+    pub from: u64,
+    /// The last sequence of the range.
+    pub to: u64,
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..={}", self.from, self.to)
+    }
+}
+
+/// The answer to a cursor, by name [CORE-4].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResyncVerdict {
+    /// Nothing was missed.
+    UpToDate,
+    /// Everything missed follows.
+    Replay,
+    /// Something after the cursor is no longer kept.
+    TooOld,
+    /// The cursor lies beyond what the log holds of its epoch.
+    Ahead,
+    /// The cursor belongs to an epoch that the log does not descend from.
+    OtherEpoch,
+    /// The server knows nothing of the stream.
+    Unknown,
+}
+
+impl ResyncVerdict {
+    /// Whether something after the cursor could not be supplied.
+    pub fn is_gap(self) -> bool {
+        !matches!(self, Self::UpToDate | Self::Replay)
+    }
+
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UpToDate => "up_to_date",
+            Self::Replay => "replay",
+            Self::TooOld => "too_old",
+            Self::Ahead => "ahead",
+            Self::OtherEpoch => "other_epoch",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl From<&Verdict> for ResyncVerdict {
+    fn from(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::UpToDate => Self::UpToDate,
+            Verdict::Replay { .. } => Self::Replay,
+            Verdict::TooOld { .. } => Self::TooOld,
+            Verdict::Ahead { .. } => Self::Ahead,
+            Verdict::OtherEpoch { .. } => Self::OtherEpoch,
+        }
+    }
+}
+
+/// What a client sends.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ClientFrame {
+    /// Are you there?
+    Ping,
+    /// A wish that is accepted and changes neither numbering nor delivery [EV-13].
+    Subscribe(Vec<String>),
+    /// As [`ClientFrame::Subscribe`].
+    Unsubscribe(Vec<String>),
+    /// Send me what I missed.
+    Resync(Resync),
+}
+
+/// A client's position and its wish for everything after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resync {
+    /// The highest contiguous sequence that was applied; 0 = nothing.
+    pub last_seen_seq: u64,
+    /// The time of the last event by the client's clock; a hint of last resort [EV-6].
+    pub since: Option<WallTime>,
+    /// Extension: the epoch that `last_seen_seq` belongs to.
+    pub epoch: Option<Epoch>,
+}
+
+/// What a server sends.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ServerFrame {
+    /// I am here.
+    Pong(Pong),
+    /// Extension: the first frame of a connection.
+    Stream(Stream),
+    /// Extension: the verdict, before the first replayed frame.
+    ResyncBegin(ResyncBegin),
+    /// The replay is complete.
+    ResyncAck(ResyncAck),
+    /// Extension: these numbers will never come.
+    Gap(Gap),
+    /// An event of the stream.
+    Event(Event),
+}
+
+/// The answer to a ping. The fields are the extension's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pong {
+    /// The highest sequence written on this connection before this frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<u64>,
+    /// The highest sequence of the stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<u64>,
+}
+
+/// What the stream looks like at the moment of connecting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stream {
+    /// The epoch in which the server appends now.
+    pub epoch: Epoch,
+    /// The lowest sequence that can still be read.
+    pub oldest: u64,
+    /// The highest sequence; 0 = none yet.
+    pub head: u64,
+}
+
+/// The verdict on a resync.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResyncBegin {
+    /// The epoch that the client's cursor has from here on.
+    pub epoch: Epoch,
+    /// The answer to the cursor.
+    pub verdict: ResyncVerdict,
+    /// The first sequence that follows; the client's cursor becomes `from - 1`.
+    pub from: u64,
+    /// The last sequence of the replay; `from - 1` if there is none.
+    pub to: u64,
+    /// What is known to be lost after the cursor.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<Range>,
+}
+
+/// The end of a replay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResyncAck {
+    /// The cursor that the client had sent.
+    pub last_seen_seq: u64,
+    /// The last sequence of the replay: the head when the resync was taken up.
+    pub current_seq: u64,
+    /// How many different events the replay had.
+    pub replayed: u64,
+    /// Whether something after the cursor could not be supplied.
+    pub gap_detected: bool,
+    /// Extension: the epoch of `current_seq`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
+    /// Extension: the verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<ResyncVerdict>,
+    /// Extension: what is known to be lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<Range>,
+}
+
+/// A declared hole on a live connection [EV-10].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The epoch of the numbers.
+    pub epoch: Epoch,
+    /// The first lost sequence.
+    pub from: u64,
+    /// The last lost sequence.
+    pub to: u64,
+}
+
+/// An event as it travels: its JSON text, and what the protocol needs to know of it.
+#[derive(Clone, PartialEq)]
+pub struct Event {
+    sequence: Option<u64>,
+    id: Option<Arc<str>>,
+    kind: Arc<str>,
+    text: Bytes,
+}
+
+impl Event {
+    /// Stamps a stored event with its number.
+    ///
+    /// `body` is the JSON object that [`EventBody`] made: it is not empty and does not contain
+    /// `agent_seq`.
+    pub fn stamped(sequence: u64, body: &EventBody) -> Self {
+        let inner = &body.text[1..];
+        let mut text = Vec::with_capacity(inner.len() + 34);
+        text.extend_from_slice(b"{\"agent_seq\":");
+        text.extend_from_slice(sequence.to_string().as_bytes());
+        text.push(b',');
+        text.extend_from_slice(inner.as_bytes());
+        Self {
+            sequence: Some(sequence),
+            id: body.id.clone(),
+            kind: body.kind.clone(),
+            text: text.into(),
+        }
+    }
+
+    /// Its number in the agent's stream; `None` for the base contract's replay from a database.
+    pub fn sequence(&self) -> Option<u64> {
+        self.sequence
+    }
+
+    /// Its id, if it has one.
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// Its type, for example `message.created`.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// The whole JSON object as text.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.text).expect("the text was UTF-8 when it was taken in")
+    }
+
+    /// The whole JSON object as the bytes of a text frame, without a copy.
+    pub fn bytes(&self) -> &Bytes {
+        &self.text
+    }
+
+    /// How much memory the event is counted with, in bytes.
+    pub fn cost(&self) -> usize {
+        self.text.len() + 64
+    }
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+/// A publishable event without a number: a JSON object that starts with its `type` and `id`.
+///
+/// The payload's bytes are kept as they were published, so "the same event" can be decided by
+/// comparing bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventBody {
+    id: Option<Arc<str>>,
+    kind: Arc<str>,
+    text: Arc<str>,
+}
+
+/// An event cannot be published.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EventBodyError {
+    /// The payload is not a JSON object.
+    #[error("`payload` must be a JSON object; its fields become fields of the event")]
+    NotAnObject,
+    /// The payload has a field that the protocol itself uses.
+    #[error("`payload` must not have the field `{0}`: the protocol uses that name")]
+    ReservedField(String),
+    /// The type is empty, too long, or one that the protocol itself uses.
+    #[error("`type` must have 1 to 128 characters and not be one of the protocol's own: {0:?}")]
+    Kind(String),
+    /// The id is empty or too long.
+    #[error("`id` must have 1 to 256 characters")]
+    Id,
+    /// The event is too large.
+    #[error("the event has {bytes} bytes; at most {bytes_max} are accepted")]
+    TooLarge {
+        /// The size of the event.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+}
+
+const RESERVED_FIELDS: [&str; 4] = ["agent_seq", "id", "replayed", "type"];
+const RESERVED_KINDS: [&str; 10] = [
+    "gap",
+    "ping",
+    "pong",
+    "resync",
+    "resync_ack",
+    "resync_begin",
+    "stream",
+    "subscribe",
+    "unsubscribe",
+    "error",
+];
+
+impl EventBody {
+    /// Joins id, type and payload to one object.
+    ///
+    /// # Errors
+    ///
+    /// [`EventBodyError`] names the field that is at fault.
+    pub fn new(
+        id: Option<&str>,
+        kind: &str,
+        payload: &RawValue,
+        bytes_max: usize,
+    ) -> Result<Self, EventBodyError> {
+        if id.is_some_and(|id| id.is_empty() || id.len() > 256) {
+            return Err(EventBodyError::Id);
+        }
+        if kind.is_empty() || kind.len() > 128 || RESERVED_KINDS.contains(&kind) {
+            return Err(EventBodyError::Kind(kind.chars().take(128).collect()));
+        }
+        let fields: Fields =
+            serde_json::from_str(payload.get()).map_err(|_| EventBodyError::NotAnObject)?;
+        if let Some(name) = fields.0.into_iter().find(|name| RESERVED_FIELDS.contains(&name.as_str()))
+        {
+            return Err(EventBodyError::ReservedField(name));
+        }
+        let quoted = |text: &str| serde_json::to_string(text).expect("a string is always JSON");
+        let mut text = format!("{{\"type\":{}", quoted(kind));
+        if let Some(id) = id {
+            text.push_str(",\"id\":");
+            text.push_str(&quoted(id));
+        }
+        let inner = payload.get().trim();
+        let inner = inner[1..inner.len() - 1].trim();
+        if !inner.is_empty() {
+            text.push(',');
+            text.push_str(inner);
+        }
+        text.push('}');
+        if text.len() > bytes_max {
+            return Err(EventBodyError::TooLarge { bytes: text.len(), bytes_max });
+        }
+        Ok(Self { id: id.map(Into::into), kind: kind.into(), text: text.into() })
+    }
+
+    /// Takes back the text of an event that [`EventBody::as_str`] gave to a store.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError`] if the text is not such an object; the store is damaged.
+    pub fn from_stored(text: &str) -> Result<Self, FrameError> {
+        let head: Head<'_> = parse_object(text)?;
+        let kind = head.kind.ok_or(FrameError::NoType)?;
+        Ok(Self {
+            id: head.id.and_then(id_text),
+            kind: kind.as_ref().into(),
+            text: text.into(),
+        })
+    }
+
+    /// Its id, if it has one.
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// The JSON object.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+/// A frame that is not one of the protocol's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Not JSON at all, or not an object.
+    #[error("not a JSON object: {0}")]
+    NotAnObject(String),
+    /// An object without a `type`.
+    #[error("the object has no field `type` that is a string")]
+    NoType,
+    /// A `type` that this side does not know; newer peers may send such frames.
+    #[error("unknown type `{0}`")]
+    UnknownType(String),
+    /// A field is missing or has an impossible value.
+    #[error("`{kind}` frame: {problem}")]
+    BadField {
+        /// The `type` of the frame.
+        kind: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl ClientFrame {
+    /// Reads a text frame that a client sent.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError`]; the frame is to be ignored, the link stays.
+    pub fn parse(text: &str) -> Result<Self, FrameError> {
+        let head: Head<'_> = parse_object(text)?;
+        let kind = head.kind.ok_or(FrameError::NoType)?;
+        match kind.as_ref() {
+            "ping" => Ok(Self::Ping),
+            "subscribe" => Ok(Self::Subscribe(channels("subscribe", text)?)),
+            "unsubscribe" => Ok(Self::Unsubscribe(channels("unsubscribe", text)?)),
+            "resync" => {
+                let raw: RawResync = fields("resync", text)?;
+                let last_seen_seq = integer(&raw.last_seen_seq).ok_or_else(|| bad(
+                    "resync",
+                    format!("`last_seen_seq` must be an integer from 0 to {MAX_SEQUENCE}"),
+                ))?;
+                Ok(Self::Resync(Resync {
+                    last_seen_seq,
+                    since: raw.since.as_deref().and_then(WallTime::parse_rfc3339),
+                    epoch: raw.epoch,
+                }))
+            }
+            other => Err(unknown(other)),
+        }
+    }
+
+    /// The text of the frame.
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Ping => r#"{"type":"ping"}"#.to_owned(),
+            Self::Subscribe(channels) => tagged("subscribe", &Channels { channels: channels.clone() }),
+            Self::Unsubscribe(channels) => {
+                tagged("unsubscribe", &Channels { channels: channels.clone() })
+            }
+            Self::Resync(resync) => tagged(
+                "resync",
+                &RawResync {
+                    last_seen_seq: resync.last_seen_seq.into(),
+                    since: resync.since.map(|since| since.to_rfc3339()),
+                    epoch: resync.epoch.clone(),
+                },
+            ),
+        }
+    }
+}
+
+impl ServerFrame {
+    /// Reads a text frame that a server sent. Every type that is not the protocol's own is an
+    /// event.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError`]; the frame is to be ignored, the link stays.
+    pub fn parse(text: &str) -> Result<Self, FrameError> {
+        let head: Head<'_> = parse_object(text)?;
+        let kind = head.kind.as_deref().ok_or(FrameError::NoType)?;
+        match kind {
+            "pong" => Ok(Self::Pong(fields("pong", text)?)),
+            "stream" => Ok(Self::Stream(fields("stream", text)?)),
+            "resync_begin" => {
+                let begin: ResyncBegin = fields("resync_begin", text)?;
+                if begin.from == 0 || begin.to.saturating_add(1) < begin.from {
+                    return Err(bad(
+                        "resync_begin",
+                        format!("`from` {} and `to` {} are no range", begin.from, begin.to),
+                    ));
+                }
+                Ok(Self::ResyncBegin(begin))
+            }
+            "resync_ack" => Ok(Self::ResyncAck(fields("resync_ack", text)?)),
+            "gap" => Ok(Self::Gap(fields("gap", text)?)),
+            kind if RESERVED_KINDS.contains(&kind) => Err(unknown(kind)),
+            kind => {
+                let sequence = match &head.agent_seq {
+                    None => None,
+                    Some(value) => Some(integer(value).filter(|n| *n > 0).ok_or_else(|| {
+                        bad("event", format!("`agent_seq` must be an integer from 1 to {MAX_SEQUENCE}"))
+                    })?),
+                };
+                Ok(Self::Event(Event {
+                    sequence,
+                    id: head.id.and_then(id_text),
+                    kind: kind.into(),
+                    text: Bytes::copy_from_slice(text.as_bytes()),
+                }))
+            }
+        }
+    }
+
+    /// The bytes of the text frame.
+    pub fn to_bytes(&self) -> Bytes {
+        match self {
+            Self::Event(event) => event.text.clone(),
+            Self::Pong(pong) => tagged("pong", pong).into(),
+            Self::Stream(stream) => tagged("stream", stream).into(),
+            Self::ResyncBegin(begin) => tagged("resync_begin", begin).into(),
+            Self::ResyncAck(ack) => tagged("resync_ack", ack).into(),
+            Self::Gap(gap) => tagged("gap", gap).into(),
+        }
+    }
+}
+
+/// The fields that decide what a frame is; everything else is skipped without a copy.
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(rename = "type", borrow, default)]
+    kind: Option<std::borrow::Cow<'a, str>>,
+    #[serde(default)]
+    id: Option<serde_json::Value>,
+    #[serde(default)]
+    agent_seq: Option<serde_json::Value>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RawResync {
+    #[serde(default)]
+    last_seen_seq: serde_json::Value,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    epoch: Option<Epoch>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Channels {
+    #[serde(default)]
+    channels: Vec<String>,
+}
+
+/// The names of an object's fields, each once more than it stands there.
+struct Fields(Vec<String>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Fields;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut names = Vec::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    map.next_value::<serde::de::IgnoredAny>()?;
+                    names.push(name);
+                }
+                Ok(Fields(names))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+fn parse_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, FrameError> {
+    serde_json::from_str(text).map_err(|error| FrameError::NotAnObject(error.to_string()))
+}
+
+fn fields<'a, T: Deserialize<'a>>(kind: &'static str, text: &'a str) -> Result<T, FrameError> {
+    serde_json::from_str(text).map_err(|error| bad(kind, error.to_string()))
+}
+
+fn channels(kind: &'static str, text: &str) -> Result<Vec<String>, FrameError> {
+    fields::<Channels>(kind, text).map(|channels| channels.channels)
+}
+
+fn bad(kind: &'static str, problem: String) -> FrameError {
+    FrameError::BadField { kind, problem }
+}
+
+fn unknown(kind: &str) -> FrameError {
+    FrameError::UnknownType(kind.chars().take(64).collect())
+}
+
+/// A sequence: JSON numbers that are whole and in range, also when written as `4.0`.
+fn integer(value: &serde_json::Value) -> Option<u64> {
+    let number = match (value.as_u64(), value.as_f64()) {
+        (Some(number), _) => number,
+        (None, Some(number)) if number >= 0.0 && number.fract() == 0.0 && number <= MAX_SEQUENCE as f64 => {
+            number as u64
+        }
+        _ => return None,
+    };
+    (number <= MAX_SEQUENCE).then_some(number)
+}
+
+fn id_text(value: serde_json::Value) -> Option<Arc<str>> {
+    match value {
+        serde_json::Value::String(text) => Some(text.into()),
+        _ => None,
+    }
+}
+
+fn tagged<T: Serialize>(kind: &str, fields: &T) -> String {
+    let fields = serde_json::to_string(fields).expect("a frame is always JSON");
+    match fields.as_str() {
+        "{}" => format!("{{\"type\":\"{kind}\"}}"),
+        fields => format!("{{\"type\":\"{kind}\",{}", &fields[1..]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.to_owned()).expect("valid JSON")
+    }
+
+    #[test]
+    fn client_frames_survive_a_round_trip() {
+        let frames = [
+            ClientFrame::Ping,
+            ClientFrame::Subscribe(vec!["general".into()]),
+            ClientFrame::Unsubscribe(vec![]),
+            ClientFrame::Resync(Resync { last_seen_seq: 4, since: None, epoch: None }),
+            ClientFrame::Resync(Resync {
+                last_seen_seq: MAX_SEQUENCE,
+                since: Some(WallTime::from_millis(1_795_207_037_204)),
+                epoch: Some(Epoch::parse("e1").expect("valid")),
+            }),
+        ];
+        for frame in frames {
+            assert_eq!(ClientFrame::parse(&frame.to_text()), Ok(frame));
+        }
+    }
+
+    #[test]
+    fn server_frames_survive_a_round_trip() {
+        let epoch = Epoch::parse("e1").expect("valid");
+        let lost = vec![Range { from: 3, to: 9 }];
+        let body = EventBody::new(Some("x"), "m", &raw(r#"{ "a": 1 }"#), 1024).expect("valid");
+        let frames = [
+            ServerFrame::Pong(Pong::default()),
+            ServerFrame::Pong(Pong { sent: Some(1), head: Some(2) }),
+            ServerFrame::Stream(Stream { epoch: epoch.clone(), oldest: 1, head: 0 }),
+            ServerFrame::ResyncBegin(ResyncBegin {
+                epoch: epoch.clone(),
+                verdict: ResyncVerdict::TooOld,
+                from: 10,
+                to: 9,
+                lost: lost.clone(),
+            }),
+            ServerFrame::ResyncAck(ResyncAck {
+                last_seen_seq: 2,
+                current_seq: 9,
+                replayed: 0,
+                gap_detected: true,
+                epoch: Some(epoch.clone()),
+                verdict: Some(ResyncVerdict::TooOld),
+                lost,
+            }),
+            ServerFrame::Gap(Gap { epoch, from: 1, to: 2 }),
+            ServerFrame::Event(Event::stamped(7, &body)),
+        ];
+        for frame in frames {
+            let bytes = frame.to_bytes();
+            let text = std::str::from_utf8(&bytes).expect("UTF-8");
+            assert_eq!(ServerFrame::parse(text), Ok(frame));
+        }
+    }
+
+    #[test]
+    fn a_base_peer_sees_only_base_fields() {
+        let ack = ResyncAck {
+            last_seen_seq: 4,
+            current_seq: 7,
+            replayed: 3,
+            gap_detected: false,
+            epoch: None,
+            verdict: None,
+            lost: vec![],
+        };
+        assert_eq!(
+            ServerFrame::ResyncAck(ack).to_bytes(),
+            r#"{"type":"resync_ack","last_seen_seq":4,"current_seq":7,"replayed":3,"gap_detected":false}"#
+        );
+        assert_eq!(ServerFrame::Pong(Pong::default()).to_bytes(), r#"{"type":"pong"}"#);
+    }
+
+    #[test]
+    fn an_event_keeps_the_bytes_of_its_payload() {
+        let body = EventBody::new(Some("e-1"), "message.created", &raw(r#"{"n":1.10,"t":"é"}"#), 1024)
+            .expect("valid");
+        let event = Event::stamped(42, &body);
+        assert_eq!(
+            event.text(),
+            r#"{"agent_seq":42,"type":"message.created","id":"e-1","n":1.10,"t":"é"}"#
+        );
+        let stored = EventBody::from_stored(body.as_str()).expect("stored text");
+        assert_eq!(Event::stamped(42, &stored), event);
+    }
+
+    #[test]
+    fn an_event_may_have_no_id_and_an_empty_payload() {
+        let body = EventBody::new(None, "agent.status", &raw("{}"), 1024).expect("valid");
+        assert_eq!(Event::stamped(1, &body).text(), r#"{"agent_seq":1,"type":"agent.status"}"#);
+    }
+
+    #[test]
+    fn what_cannot_be_published_is_refused_with_the_field_at_fault() {
+        let refuse = |id, kind, payload: &str| EventBody::new(id, kind, &raw(payload), 64).unwrap_err();
+        assert_eq!(refuse(None, "m", "[1]"), EventBodyError::NotAnObject);
+        assert_eq!(
+            refuse(None, "m", r#"{"a":1,"agent_seq":1}"#),
+            EventBodyError::ReservedField("agent_seq".into())
+        );
+        assert_eq!(refuse(None, "resync_ack", "{}"), EventBodyError::Kind("resync_ack".into()));
+        assert_eq!(refuse(Some(""), "m", "{}"), EventBodyError::Id);
+        let large = format!(r#"{{"a":"{}"}}"#, "x".repeat(64));
+        assert!(matches!(refuse(None, "m", &large), EventBodyError::TooLarge { bytes_max: 64, .. }));
+    }
+
+    #[test]
+    fn bad_frames_are_errors_that_name_the_problem() {
+        assert!(matches!(ClientFrame::parse("{"), Err(FrameError::NotAnObject(_))));
+        assert!(matches!(ClientFrame::parse("[]"), Err(FrameError::NotAnObject(_))));
+        assert_eq!(ClientFrame::parse("{}"), Err(FrameError::NoType));
+        assert_eq!(
+            ClientFrame::parse(r#"{"type":"dance"}"#),
+            Err(FrameError::UnknownType("dance".into()))
+        );
+        for bad in ["-1", "1.5", "\"4\"", "9007199254740992", "null"] {
+            let text = format!(r#"{{"type":"resync","last_seen_seq":{bad}}}"#);
+            assert!(matches!(ClientFrame::parse(&text), Err(FrameError::BadField { .. })), "{text}");
+        }
+        for bad in ["0", "-3", "1.5", "\"4\""] {
+            let text = format!(r#"{{"type":"m","agent_seq":{bad}}}"#);
+            assert!(matches!(ServerFrame::parse(&text), Err(FrameError::BadField { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_skipped_and_whole_floats_are_integers() {
+        let frame = ClientFrame::parse(r#"{"type":"resync","last_seen_seq":4.0,"x":[{}],"since":"?"}"#);
+        assert_eq!(
+            frame,
+            Ok(ClientFrame::Resync(Resync { last_seen_seq: 4, since: None, epoch: None }))
+        );
+    }
+}

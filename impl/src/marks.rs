@@ -1,0 +1,48 @@
+//! Named places that a test campaign must reach.
+//!
+//! A mark says "the interesting thing happened here": the log answered because the ring was too
+//! short, a stale completion was ignored. Marks are registered when the program is linked, so a
+//! harness can list those that were never reached. In production a mark is one `tracing` event
+//! that nobody listens to.
+
+/// The `tracing` target of every mark; the field `mark` holds its name.
+pub const TARGET: &str = "gapless.mark";
+
+/// Every mark that is linked into this binary, in no particular order and with repetitions where
+/// two places carry the same name.
+#[linkme::distributed_slice]
+pub static MARKS: [&'static str];
+
+/// The names of all marks that are linked in, sorted and without repetitions.
+pub fn all() -> Vec<&'static str> {
+    let mut names = MARKS.to_vec();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+#[doc(hidden)]
+pub mod private {
+    pub use linkme;
+    pub use tracing;
+}
+
+/// Records that the named place was reached.
+///
+/// ```
+/// gapless::mark!("events.example_place");
+/// assert!(gapless::marks::all().contains(&"events.example_place"));
+/// ```
+#[macro_export]
+macro_rules! mark {
+    ($name:literal) => {{
+        #[$crate::marks::private::linkme::distributed_slice($crate::marks::MARKS)]
+        #[linkme(crate = $crate::marks::private::linkme)]
+        static MARK: &'static str = $name;
+        $crate::marks::private::tracing::event!(
+            target: "gapless.mark",
+            $crate::marks::private::tracing::Level::TRACE,
+            mark = $name
+        );
+    }};
+}

@@ -1,0 +1,271 @@
+//! One listener for HTTP requests and WebSocket upgrades.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::task::JoinSet;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+use super::{Limits, Listener};
+
+/// The stream of an upgraded connection, whatever it was before.
+pub type UpgradedStream = TokioIo<hyper::upgrade::Upgraded>;
+
+/// The limits of a listener.
+#[derive(Debug, Clone)]
+pub struct HttpConfig {
+    /// How long a request head may take to arrive: 10 s.
+    pub header_timeout: Duration,
+    /// How many connections are served at once; more are dropped at once: 20,000.
+    pub connections_max: usize,
+    /// Whether responses carry the wall time in `Date`; off where time is not real.
+    pub date_header: bool,
+    /// The pause after the operating system refused to accept, for example for want of
+    /// descriptors: 50 ms.
+    pub accept_pause: Duration,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            header_timeout: Duration::from_secs(10),
+            connections_max: 20_000,
+            date_header: true,
+            accept_pause: Duration::from_millis(50),
+        }
+    }
+}
+
+/// Answers requests.
+pub trait Service: Clone + Send + Sync + 'static {
+    /// Answers one request. An upgrade is answered with [`upgrade`].
+    fn call(&self, request: Request<Incoming>) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+}
+
+/// Serves connections until `shutdown` resolves; those that are open then are dropped.
+pub async fn serve<L: Listener, S: Service>(
+    mut listener: L,
+    service: S,
+    config: HttpConfig,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    let mut connections = JoinSet::new();
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! { biased;
+            () = &mut shutdown => return,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok(stream) if connections.len() < config.connections_max => {
+                    connections.spawn(connection(stream, service.clone(), config.clone()));
+                }
+                Ok(stream) => drop(stream),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(config.accept_pause).await;
+                }
+            },
+        }
+    }
+}
+
+async fn connection<T, S>(stream: T, service: S, config: HttpConfig)
+where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    S: Service,
+{
+    let answer = service_fn(move |request| {
+        let service = service.clone();
+        async move { Ok::<_, Infallible>(service.call(request).await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(config.header_timeout)
+        .auto_date_header(config.date_header)
+        .serve_connection(TokioIo::new(stream), answer)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection ended with an error");
+    }
+}
+
+/// Why a request is no WebSocket handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotAnUpgrade;
+
+/// Answers a WebSocket handshake. The future resolves to the socket once the answer has left, or
+/// to `None` if the connection broke before.
+///
+/// `subprotocol` is answered if the client offered it; whether it did is the third value.
+///
+/// # Errors
+///
+/// [`NotAnUpgrade`] if the request is none; answer with status 426.
+pub fn upgrade(
+    mut request: Request<Incoming>,
+    subprotocol: Option<&'static str>,
+    limits: &Limits,
+) -> Result<
+    (
+        Response<Full<Bytes>>,
+        impl Future<Output = Option<WebSocketStream<UpgradedStream>>> + Send + 'static,
+        bool,
+    ),
+    NotAnUpgrade,
+> {
+    let headers = request.headers();
+    let has = |name: hyper::header::HeaderName, token: &str| {
+        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+            value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token))
+        })
+    };
+    let key = headers.get(SEC_WEBSOCKET_KEY).cloned();
+    let (true, true, true, Some(key)) = (
+        has(CONNECTION, "upgrade"),
+        has(UPGRADE, "websocket"),
+        has(SEC_WEBSOCKET_VERSION, "13"),
+        key,
+    ) else {
+        return Err(NotAnUpgrade);
+    };
+    let agreed = subprotocol.filter(|name| has(SEC_WEBSOCKET_PROTOCOL, name));
+    let mut response = empty(StatusCode::SWITCHING_PROTOCOLS);
+    let answer = response.headers_mut();
+    answer.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    answer.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    let accept = derive_accept_key(key.as_bytes());
+    answer.insert(SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(&accept).map_err(|_| NotAnUpgrade)?);
+    if let Some(name) = agreed {
+        answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
+    }
+    let upgraded = hyper::upgrade::on(&mut request);
+    let config = limits.websocket();
+    let socket = async move {
+        let stream = TokioIo::new(upgraded.await.ok()?);
+        Some(WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await)
+    };
+    Ok((response, socket, agreed.is_some()))
+}
+
+/// The token of a request: `Authorization: Bearer`, or the base contracts' `token` in the query.
+pub fn token(request: &Request<Incoming>) -> Option<String> {
+    let bearer = request
+        .headers()
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .map(|token| token.trim().to_owned());
+    bearer.or_else(|| query(request.uri().query()?, "token"))
+}
+
+/// The value of a parameter of a query, with its escapes resolved.
+pub fn query(query: &str, name: &str) -> Option<String> {
+    query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        (key == name).then(|| unescape(value))
+    })
+}
+
+/// Resolves `%41` and `+`; what is no escape stays as it is.
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        let escaped = match (first, tail) {
+            (b'%', [high, low, after @ ..]) => {
+                let digits = [*high, *low];
+                let value = std::str::from_utf8(&digits)
+                    .ok()
+                    .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+                    .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+                value.map(|value| (value, after))
+            }
+            _ => None,
+        };
+        match (escaped, first) {
+            (Some((value, after)), _) => {
+                bytes.push(value);
+                rest = after;
+            }
+            (None, b'+') => bytes.push(b' '),
+            (None, other) => bytes.push(*other),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Why a body was not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyError {
+    /// It has more bytes than allowed.
+    TooLarge,
+    /// It did not arrive whole, or not in time.
+    Broken,
+}
+
+/// Reads a whole body.
+///
+/// # Errors
+///
+/// [`BodyError`] if it is too large, too slow, or breaks off.
+pub async fn body(
+    request: Request<Incoming>,
+    bytes_max: usize,
+    timeout: Duration,
+) -> Result<Bytes, BodyError> {
+    let body = Limited::new(request.into_body(), bytes_max).collect();
+    match tokio::time::timeout(timeout, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge),
+        Ok(Err(_)) | Err(_) => Err(BodyError::Broken),
+    }
+}
+
+/// A response without a body.
+pub fn empty(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::new()));
+    *response.status_mut() = status;
+    response
+}
+
+/// A response with a JSON body.
+pub fn json(status: StatusCode, body: &impl serde::Serialize) -> Response<Full<Bytes>> {
+    let body = serde_json::to_vec(body).unwrap_or_default();
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A response `{"error": …}`.
+pub fn error(status: StatusCode, error: &str) -> Response<Full<Bytes>> {
+    json(status, &serde_json::json!({ "error": error }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_parameter_is_found_and_unescaped() {
+        assert_eq!(query("a=1&token=x%2By%20z+w", "token"), Some("x+y z w".to_owned()));
+        assert_eq!(query("token=%zz%4", "token"), Some("%zz%4".to_owned()));
+        assert_eq!(query("tokens=1", "token"), None);
+    }
+}

@@ -1,0 +1,161 @@
+//! A WebSocket that one task reads and writes without either waiting for the other.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Sink, Stream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+
+/// How large things may be on a WebSocket.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The largest message and frame that is read, in bytes: 1 MiB.
+    pub message_bytes_max: usize,
+    /// How much may wait in the buffer of the socket, in bytes: 4 MiB.
+    pub write_bytes_max: usize,
+    /// How long a close frame may take to leave: 1 s.
+    pub close_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 1 << 20,
+            write_bytes_max: 4 << 20,
+            close_timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Limits {
+    /// The configuration of every WebSocket, on both sides.
+    ///
+    /// The read buffer is zeroed before each read, so it is small; the write buffer only has to
+    /// join the frames of one turn.
+    pub fn websocket(&self) -> WebSocketConfig {
+        WebSocketConfig::default()
+            .read_buffer_size(4096)
+            .write_buffer_size(16 << 10)
+            .max_write_buffer_size(self.write_bytes_max)
+            .max_message_size(Some(self.message_bytes_max))
+            .max_frame_size(Some(self.message_bytes_max))
+    }
+}
+
+/// What happened on a socket.
+#[derive(Debug, PartialEq, Eq)]
+pub enum SocketEvent {
+    /// The oldest queued frames have left for the network; the number of them.
+    Wrote(usize),
+    /// A text frame arrived.
+    Text(Utf8Bytes),
+    /// A binary frame arrived, which no protocol here knows.
+    Binary(usize),
+    /// A control frame arrived: a sign of life.
+    Alive,
+    /// The peer sent a close frame, or a message over the limit, or the stream ended.
+    Closed {
+        /// The code of the close frame, or the one that fits the error.
+        code: Option<u16>,
+    },
+}
+
+/// A WebSocket with a queue of frames to send.
+///
+/// The queue has no bound of its own: whoever fills it counts what has been written
+/// ([`SocketEvent::Wrote`]) and keeps a window.
+#[derive(Debug)]
+pub struct Socket<S> {
+    stream: WebSocketStream<S>,
+    queue: VecDeque<Message>,
+    unflushed: usize,
+    close_timeout: Duration,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Socket<S> {
+    /// Takes over an open WebSocket.
+    pub fn new(stream: WebSocketStream<S>, limits: &Limits) -> Self {
+        Self { stream, queue: VecDeque::new(), unflushed: 0, close_timeout: limits.close_timeout }
+    }
+
+    /// Queues a text frame. The bytes must be UTF-8; JSON always is.
+    pub fn queue(&mut self, text: Bytes) {
+        if let Ok(text) = Utf8Bytes::try_from(text) {
+            self.queue.push_back(Message::Text(text));
+        }
+    }
+
+    /// Waits until something happens. With `read` false, nothing is taken from the network.
+    ///
+    /// Cancel safe: nothing is lost when the future is dropped.
+    pub async fn next(&mut self, read: bool) -> SocketEvent {
+        poll_fn(|cx| self.poll_next(cx, read)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<SocketEvent> {
+        match self.poll_write(cx) {
+            Poll::Ready(Ok(frames)) => return Poll::Ready(SocketEvent::Wrote(frames)),
+            Poll::Ready(Err(_)) => return Poll::Ready(SocketEvent::Closed { code: None }),
+            Poll::Pending => {}
+        }
+        if !read {
+            return Poll::Pending;
+        }
+        match Pin::new(&mut self.stream).poll_next(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(message) => Poll::Ready(match message {
+                Some(Ok(Message::Text(text))) => SocketEvent::Text(text),
+                Some(Ok(Message::Binary(bytes))) => SocketEvent::Binary(bytes.len()),
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
+                    SocketEvent::Alive
+                }
+                Some(Ok(Message::Close(frame))) => {
+                    SocketEvent::Closed { code: frame.map(|frame| frame.code.into()) }
+                }
+                Some(Err(Error::Capacity(_))) => SocketEvent::Closed { code: Some(1009) },
+                Some(Err(_)) | None => SocketEvent::Closed { code: None },
+            }),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Error>> {
+        while !self.queue.is_empty() {
+            match Pin::new(&mut self.stream).poll_ready(cx)? {
+                Poll::Pending => break,
+                Poll::Ready(()) => {
+                    if let Some(message) = self.queue.pop_front() {
+                        Pin::new(&mut self.stream).start_send(message)?;
+                        self.unflushed += 1;
+                    }
+                }
+            }
+        }
+        if self.unflushed == 0 {
+            return Poll::Pending;
+        }
+        match Pin::new(&mut self.stream).poll_flush(cx)? {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => Poll::Ready(Ok(std::mem::take(&mut self.unflushed))),
+        }
+    }
+
+    /// Says goodbye, within the time limit, and drops the connection.
+    pub async fn close(mut self, code: u16, reason: &str) {
+        let frame = CloseFrame { code: code.into(), reason: reason.to_owned().into() };
+        let close = async {
+            self.stream.close(Some(frame)).await?;
+            // The peer answers with its own close frame; only then has ours surely arrived.
+            while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut self.stream).poll_next(cx)).await {}
+            Ok::<_, Error>(())
+        };
+        // A peer that does not take the goodbye is dropped without it.
+        let _ = tokio::time::timeout(self.close_timeout, close).await;
+    }
+}
