@@ -1,1 +1,32 @@
-//! x
+//! A deterministic simulator for reconnect protocols.
+//!
+//! ```text
+//! scenario file + seed ──plan──▶ Plan ──run──▶ Trace + History ──check──▶ Verdict
+//! ```
+//!
+//! * [`scenario`]: the file format, with diagnostics that point at the place;
+//! * [`plan`]: a seed and a scenario become an explicit list of steps, nothing left to draw;
+//! * [`world`]: the plan is carried out: real clients and servers in turmoil's network;
+//! * [`trace`] and [`history`]: what happened, and what of it the outside can see;
+//! * [`check`]: one invariant per file, each a pure function over a history;
+//! * [`cli`]: the command `gapless-sim`.
+//!
+//! The same seed gives a byte-identical trace: in one process, in another one, and beside others
+//! on parallel threads.
+
+#[cfg(not(tokio_unstable))]
+compile_error!(
+    "gapless-sim needs `--cfg tokio_unstable`: without it the same seed gives different runs. \
+     It is set in `.cargo/config.toml`; `RUSTFLAGS` in the environment replaces that setting, \
+     so unset it, or add `--cfg tokio_unstable` to it."
+);
+
+pub mod check;
+pub mod cli;
+pub mod exit;
+pub mod history;
+pub mod plan;
+pub mod scenario;
+pub mod seed;
+pub mod trace;
+pub mod world;

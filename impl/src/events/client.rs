@@ -798,6 +798,11 @@ impl Client {
         numbered.sort_by_key(Event::sequence);
         numbered.dedup_by_key(|event| event.sequence());
         let newest = numbered.last().and_then(Event::sequence);
+        if self.position.is_none() {
+            // It asked for everything after 0.
+            self.join(Position { epoch: None, sequence: 0 });
+            self.save();
+        }
         let position = self.position.as_ref().map_or(0, |position| position.sequence);
         let restarted = ack.current_seq < position;
         let unnumbered_any = !unnumbered.is_empty();

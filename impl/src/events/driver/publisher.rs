@@ -151,7 +151,9 @@ impl<N: Connector> Publisher<N> {
         let mut connection = match self.connection.take().filter(|connection| !connection.is_closed())
         {
             Some(connection) => connection,
-            None => match tokio::time::timeout(self.config.timeout, self.connect()).await {
+            None => match tokio::time::timeout(self.config.timeout, connect(self.connector.connect()))
+                .await
+            {
                 Ok(Ok(connection)) => connection,
                 Ok(Err(problem)) => return Attempt::NotStored(problem),
                 Err(_) => return Attempt::NotStored("connecting took too long".to_owned()),
@@ -174,18 +176,6 @@ impl<N: Connector> Publisher<N> {
         }
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
-        let stream = self.connector.connect().await.map_err(|error| error.to_string())?;
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a publisher's connection ended with an error");
-            }
-        });
-        Ok(sender)
-    }
-
     fn request(&self, publication: &Publication) -> Result<Request<Full<Bytes>>, String> {
         let body = PublishBody {
             id: publication.id.as_deref(),
@@ -201,6 +191,23 @@ impl<N: Connector> Publisher<N> {
             .body(Full::new(body.into()))
             .map_err(|error| error.to_string())
     }
+}
+
+async fn connect<S>(
+    stream: impl Future<Output = std::io::Result<S>> + Send,
+) -> Result<SendRequest<Full<Bytes>>, String>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let stream = stream.await.map_err(|error| error.to_string())?;
+    let (sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a publisher's connection ended with an error");
+        }
+    });
+    Ok(sender)
 }
 
 #[derive(Serialize)]

@@ -1,0 +1,55 @@
+//! Nothing is delivered twice.
+
+use std::collections::BTreeMap;
+
+use super::{Checker, Facts, Finding};
+
+/// An application is given each event once, over all lives of its process.
+pub(super) const CHECKER: Checker = Checker {
+    name: "no_duplicate",
+    statements: &["CORE-3", "EV-8", "EV-9"],
+    liveness: false,
+    demands: "no event is delivered to the same application twice",
+    check,
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (client, seen) in &facts.clients {
+        let mut first_at: BTreeMap<&str, u64> = BTreeMap::new();
+        for delivery in &seen.deliveries {
+            let Some(key) = delivery.key else { continue };
+            if let Some(first) = first_at.insert(key, delivery.at_ms) {
+                findings.push(Finding {
+                    at_ms: delivery.at_ms,
+                    client: Some(*client),
+                    message: format!(
+                        "client-{client} was given event {} ({key}) twice: at {first} ms and at {} ms",
+                        delivery.sequence.unwrap_or(0),
+                        delivery.at_ms
+                    ),
+                });
+            }
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::*;
+    use super::CHECKER;
+
+    #[test]
+    fn the_same_event_twice_is_a_duplicate_under_any_number() {
+        let same = findings(&CHECKER, vec![delivered(1), delivered(2), delivered(1)]);
+        assert_eq!(same, ["client-1 was given event 1 (k1) twice: at 1 ms and at 3 ms"]);
+        let other = findings(&CHECKER, vec![delivered(1), delivered_as(2, "k1", "e1")]);
+        assert_eq!(other.len(), 1);
+    }
+
+    #[test]
+    fn different_events_are_no_duplicates() {
+        assert_eq!(findings(&CHECKER, vec![delivered(1), delivered(2)]), [""; 0]);
+    }
+}

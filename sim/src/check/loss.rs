@@ -1,0 +1,79 @@
+//! Nothing is lost in silence: no event is passed over without a word.
+
+use super::{Checker, Facts, Finding, name_events};
+
+/// An event that is in the stream, above the number at which the client joined, and below one
+/// that the client was given, has been given too, or was declared lost.
+pub(super) const CHECKER: Checker = Checker {
+    name: "no_loss",
+    statements: &["CORE-3", "CORE-5", "EV-5", "EV-10"],
+    liveness: false,
+    demands: "no event is passed over without being delivered or declared lost",
+    check,
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (client, seen) in &facts.clients {
+        let Some(joined_after) = seen.joined_after else { continue };
+        let given: Vec<u64> = seen.deliveries.iter().filter_map(|delivery| delivery.sequence).collect();
+        let Some(newest) = given.iter().copied().max() else { continue };
+        let given: std::collections::BTreeSet<u64> = given.into_iter().collect();
+        let lost: Vec<_> = facts
+            .stream_of(*client)
+            .filter(|(sequence, _)| (joined_after + 1..newest).contains(sequence))
+            .filter(|(sequence, _)| !given.contains(sequence) && !seen.is_declared(*sequence))
+            .collect();
+        let Some((first, _)) = lost.first() else { continue };
+        let passed = seen
+            .deliveries
+            .iter()
+            .find(|delivery| delivery.sequence.is_some_and(|sequence| sequence > *first))
+            .expect("something above the first lost event was delivered");
+        findings.push(Finding {
+            at_ms: passed.at_ms,
+            client: Some(*client),
+            message: format!(
+                "client-{client} was given event {}, but never {}: lost, and not declared",
+                passed.sequence.unwrap_or(0),
+                name_events(lost),
+            ),
+        });
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::*;
+    use super::CHECKER;
+
+    #[test]
+    fn an_event_that_is_passed_over_is_lost() {
+        let history = vec![published(1), published(2), published(3), joined(0), delivered(1), delivered(3)];
+        let said = findings(&CHECKER, history);
+        assert_eq!(
+            said,
+            ["client-1 was given event 3, but never 2 (k2): lost, and not declared"]
+        );
+    }
+
+    #[test]
+    fn an_event_of_unknown_outcome_that_is_in_the_log_counts() {
+        let history = vec![joined(0), delivered(2), stored(1), stored(2)];
+        assert_eq!(findings(&CHECKER, history).len(), 1);
+    }
+
+    #[test]
+    fn what_was_declared_or_came_before_joining_is_not_lost() {
+        let history = vec![
+            published(1),
+            published(2),
+            published(3),
+            joined(1),
+            gap("too_old", &[(2, 2)], 2),
+            delivered(3),
+        ];
+        assert_eq!(findings(&CHECKER, history), [""; 0]);
+    }
+}

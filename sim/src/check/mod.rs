@@ -1,0 +1,291 @@
+//! Invariants: one per file, each a pure function over a history.
+//!
+//! A checker knows no fault and no implementation: it reads what the outside could see and says
+//! what must not have happened, as one sentence that names the events. Checks are never relaxed
+//! while faults are on.
+
+mod durable;
+mod duplicate;
+mod gap;
+mod loss;
+mod name;
+mod order;
+mod phantom;
+mod progress;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::history::{History, Seen};
+use crate::plan::Topology;
+use crate::world::Run;
+
+/// The result of judging a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Everything held, and every required mark was reached.
+    Pass,
+    /// Safety was violated: the first violation first.
+    Violation(Vec<Violation>),
+    /// After healing, progress was not made in time.
+    Liveness(Vec<Violation>),
+    /// Nothing was violated, but these marks were not reached.
+    Inconclusive(Vec<String>),
+}
+
+/// One invariant that did not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The checker, by name.
+    pub checker: &'static str,
+    /// The statements of the specification that it stands for.
+    pub statements: &'static [&'static str],
+    /// What is wrong, as one sentence that names the events.
+    pub message: String,
+    /// When it became visible.
+    pub at_ms: u64,
+    /// The client that it concerns, if it is one.
+    pub client: Option<u32>,
+}
+
+/// A named invariant.
+#[derive(Clone, Copy)]
+pub struct Checker {
+    /// Its name, in messages and tables.
+    pub name: &'static str,
+    /// The statements that it stands for.
+    pub statements: &'static [&'static str],
+    /// Whether it judges progress after healing instead of safety.
+    pub liveness: bool,
+    /// What it demands, as one sentence.
+    pub demands: &'static str,
+    check: fn(&Facts<'_>) -> Vec<Finding>,
+}
+
+/// What a checker has to say.
+struct Finding {
+    at_ms: u64,
+    client: Option<u32>,
+    message: String,
+}
+
+/// Every invariant, safety first.
+pub const CHECKERS: &[Checker] = &[
+    loss::CHECKER,
+    duplicate::CHECKER,
+    order::CHECKER,
+    name::CHECKER,
+    phantom::CHECKER,
+    durable::CHECKER,
+    gap::CHECKER,
+    progress::CHECKER,
+];
+
+/// Judges a run: safety first, then progress, then whether the interesting things happened.
+pub fn judge(run: &Run) -> Verdict {
+    let (safety, liveness) = violations(&run.history, &run.plan.topology);
+    if !safety.is_empty() {
+        return Verdict::Violation(safety);
+    }
+    if !liveness.is_empty() {
+        return Verdict::Liveness(liveness);
+    }
+    let unreached: Vec<String> = run
+        .plan
+        .reaches
+        .iter()
+        .filter(|mark| !run.marks.contains_key(mark.as_str()))
+        .cloned()
+        .collect();
+    match unreached.is_empty() {
+        true => Verdict::Pass,
+        false => Verdict::Inconclusive(unreached),
+    }
+}
+
+/// What the checkers say of a history: violations of safety, and of progress, oldest first.
+pub fn violations(history: &History, topology: &Topology) -> (Vec<Violation>, Vec<Violation>) {
+    let facts = Facts::new(history, topology);
+    let (mut safety, mut liveness) = (Vec::new(), Vec::new());
+    for checker in CHECKERS {
+        let list = if checker.liveness { &mut liveness } else { &mut safety };
+        list.extend((checker.check)(&facts).into_iter().map(|finding| Violation {
+            checker: checker.name,
+            statements: checker.statements,
+            message: finding.message,
+            at_ms: finding.at_ms,
+            client: finding.client,
+        }));
+    }
+    safety.sort_by_key(|violation| violation.at_ms);
+    liveness.sort_by_key(|violation| violation.at_ms);
+    (safety, liveness)
+}
+
+/// A history, sorted by what checkers ask for.
+struct Facts<'a> {
+    history: &'a History,
+    topology: &'a Topology,
+    /// Per agent: what is known to be in the stream, by number: its key.
+    streams: BTreeMap<u32, BTreeMap<u64, &'a str>>,
+    clients: BTreeMap<u32, ClientFacts<'a>>,
+    end_ms: u64,
+}
+
+/// What one client's application saw.
+#[derive(Default)]
+struct ClientFacts<'a> {
+    /// Everything above this number is owed.
+    joined_after: Option<u64>,
+    deliveries: Vec<Delivery<'a>>,
+    gaps: Vec<GapSeen<'a>>,
+    /// Numbers that the client gave up on, and said so.
+    given_up: BTreeSet<u64>,
+}
+
+struct Delivery<'a> {
+    at_ms: u64,
+    index: usize,
+    epoch: Option<&'a str>,
+    sequence: Option<u64>,
+    key: Option<&'a str>,
+}
+
+struct GapSeen<'a> {
+    at_ms: u64,
+    index: usize,
+    verdict: &'a str,
+    lost: &'a [(u64, u64)],
+    sequence: u64,
+}
+
+impl<'a> Facts<'a> {
+    fn new(history: &'a History, topology: &'a Topology) -> Self {
+        let mut streams: BTreeMap<u32, BTreeMap<u64, &str>> = BTreeMap::new();
+        let mut clients: BTreeMap<u32, ClientFacts<'_>> =
+            (1..=topology.clients).map(|client| (client, ClientFacts::default())).collect();
+        for (index, entry) in history.entries.iter().enumerate() {
+            let at_ms = entry.at_ms;
+            match &entry.what {
+                Seen::Published { agent, key, sequence, .. }
+                | Seen::Stored { agent, key, sequence } => {
+                    streams.entry(*agent).or_default().entry(*sequence).or_insert(key);
+                }
+                Seen::Joined { client, sequence, .. } => {
+                    let facts = clients.entry(*client).or_default();
+                    facts.joined_after.get_or_insert(*sequence);
+                }
+                Seen::Delivered { client, epoch, sequence, key, .. } => {
+                    clients.entry(*client).or_default().deliveries.push(Delivery {
+                        at_ms,
+                        index,
+                        epoch: epoch.as_deref(),
+                        sequence: *sequence,
+                        key: key.as_deref(),
+                    });
+                }
+                Seen::Gap { client, verdict, lost, sequence, .. } => {
+                    let gap = GapSeen { at_ms, index, verdict, lost, sequence: *sequence };
+                    clients.entry(*client).or_default().gaps.push(gap);
+                }
+                Seen::GaveUp { client, sequence: Some(sequence), .. } => {
+                    clients.entry(*client).or_default().given_up.insert(*sequence);
+                }
+                _ => {}
+            }
+        }
+        let end_ms = history.entries.last().map_or(0, |entry| entry.at_ms);
+        Self { history, topology, streams, clients, end_ms }
+    }
+
+    /// What is in the stream that a client follows.
+    fn stream_of(&self, client: u32) -> impl Iterator<Item = (u64, &'a str)> + '_ {
+        let agent = self.topology.agent_of(client);
+        self.streams.get(&agent).into_iter().flatten().map(|(sequence, key)| (*sequence, *key))
+    }
+}
+
+impl ClientFacts<'_> {
+    /// Whether the application was told that this number will never come.
+    fn is_declared(&self, sequence: u64) -> bool {
+        self.given_up.contains(&sequence)
+            || self.gaps.iter().any(|gap| match gap.lost {
+                [] => sequence <= gap.sequence,
+                ranges => ranges.iter().any(|(from, to)| (*from..=*to).contains(&sequence)),
+            })
+    }
+}
+
+/// A few events by name, for a sentence: `12 (p3-4), 13 (p3-5) and 7 more`.
+fn name_events<'a>(events: impl IntoIterator<Item = (u64, &'a str)>) -> String {
+    const NAMED_MAX: usize = 5;
+    let events: Vec<_> = events.into_iter().collect();
+    let mut named: Vec<String> = events
+        .iter()
+        .take(NAMED_MAX)
+        .map(|(sequence, key)| format!("{sequence} ({key})"))
+        .collect();
+    let more = events.len().saturating_sub(NAMED_MAX);
+    if more > 0 {
+        named.push(format!("{more} more"));
+    }
+    match named.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
+        None => "nothing".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod fixture {
+    //! Short histories for the tests of the checkers.
+
+    use super::{Checker, Facts};
+    use crate::history::{Entry, History, Seen};
+    use crate::plan::Topology;
+
+    /// What the checker says of these entries, one millisecond apart, with one client and agent.
+    pub(super) fn findings(checker: &Checker, entries: Vec<Seen>) -> Vec<String> {
+        let entries = entries.into_iter().zip(1..).map(|(what, at_ms)| Entry { at_ms, what });
+        let history = History { entries: entries.collect() };
+        let topology = Topology { agents: 1, clients: 1, latency_ms: 1, tcp_capacity: 64 };
+        let findings = (checker.check)(&Facts::new(&history, &topology));
+        findings.into_iter().map(|finding| finding.message).collect()
+    }
+
+    pub(super) fn published(sequence: u64) -> Seen {
+        let key = format!("k{sequence}");
+        Seen::Published { agent: 1, key, epoch: "e1".to_owned(), sequence }
+    }
+
+    pub(super) fn stored(sequence: u64) -> Seen {
+        Seen::Stored { agent: 1, key: format!("k{sequence}"), sequence }
+    }
+
+    pub(super) fn joined(sequence: u64) -> Seen {
+        Seen::Joined { client: 1, epoch: None, sequence }
+    }
+
+    pub(super) fn delivered(sequence: u64) -> Seen {
+        delivered_as(sequence, &format!("k{sequence}"), "e1")
+    }
+
+    pub(super) fn delivered_as(sequence: u64, key: &str, epoch: &str) -> Seen {
+        Seen::Delivered {
+            client: 1,
+            incarnation: 1,
+            epoch: Some(epoch.to_owned()),
+            sequence: Some(sequence),
+            key: Some(key.to_owned()),
+        }
+    }
+
+    pub(super) fn gap(verdict: &str, lost: &[(u64, u64)], sequence: u64) -> Seen {
+        Seen::Gap {
+            client: 1,
+            verdict: verdict.to_owned(),
+            lost: lost.to_vec(),
+            epoch: Some("e1".to_owned()),
+            sequence,
+        }
+    }
+}

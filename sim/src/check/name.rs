@@ -1,0 +1,80 @@
+//! One name, one payload, for ever.
+
+use std::collections::BTreeMap;
+
+use super::{Checker, Facts, Finding};
+use crate::history::Seen;
+
+/// A number of a stream stands for one event, and an event has one number, whoever says so: the
+/// publisher's acknowledgement, the log, or any client.
+pub(super) const CHECKER: Checker = Checker {
+    name: "one_name_one_payload",
+    statements: &["CORE-1", "EV-1"],
+    liveness: false,
+    demands: "a sequence names one event, and an event has one sequence",
+    check,
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    let mut by_sequence: BTreeMap<(u32, u64), (&str, String)> = BTreeMap::new();
+    let mut by_key: BTreeMap<(u32, &str), (u64, String)> = BTreeMap::new();
+    let mut findings = Vec::new();
+    for entry in &facts.history.entries {
+        let (agent, sequence, key, who, client) = match &entry.what {
+            Seen::Published { agent, key, sequence, .. } => {
+                (*agent, *sequence, key, "the acknowledgement".to_owned(), None)
+            }
+            Seen::Stored { agent, key, sequence } => {
+                (*agent, *sequence, key, "the log".to_owned(), None)
+            }
+            Seen::Delivered { client, sequence: Some(sequence), key: Some(key), .. } => {
+                let agent = facts.topology.agent_of(*client);
+                (agent, *sequence, key, format!("client-{client}"), Some(*client))
+            }
+            _ => continue,
+        };
+        let mut say = |message: String| {
+            findings.push(Finding { at_ms: entry.at_ms, client, message });
+        };
+        let (other, by) =
+            by_sequence.entry((agent, sequence)).or_insert_with(|| (key, who.clone()));
+        if *other != key {
+            say(format!(
+                "event {sequence} of agent-{agent} is {other} according to {by}, and {key} according to {who}"
+            ));
+        }
+        let (other, by) = by_key.entry((agent, key)).or_insert_with(|| (sequence, who.clone()));
+        if *other != sequence {
+            say(format!(
+                "{key} of agent-{agent} is event {other} according to {by}, and event {sequence} according to {who}"
+            ));
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::*;
+    use super::CHECKER;
+
+    #[test]
+    fn a_number_that_was_used_twice_is_found() {
+        let said = findings(&CHECKER, vec![published(1), delivered_as(1, "other", "e1")]);
+        assert_eq!(
+            said,
+            ["event 1 of agent-1 is k1 according to the acknowledgement, and other according to client-1"]
+        );
+    }
+
+    #[test]
+    fn an_event_that_was_stored_twice_is_found() {
+        let said = findings(&CHECKER, vec![published(1), delivered_as(2, "k1", "e1")]);
+        assert_eq!(said.len(), 1);
+    }
+
+    #[test]
+    fn agreement_is_no_finding() {
+        assert_eq!(findings(&CHECKER, vec![published(1), delivered(1), stored(1)]), [""; 0]);
+    }
+}

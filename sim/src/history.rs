@@ -1,0 +1,144 @@
+//! What of a run the outside can see. Checkers read this and nothing else, so they judge any
+//! implementation as they judge ours.
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that could be seen, in the order in which it happened.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// The entries, ascending in time.
+    pub entries: Vec<Entry>,
+}
+
+/// One thing that could be seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Virtual time.
+    pub at_ms: u64,
+    /// What.
+    pub what: Seen,
+}
+
+/// What can be seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seen {
+    /// A publisher began to publish an event. `key` names it for the checkers: it is in the
+    /// payload, whether or not the event has an id.
+    Publishing {
+        /// The stream.
+        agent: u32,
+        /// Names the event.
+        key: String,
+    },
+    /// The event was acknowledged under this name [EV-1].
+    Published {
+        /// The stream.
+        agent: u32,
+        /// Names the event.
+        key: String,
+        /// The epoch of the number.
+        epoch: String,
+        /// The number.
+        sequence: u64,
+    },
+    /// The event was not stored: it may never be delivered.
+    NotPublished {
+        /// The stream.
+        agent: u32,
+        /// Names the event.
+        key: String,
+    },
+    /// Nobody knows whether the event was stored: it may be delivered once or never.
+    PublishUnknown {
+        /// The stream.
+        agent: u32,
+        /// Names the event.
+        key: String,
+    },
+    /// A client durably joined a stream: everything after the sequence must reach it.
+    Joined {
+        /// The client.
+        client: u32,
+        /// The epoch, if the server has any.
+        epoch: Option<String>,
+        /// Everything above this number.
+        sequence: u64,
+    },
+    /// The client's application took an event: its effect and the cursor are committed.
+    Delivered {
+        /// The client.
+        client: u32,
+        /// Which life of the client's process.
+        incarnation: u64,
+        /// The epoch of the client's cursor.
+        epoch: Option<String>,
+        /// The number, if it has one.
+        sequence: Option<u64>,
+        /// Names the event; `None` if it is none that was published.
+        key: Option<String>,
+    },
+    /// The client's application was told that events will never come.
+    Gap {
+        /// The client.
+        client: u32,
+        /// The server's verdict.
+        verdict: String,
+        /// What is lost, as far as known: inclusive ranges.
+        lost: Vec<(u64, u64)>,
+        /// The epoch from which it goes on.
+        epoch: Option<String>,
+        /// The sequence after which it goes on.
+        sequence: u64,
+    },
+    /// The client's application was told that a resync is complete.
+    Resynced {
+        /// The client.
+        client: u32,
+        /// How many events it had.
+        replayed: u64,
+        /// Whether something could not be supplied.
+        gap_detected: bool,
+    },
+    /// The client passed over an event that its handler kept failing on.
+    GaveUp {
+        /// The client.
+        client: u32,
+        /// The number.
+        sequence: Option<u64>,
+        /// Names the event.
+        key: Option<String>,
+    },
+    /// The log forgot the events of a stream below a number.
+    Retained {
+        /// The stream.
+        agent: u32,
+        /// The lowest number that is kept.
+        oldest: u64,
+    },
+    /// A host's process ended.
+    Crashed {
+        /// The host.
+        host: String,
+    },
+    /// The faults are over; from here on progress is owed.
+    Healed,
+    /// At the end of the run, the log of the server held this event.
+    Stored {
+        /// The stream.
+        agent: u32,
+        /// The number.
+        sequence: u64,
+        /// Names the event.
+        key: String,
+    },
+    /// At the end of the run, the log of a stream began and ended here.
+    LogEnd {
+        /// The stream.
+        agent: u32,
+        /// The lowest number that can be read.
+        oldest: u64,
+        /// The highest number that was given.
+        head: u64,
+    },
+}

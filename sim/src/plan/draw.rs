@@ -1,0 +1,270 @@
+//! Draws a plan from a scenario and a seed.
+//!
+//! A fixed scenario is its own plan. A swarm draws everything else from the seed: which kinds of
+//! faults occur at all, how often and when, how many hosts there are, how large their rings and
+//! windows are, and what is published. Each of these has a stream of random numbers of its own.
+
+use rand::RngExt;
+use rand_chacha::ChaCha12Rng;
+
+use super::{
+    Action, ClientOptions, Cut, FORMAT, Fault, Host, Plan, Publish, ServerOptions, Step, Strange,
+    Topology, When,
+};
+use crate::scenario::{Group, Scenario, Swarm};
+use crate::seed::Seed;
+
+/// The plan of a scenario under a seed.
+pub fn draw(scenario: &Scenario, seed: Seed) -> Plan {
+    let mut plan = Plan {
+        format: FORMAT,
+        scenario: scenario.id.clone(),
+        seed: seed.0,
+        tick_ms: scenario.tick_ms,
+        duration_ms: scenario.duration_ms,
+        settle_ms: scenario.settle_ms,
+        statements: scenario.statements.clone(),
+        reaches: scenario.reaches.clone(),
+        topology: scenario.topology.clone(),
+        server: scenario.server.clone(),
+        client: scenario.client.clone(),
+        steps: scenario.steps.clone(),
+    };
+    if let Some(swarm) = &scenario.swarm {
+        // What a swarm has to reach is judged over many runs.
+        plan.reaches.clear();
+        plan.topology = topology(swarm, &plan.topology, &mut seed.stream("topology", "", 0));
+        options(&mut plan, &mut seed.stream("options", "", 0));
+        plan.steps.extend(workload(&plan, swarm, &mut seed.stream("workload", "", 0)));
+        plan.steps.extend(faults(&plan, swarm, &mut seed.stream("faults", "", 0)));
+    }
+    plan
+}
+
+/// One of a few values.
+fn pick<T: Copy>(rng: &mut ChaCha12Rng, values: &[T]) -> T {
+    values[rng.random_range(0..values.len())]
+}
+
+fn topology(swarm: &Swarm, base: &Topology, rng: &mut ChaCha12Rng) -> Topology {
+    let clients = rng.random_range(swarm.clients.0..=swarm.clients.1);
+    Topology {
+        clients,
+        agents: rng.random_range(swarm.agents.0..=swarm.agents.1.min(clients)),
+        latency_ms: pick(rng, &[10, 10, 20, 50, 120]),
+        tcp_capacity: base.tcp_capacity,
+    }
+}
+
+fn options(plan: &mut Plan, rng: &mut ChaCha12Rng) {
+    let mode = rng.random_range(0..10);
+    plan.server = ServerOptions {
+        extension: mode != 0,
+        ring: pick(rng, &[16, 32, 100, 500]),
+        resync_grace_ms: pick(rng, &[0, 50, 500, 2_000]),
+        window_frames: pick(rng, &[4, 16, 64]),
+        write_stall_ms: pick(rng, &[2_000, 5_000, 30_000]),
+        silence_ms: pick(rng, &[12_000, 20_000]),
+        retain_events: None,
+        page_events: pick(rng, &[3, 20, 256]),
+        commit_ms: pick(rng, &[0, 2, 15, 60]),
+    };
+    plan.client = ClientOptions {
+        extension: mode != 1,
+        from_beginning: rng.random_ratio(1, 4),
+        ping_every_ms: pick(rng, &[1_500, 4_000]),
+        pong_timeout_ms: pick(rng, &[1_000, 3_000]),
+        reconnect_ms: pick(rng, &[(100, 2_000), (400, 5_000)]),
+        queue_events: pick(rng, &[2, 8, 256]),
+        offers_max: 5,
+        open_handler_ms: pick(rng, &[0, 0, 30, 400]),
+        handler_ms: pick(rng, &[0, 0, 3, 40]),
+    };
+}
+
+fn workload(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -> Vec<Step> {
+    let per_minute = rng.random_range(swarm.events_per_minute.0..=swarm.events_per_minute.1);
+    let mut left = u64::from(per_minute) * plan.duration_ms / 60_000;
+    let mut steps = Vec::new();
+    // An early event gives every client something to stand on; the rest comes when it comes.
+    let mut at = rng.random_range(0..1_000);
+    while left > 0 {
+        let count = u64::from(pick(rng, &[1_u32, 1, 3, 8, 25, 60])).min(left);
+        left -= count;
+        steps.push(Step {
+            when: When::At(at),
+            action: Action::Publish(Publish {
+                agent: rng.random_range(1..=plan.topology.agents),
+                count: u32::try_from(count).unwrap_or(u32::MAX),
+                every_ms: pick(rng, &[0, 0, 5, 40, 200]),
+                bytes: pick(rng, &[0, 20, 200, 2_000]),
+                ids: rng.random_ratio(3, 4),
+                twice: rng.random_ratio(1, 6),
+            }),
+        });
+        at = rng.random_range(0..plan.duration_ms);
+    }
+    steps
+}
+
+/// The kinds of faults that a swarm knows, by group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    Cut,
+    CutReplay,
+    Hold,
+    Partition,
+    Latency,
+    Refuse,
+    NeverAnswer,
+    ServerCrash,
+    ClientCrash,
+    CrashAtMark,
+    Retain,
+    Lose,
+    Duplicate,
+    Strange,
+    SlowReader,
+    SlowHandler,
+    FailHandler,
+    FailOpenHandler,
+}
+
+fn sorts(group: Group) -> &'static [Sort] {
+    match group {
+        Group::Link => &[
+            Sort::Cut,
+            Sort::CutReplay,
+            Sort::Hold,
+            Sort::Partition,
+            Sort::Latency,
+            Sort::Refuse,
+            Sort::NeverAnswer,
+        ],
+        Group::Process => &[Sort::ServerCrash, Sort::ClientCrash, Sort::CrashAtMark],
+        Group::Server => &[Sort::Retain],
+        Group::Peer => &[Sort::Lose, Sort::Duplicate, Sort::Strange],
+        Group::Application => {
+            &[Sort::SlowReader, Sort::SlowHandler, Sort::FailHandler, Sort::FailOpenHandler]
+        }
+    }
+}
+
+/// How often a swarm loses frames at most: one fewer than a client asks for the same gap before it
+/// declares it, so that what is declared is never still in the log.
+const LOST_FRAMES_MAX: usize = 3;
+
+fn faults(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -> Vec<Step> {
+    let all: Vec<Sort> = swarm.groups.iter().flat_map(|group| sorts(*group)).copied().collect();
+    // Rare mixes need some kinds to be absent.
+    let mut enabled: Vec<Sort> = all.iter().copied().filter(|_| rng.random_ratio(1, 2)).collect();
+    // Turmoil never delivers what was held across a repair, so a run has one or the other.
+    let without = if rng.random_ratio(1, 2) { Sort::Hold } else { Sort::Partition };
+    enabled.retain(|sort| *sort != without);
+    if enabled.is_empty() {
+        return Vec::new();
+    }
+    let per_minute = rng.random_range(swarm.faults_per_minute.0..=swarm.faults_per_minute.1);
+    let count = u64::from(per_minute) * plan.duration_ms / 60_000;
+    let mut steps = Vec::new();
+    for _ in 0..count {
+        let sort = pick(rng, &enabled);
+        let lost = steps
+            .iter()
+            .filter(|step: &&Step| matches!(step.action, Action::Fault(Fault::Lose { .. })))
+            .count();
+        if sort == Sort::Lose && lost >= LOST_FRAMES_MAX {
+            continue;
+        }
+        steps.push(step(plan, sort, rng));
+    }
+    steps
+}
+
+fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
+    let client = rng.random_range(1..=plan.topology.clients);
+    let at = When::At(rng.random_range(500..plan.duration_ms));
+    let short = rng.random_range(100..3_000);
+    let for_ms = if rng.random_ratio(1, 4) { rng.random_range(3_000..9_000) } else { short };
+    let how = pick(
+        rng,
+        &[
+            Cut::Close,
+            Cut::Reset,
+            Cut::Reset,
+            Cut::MidFrame,
+            Cut::HalfOpen,
+            Cut::HalfOpenUp,
+            Cut::HalfOpenDown,
+        ],
+    );
+    let (when, fault) = match sort {
+        Sort::Cut => {
+            let after_frames = rng.random_ratio(1, 3).then(|| rng.random_range(0..30));
+            let for_ms = if rng.random_ratio(1, 3) { for_ms } else { 0 };
+            (at, Fault::Cut { client, how, after_frames, for_ms })
+        }
+        Sort::CutReplay => {
+            let mark = pick(rng, &["events.resync_sent", "events.replay_started"]).to_owned();
+            let when = When::Mark { mark, nth: rng.random_range(1..12), after_ms: 0 };
+            let after_frames = Some(rng.random_range(0..20));
+            (when, Fault::Cut { client, how, after_frames, for_ms: 0 })
+        }
+        Sort::Hold => (at, Fault::Hold { client, for_ms }),
+        Sort::Partition => (at, Fault::Partition { client, for_ms }),
+        Sort::Latency => {
+            (at, Fault::Latency { client, latency_ms: pick(rng, &[80, 300, 1_200]), for_ms })
+        }
+        Sort::Refuse => (at, Fault::Refuse { client, for_ms }),
+        Sort::NeverAnswer => (at, Fault::NeverAnswer { client, for_ms }),
+        Sort::ServerCrash => (at, Fault::Crash { host: Host::Server, restart_ms: short }),
+        Sort::ClientCrash => (at, Fault::Crash { host: Host::Client(client), restart_ms: short }),
+        Sort::CrashAtMark => {
+            let marks = [
+                "events.replay_started",
+                "events.replay_from_log",
+                "events.resync_sent",
+                "events.joined",
+                "events.group_commit",
+            ];
+            let when = When::Mark {
+                mark: pick(rng, &marks).to_owned(),
+                nth: rng.random_range(1..8),
+                after_ms: pick(rng, &[0, 0, 20, 60]),
+            };
+            let host = if rng.random() { Host::Server } else { Host::Client(client) };
+            (when, Fault::Crash { host, restart_ms: short })
+        }
+        Sort::Retain => {
+            let agent = rng.random_range(1..=plan.topology.agents);
+            (at, Fault::Retain { agent, keep: pick(rng, &[0, 2, 10, 40]) })
+        }
+        Sort::Lose => (at, Fault::Lose { client, frames: 1 }),
+        Sort::Duplicate => (at, Fault::Duplicate { client, frames: rng.random_range(1..10) }),
+        Sort::Strange => {
+            let frame = pick(
+                rng,
+                &[
+                    Strange::UnknownType,
+                    Strange::Malformed,
+                    Strange::BadField,
+                    Strange::Binary,
+                    Strange::Oversize,
+                ],
+            );
+            (at, Fault::Inject { client, frame, to_server: rng.random() })
+        }
+        Sort::SlowReader => {
+            let pause_ms = rng.random_ratio(1, 2).then(|| pick(rng, &[20, 200, 1_000]));
+            (at, Fault::SlowReader { client, pause_ms, for_ms })
+        }
+        Sort::SlowHandler => {
+            (at, Fault::SlowHandler { client, each_ms: pick(rng, &[30, 300, 2_500]), for_ms })
+        }
+        Sort::FailHandler => (at, Fault::FailHandler { client, times: rng.random_range(1..4) }),
+        Sort::FailOpenHandler => {
+            (at, Fault::FailOpenHandler { client, times: rng.random_range(1..4) })
+        }
+    };
+    Step { when, action: Action::Fault(fault) }
+}

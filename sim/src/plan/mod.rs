@@ -1,0 +1,409 @@
+//! A plan: everything that a run does, spelled out.
+//!
+//! Drawing happens once, from a scenario and a seed ([`draw`]). The plan that comes out names
+//! every workload step and every fault with its virtual time. It can be printed, saved, compared
+//! and run again after the code has changed; a seed is good for one commit, a plan is what one
+//! keeps. Times are milliseconds of virtual time since the start of the run.
+
+mod draw;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+pub use draw::draw;
+
+/// The version of the plan format.
+pub const FORMAT: u32 = 1;
+
+/// Everything that a run does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The id of the scenario from which it was drawn.
+    pub scenario: String,
+    /// The seed from which it was drawn; the ids and jitter of the hosts follow from it.
+    pub seed: u64,
+    /// How much virtual time one step of the world is.
+    pub tick_ms: u64,
+    /// When the faults end and the world heals.
+    pub duration_ms: u64,
+    /// How long after healing everything may take to arrive.
+    pub settle_ms: u64,
+    /// The statements of the specification that the scenario is about.
+    pub statements: Vec<String>,
+    /// The marks that the run must reach.
+    pub reaches: Vec<String>,
+    /// The hosts and the network between them.
+    pub topology: Topology,
+    /// The server's options.
+    pub server: ServerOptions,
+    /// The clients' options.
+    pub client: ClientOptions,
+    /// What happens, in the order of the file or of the draw.
+    pub steps: Vec<Step>,
+}
+
+/// The hosts and the network between them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Topology {
+    /// The number of agents, `agent-1` and so on; each has a stream.
+    pub agents: u32,
+    /// The number of client hosts, `client-1` and so on. Client k follows the stream of agent
+    /// `(k - 1) % agents + 1`.
+    pub clients: u32,
+    /// One way, between any two hosts.
+    pub latency_ms: u64,
+    /// How many writes a connection holds before the writer waits; also the accept backlog.
+    pub tcp_capacity: usize,
+}
+
+impl Topology {
+    /// The agent that a client follows; both count from 1.
+    pub fn agent_of(&self, client: u32) -> u32 {
+        (client - 1) % self.agents + 1
+    }
+}
+
+/// The server's options: those of its configuration that scenarios vary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerOptions {
+    /// Whether it offers the extension.
+    pub extension: bool,
+    /// Events per stream in memory.
+    pub ring: usize,
+    /// How long live events wait for a `resync`.
+    pub resync_grace_ms: u64,
+    /// Frames on their way to a socket.
+    pub window_frames: usize,
+    /// How long a socket may take nothing.
+    pub write_stall_ms: u64,
+    /// How long a client may say nothing.
+    pub silence_ms: u64,
+    /// Events per stream in the log; absent = all.
+    pub retain_events: Option<u64>,
+    /// Events per page of the log.
+    pub page_events: usize,
+    /// Virtual time that a commit takes.
+    pub commit_ms: u64,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            extension: true,
+            ring: 500,
+            resync_grace_ms: 2_000,
+            window_frames: 64,
+            write_stall_ms: 30_000,
+            silence_ms: 75_000,
+            retain_events: None,
+            page_events: 256,
+            commit_ms: 2,
+        }
+    }
+}
+
+/// The clients' options: those of their configuration that scenarios vary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientOptions {
+    /// Whether they offer the extension.
+    pub extension: bool,
+    /// Whether they begin with the oldest event instead of the first new one.
+    pub from_beginning: bool,
+    /// Between pings.
+    pub ping_every_ms: u64,
+    /// How long a ping may stay without any sign of life.
+    pub pong_timeout_ms: u64,
+    /// Shortest and longest pause before connecting again.
+    pub reconnect_ms: (u64, u64),
+    /// Events that may wait for the application.
+    pub queue_events: usize,
+    /// How often an event is offered to a failing handler.
+    pub offers_max: u32,
+    /// How long an open handler takes.
+    pub open_handler_ms: u64,
+    /// How long a handler takes for an event.
+    pub handler_ms: u64,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            extension: true,
+            from_beginning: false,
+            ping_every_ms: 30_000,
+            pong_timeout_ms: 10_000,
+            reconnect_ms: (1_000, 30_000),
+            queue_events: 256,
+            offers_max: 5,
+            open_handler_ms: 0,
+            handler_ms: 0,
+        }
+    }
+}
+
+/// One thing that happens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// When.
+    pub when: When,
+    /// What.
+    pub action: Action,
+}
+
+/// When a step happens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum When {
+    /// At a virtual time, in milliseconds.
+    At(u64),
+    /// When a mark is reached for the `nth` time since the run began, and `after_ms` later.
+    Mark {
+        /// The name of the mark.
+        mark: String,
+        /// Counts from 1.
+        nth: u32,
+        /// How much later.
+        after_ms: u64,
+    },
+}
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Publish events.
+    Publish(Publish),
+    /// Break something.
+    Fault(Fault),
+}
+
+/// Events to publish.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Publish {
+    /// The agent, by number.
+    pub agent: u32,
+    /// How many.
+    pub count: u32,
+    /// The time from one to the next.
+    pub every_ms: u64,
+    /// How many bytes of filler each has.
+    pub bytes: u32,
+    /// Whether they have ids. Without an id, an event of unknown outcome is not repeated.
+    pub ids: bool,
+    /// Whether each is published a second time with the same id after it was acknowledged.
+    pub twice: bool,
+}
+
+/// A host that can be hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Host {
+    /// The server.
+    Server,
+    /// A client, by number.
+    Client(u32),
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server => f.write_str("server"),
+            Self::Client(number) => write!(f, "client-{number}"),
+        }
+    }
+}
+
+/// Something that goes wrong. Each kind happens in reality; its line says how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// The client's connection ends. A proxy restarts, a radio cell is left, a cable is pulled.
+    Cut {
+        /// Whose.
+        client: u32,
+        /// How it ends.
+        how: Cut,
+        /// Only once this many more frames have arrived at the client; absent = now.
+        after_frames: Option<u32>,
+        /// How long new connections of the client go nowhere afterwards.
+        for_ms: u64,
+    },
+    /// Nothing moves between client and server, then everything arrives at once. A congested
+    /// link, a suspended virtual machine.
+    Hold {
+        /// Whose link.
+        client: u32,
+        /// How long.
+        for_ms: u64,
+    },
+    /// Packets are dropped; open connections do not survive it. A routing change.
+    Partition {
+        /// Whose link.
+        client: u32,
+        /// How long.
+        for_ms: u64,
+    },
+    /// The link becomes slow. A satellite hop, a full buffer.
+    Latency {
+        /// Whose link.
+        client: u32,
+        /// One way, while it lasts.
+        latency_ms: u64,
+        /// How long.
+        for_ms: u64,
+    },
+    /// Connections are refused. The server's port is closed while it is deployed.
+    Refuse {
+        /// Whose.
+        client: u32,
+        /// How long.
+        for_ms: u64,
+    },
+    /// Connections are accepted and never answered. A load balancer without a backend.
+    NeverAnswer {
+        /// Whose.
+        client: u32,
+        /// How long.
+        for_ms: u64,
+    },
+    /// The process dies; what it wrote is kept. `kill -9`, out of memory, a panic.
+    Crash {
+        /// Which.
+        host: Host,
+        /// When it is started again.
+        restart_ms: u64,
+    },
+    /// The client's machine reads slowly or not at all. A suspended laptop, a stuck process.
+    SlowReader {
+        /// Whose.
+        client: u32,
+        /// The pause before each read; absent = does not read at all.
+        pause_ms: Option<u64>,
+        /// How long.
+        for_ms: u64,
+    },
+    /// The application takes long for each event. A slow database behind it.
+    SlowHandler {
+        /// Whose.
+        client: u32,
+        /// How long each event takes.
+        each_ms: u64,
+        /// How long.
+        for_ms: u64,
+    },
+    /// The application's handler fails. An exception, a constraint violated.
+    FailHandler {
+        /// Whose.
+        client: u32,
+        /// How many times.
+        times: u32,
+    },
+    /// The application's open handler fails. It subscribes with a stale token.
+    FailOpenHandler {
+        /// Whose.
+        client: u32,
+        /// How many times.
+        times: u32,
+    },
+    /// An event frame arrives twice. A proxy or a server library that retries a send.
+    Duplicate {
+        /// Whose.
+        client: u32,
+        /// How many of the next event frames.
+        frames: u32,
+    },
+    /// An event frame does not arrive though the connection lives. A server whose send failed.
+    Lose {
+        /// Whose.
+        client: u32,
+        /// How many of the next event frames.
+        frames: u32,
+    },
+    /// A frame that does not belong there arrives. A newer peer, a bug, an attack.
+    Inject {
+        /// On whose connection.
+        client: u32,
+        /// What.
+        frame: Strange,
+        /// Whether it goes to the server instead of to the client.
+        to_server: bool,
+    },
+    /// The log forgets events below its newest ones. Retention runs.
+    Retain {
+        /// The stream, by number.
+        agent: u32,
+        /// How many of the newest events are kept.
+        keep: u64,
+    },
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cut {
+    /// With a close frame from the server's side.
+    Close,
+    /// At once, seen by both.
+    Reset,
+    /// In the middle of a frame, seen by both.
+    MidFrame,
+    /// Silently, both ways: nobody is told.
+    HalfOpen,
+    /// Silently, from the client to the server only.
+    HalfOpenUp,
+    /// Silently, from the server to the client only.
+    HalfOpenDown,
+}
+
+/// A frame that does not belong there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strange {
+    /// A well-formed object of a type that nobody knows.
+    UnknownType,
+    /// Text that is no JSON.
+    Malformed,
+    /// A known type with an impossible field.
+    BadField,
+    /// A binary frame.
+    Binary,
+    /// A frame beyond the limit of the receiver.
+    Oversize,
+}
+
+impl Fault {
+    /// The name of the kind, for counting.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Cut { how, .. } => match how {
+                Cut::Close => "close",
+                Cut::Reset => "reset",
+                Cut::MidFrame => "mid-frame",
+                Cut::HalfOpen | Cut::HalfOpenUp | Cut::HalfOpenDown => "half-open",
+            },
+            Self::Hold { .. } => "hold",
+            Self::Partition { .. } => "partition",
+            Self::Latency { .. } => "latency",
+            Self::Refuse { .. } => "refuse",
+            Self::NeverAnswer { .. } => "never-answer",
+            Self::Crash { .. } => "crash",
+            Self::SlowReader { .. } => "slow-reader",
+            Self::SlowHandler { .. } => "slow-handler",
+            Self::FailHandler { .. } => "fail-handler",
+            Self::FailOpenHandler { .. } => "fail-open-handler",
+            Self::Duplicate { .. } => "duplicate",
+            Self::Lose { .. } => "lose",
+            Self::Inject { .. } => "inject",
+            Self::Retain { .. } => "retain",
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Everything that happened in a run, in one total order.
+//!
+//! A record is one line. The lines hold decoded frames and operations, never wire bytes, keys or
+//! file contents, so they are the same wherever the run takes place; [`Trace::hash`] says in one
+//! number whether two runs were the same.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+/// Everything that happened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// The records, in order.
+    pub records: Vec<Record>,
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Virtual time.
+    pub at_ms: u64,
+    /// Where: a host, or the world itself.
+    pub host: String,
+    /// Which life of the host's process; 0 for the world.
+    pub incarnation: u64,
+    /// What kind of thing.
+    pub kind: Kind,
+    /// What, on one line.
+    pub text: String,
+}
+
+/// What kind of thing happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A step of the plan was carried out, or its end came.
+    Step,
+    /// A process began, ended, or a connection opened or closed.
+    Life,
+    /// A frame left a host.
+    Send,
+    /// A frame arrived at a host.
+    Receive,
+    /// A frame was swallowed by a fault.
+    Drop,
+    /// The log or a cursor was written.
+    Store,
+    /// The application saw something.
+    App,
+    /// A mark was reached.
+    Mark,
+}
+
+impl Kind {
+    /// Two characters for the text form.
+    pub fn sign(self) -> &'static str {
+        match self {
+            Self::Step => "!!",
+            Self::Life => "--",
+            Self::Send => "->",
+            Self::Receive => "<-",
+            Self::Drop => "x ",
+            Self::Store => "[]",
+            Self::App => "* ",
+            Self::Mark => "# ",
+        }
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.at_ms / 1_000;
+        let millis = self.at_ms % 1_000;
+        let host = match self.incarnation {
+            0 => self.host.clone(),
+            life => format!("{}.{life}", self.host),
+        };
+        write!(f, "{seconds:>4}.{millis:03}  {host:<11} {} {}", self.kind.sign(), self.text)
+    }
+}
+
+impl Trace {
+    /// A hash over all records, as 16 hexadecimal digits.
+    pub fn hash(&self) -> String {
+        let mut hash = Sha256::new();
+        for record in &self.records {
+            hash.update(record.to_string());
+            hash.update(b"\n");
+        }
+        hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for record in &self.records {
+            writeln!(f, "{record}")?;
+        }
+        writeln!(f, "hash {}", self.hash())
+    }
+}

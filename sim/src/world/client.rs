@@ -1,0 +1,264 @@
+//! A client's host: the production client, with an application that writes what it gets to a
+//! database of its own, event and cursor in one transaction.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use gapless::events::client::{Client, ClientConfig, Notice, Offer, Position, StartAt};
+use gapless::events::driver::{
+    Application, BoxFuture, CursorStore, Handled, Handler, HandlerError, OpenHandler, Target,
+    client as client_task,
+};
+use gapless::events::sqlite::{SqliteCursor, open_connection};
+use gapless::recovery::{BackoffConfig, Epoch, LivenessConfig};
+use rusqlite::Connection;
+
+use super::disk::{VFS_NAME, create_dir};
+use super::host::Process;
+use super::link::{Link, LinkConnector};
+use super::publisher::key_of;
+use super::server::{agent_token, limits};
+use crate::history::Seen;
+use crate::plan::ClientOptions;
+use crate::trace::Kind;
+
+/// What is wrong with the application of one client. Shared by the world and the application.
+#[derive(Clone, Default)]
+pub(crate) struct Moods(Arc<Mutex<MoodState>>);
+
+#[derive(Default)]
+pub(crate) struct MoodState {
+    /// How many more times the handler fails.
+    pub(crate) fail_handler: u32,
+    /// How many more times the open handler fails.
+    pub(crate) fail_open_handler: u32,
+    /// How long each event takes; `None` = as the options say.
+    pub(crate) handler: Option<Duration>,
+}
+
+impl Moods {
+    pub(crate) fn state(&self) -> MutexGuard<'_, MoodState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn heal(&self) {
+        *self.state() = MoodState::default();
+    }
+}
+
+/// One life of a client.
+pub(crate) async fn live(
+    process: Process,
+    number: u32,
+    agent: u32,
+    options: ClientOptions,
+    link: Link,
+    moods: Moods,
+) -> turmoil::Result {
+    process.boot().await;
+    create_dir("/data")?;
+    let database = open_connection(&process.disk.path("/data/app.db"), Some(VFS_NAME))?;
+    database.execute_batch(
+        "CREATE TABLE IF NOT EXISTS applied (
+             nth INTEGER PRIMARY KEY AUTOINCREMENT, sequence INTEGER, key TEXT) STRICT",
+    )?;
+    let cursor = SqliteCursor::create(&database, "events")?;
+    let app = App {
+        process: process.clone(),
+        client: number,
+        database: Arc::new(Mutex::new(database)),
+        cursor,
+        moods,
+        options: options.clone(),
+    };
+    let reconnect = BackoffConfig {
+        min: Duration::from_millis(options.reconnect_ms.0),
+        max: Duration::from_millis(options.reconnect_ms.1),
+        ..ClientConfig::default().reconnect
+    };
+    let config = ClientConfig {
+        extension: options.extension,
+        start: if options.from_beginning { StartAt::Beginning } else { StartAt::Live },
+        liveness: LivenessConfig {
+            ping_every: Duration::from_millis(options.ping_every_ms),
+            pong_timeout: Duration::from_millis(options.pong_timeout_ms),
+        },
+        reconnect,
+        queue_events: options.queue_events,
+        offers_max: options.offers_max,
+        ..ClientConfig::default()
+    };
+    let core = Client::new(config, Box::new(process.entropy("client")));
+    let notices = app.clone();
+    let application = Application {
+        handlers: vec![Box::new(app.clone())],
+        open_handlers: vec![Box::new(app.clone())],
+        cursor: Box::new(app),
+        notices: Box::new(move |notice| notices.notice(notice)),
+    };
+    let target = Target { limits: limits(), ..Target::new("server", agent_token(agent)) };
+    let connector = LinkConnector { link, process: process.clone() };
+    let wall = Arc::new(process.clock.clone());
+    let (_handle, run) = client_task(core, connector, target, wall, application);
+    run.await?;
+    Ok(())
+}
+
+#[derive(Clone)]
+struct App {
+    process: Process,
+    client: u32,
+    database: Arc<Mutex<Connection>>,
+    cursor: SqliteCursor,
+    moods: Moods,
+    options: ClientOptions,
+}
+
+impl App {
+    fn database(&self) -> MutexGuard<'_, Connection> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The event's effect and the position, in one transaction.
+    fn apply(&self, offer: &Offer) -> rusqlite::Result<()> {
+        let key = key_of(offer.event.text());
+        let mut database = self.database();
+        let transaction = database.transaction()?;
+        transaction
+            .prepare_cached("INSERT INTO applied (sequence, key) VALUES (?1, ?2)")?
+            .execute(rusqlite::params![offer.event.sequence(), key])?;
+        if let Some(position) = &offer.position {
+            self.cursor.store(&transaction, position)?;
+        }
+        transaction.commit()?;
+        drop(database);
+        let epoch = offer.position.as_ref().and_then(|position| position.epoch.as_ref());
+        let number = offer.event.sequence().map_or("-".to_owned(), |number| number.to_string());
+        let text = format!("applies {number} {}", key.as_deref().unwrap_or("?"));
+        self.process.record(Kind::App, text);
+        self.process.recorder.see(Seen::Delivered {
+            client: self.client,
+            incarnation: self.process.life,
+            epoch: epoch.map(Epoch::to_string),
+            sequence: offer.event.sequence(),
+            key,
+        });
+        Ok(())
+    }
+
+    fn notice(&self, notice: Notice) {
+        let client = self.client;
+        let (text, seen) = match notice {
+            Notice::Opened { .. } => ("connected".to_owned(), None),
+            Notice::Joined { position } => (format!("joins at {}", position.sequence), None),
+            Notice::Disconnected { reason, retry_in } => {
+                (format!("disconnected: {reason}; again in {} ms", retry_in.as_millis()), None)
+            }
+            Notice::Gap { verdict, lost, position } => {
+                let ranges: Vec<String> = lost.iter().map(ToString::to_string).collect();
+                let ranges = if ranges.is_empty() { "unknown".to_owned() } else { ranges.join(", ") };
+                let text = format!(
+                    "gap: {}, lost {ranges}, goes on after {}",
+                    verdict.as_str(),
+                    position.sequence
+                );
+                let seen = Seen::Gap {
+                    client,
+                    verdict: verdict.as_str().to_owned(),
+                    lost: lost.iter().map(|range| (range.from, range.to)).collect(),
+                    epoch: position.epoch.as_ref().map(Epoch::to_string),
+                    sequence: position.sequence,
+                };
+                (text, Some(seen))
+            }
+            Notice::Resynced { replayed, gap_detected } => (
+                format!("resynced: {replayed} replayed, gap {gap_detected}"),
+                Some(Seen::Resynced { client, replayed, gap_detected }),
+            ),
+            Notice::GaveUp { event, .. } => {
+                let (sequence, key) = (event.sequence(), key_of(event.text()));
+                let text = format!("gives up on {} {}", sequence.unwrap_or(0), key.as_deref().unwrap_or("?"));
+                (text, Some(Seen::GaveUp { client, sequence, key }))
+            }
+            Notice::Ignored { error } => (format!("ignores a frame: {error}"), None),
+            Notice::CursorNotStored { error } => (format!("cursor not stored: {error}"), None),
+        };
+        self.process.record(Kind::App, text);
+        if let Some(seen) = seen {
+            self.process.recorder.see(seen);
+        }
+    }
+}
+
+impl Handler for App {
+    fn handle<'a>(&'a mut self, offer: &'a Offer) -> BoxFuture<'a, Result<Handled, HandlerError>> {
+        Box::pin(async move {
+            let (fails, takes) = {
+                let mut moods = self.moods.state();
+                let fails = moods.fail_handler > 0;
+                moods.fail_handler = moods.fail_handler.saturating_sub(1);
+                let usual = Duration::from_millis(self.options.handler_ms);
+                (fails, moods.handler.unwrap_or(usual))
+            };
+            if !takes.is_zero() {
+                tokio::time::sleep(takes).await;
+            }
+            if fails {
+                self.process.record(Kind::App, format!("handler fails on {}", offer.event.text().len()));
+                return Err(HandlerError("the handler was told to fail".to_owned()));
+            }
+            match self.apply(offer) {
+                Ok(()) if offer.position.is_some() => Ok(Handled::Stored),
+                Ok(()) => Ok(Handled::Done),
+                Err(error) => Err(HandlerError(error.to_string())),
+            }
+        })
+    }
+}
+
+impl OpenHandler for App {
+    fn opened(&mut self) -> BoxFuture<'_, Result<(), HandlerError>> {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(self.options.open_handler_ms)).await;
+            let mut moods = self.moods.state();
+            if moods.fail_open_handler > 0 {
+                moods.fail_open_handler -= 1;
+                drop(moods);
+                self.process.record(Kind::App, "open handler fails");
+                return Err(HandlerError("the open handler was told to fail".to_owned()));
+            }
+            Ok(())
+        })
+    }
+}
+
+impl CursorStore for App {
+    fn load(&mut self) -> BoxFuture<'_, Result<Option<Position>, String>> {
+        let loaded = self.cursor.load(&self.database()).map_err(|error| error.to_string());
+        if let Ok(Some(position)) = &loaded {
+            self.process.record(Kind::Store, format!("cursor is {}", position.sequence));
+        }
+        Box::pin(async move { loaded })
+    }
+
+    fn save(&mut self, position: Position) -> BoxFuture<'_, Result<(), String>> {
+        let save = || -> rusqlite::Result<bool> {
+            let database = self.database();
+            let joins = self.cursor.load(&database)?.is_none();
+            self.cursor.store(&database, &position)?;
+            Ok(joins)
+        };
+        let saved = save().map_err(|error| error.to_string());
+        if let Ok(joins) = &saved {
+            self.process.record(Kind::Store, format!("cursor := {}", position.sequence));
+            if *joins {
+                self.process.recorder.see(Seen::Joined {
+                    client: self.client,
+                    epoch: position.epoch.as_ref().map(Epoch::to_string),
+                    sequence: position.sequence,
+                });
+            }
+        }
+        Box::pin(async move { saved.map(|_| ()) })
+    }
+}

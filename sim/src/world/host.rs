@@ -1,0 +1,150 @@
+//! A host of the simulated world: its lives, its disk, its clock.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use gapless::net::WallClock;
+use gapless::recovery::WallTime;
+use rand::Rng;
+use tokio::runtime::{self, Handle};
+
+use super::disk::{Disk, DiskConfig, DiskGuard};
+use super::record::Recorder;
+use crate::plan::Host;
+use crate::seed::Seed;
+use crate::trace::Kind;
+
+thread_local! {
+    /// Which runtime of this thread is which life of which host.
+    static RUNTIMES: RefCell<Vec<(runtime::Id, &'static str, u64)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The host and the life that run on this thread right now; the world itself has life 0.
+pub(crate) fn current() -> (String, u64) {
+    let running = Handle::try_current().ok().map(|handle| handle.id());
+    RUNTIMES.with_borrow(|runtimes| {
+        let known = runtimes.iter().find(|(id, ..)| Some(*id) == running);
+        known.map_or(("world".to_owned(), 0), |(_, host, life)| ((*host).to_owned(), *life))
+    })
+}
+
+/// Wall time at the start of every run: 2026-01-01T00:00:00Z.
+const EPOCH_MS: i64 = 1_767_225_600_000;
+
+/// The wall clock of a host.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HostClock {
+    /// How far the clock is off.
+    offset_ms: Arc<Mutex<i64>>,
+}
+
+impl WallClock for HostClock {
+    fn wall_time(&self) -> WallTime {
+        let elapsed = turmoil::sim_elapsed().unwrap_or_default().as_millis();
+        let offset = *self.offset_ms.lock().unwrap_or_else(PoisonError::into_inner);
+        WallTime::from_millis(EPOCH_MS + i64::try_from(elapsed).unwrap_or(i64::MAX) + offset)
+    }
+}
+
+/// What a host's process is given when it starts.
+#[derive(Clone)]
+pub(crate) struct Process {
+    pub(crate) name: &'static str,
+    /// Counts from 1.
+    pub(crate) life: u64,
+    pub(crate) disk: Disk,
+    pub(crate) clock: HostClock,
+    pub(crate) recorder: Recorder,
+    pub(crate) seed: Seed,
+    /// How long the process takes to start.
+    pub(crate) delay: Duration,
+}
+
+impl Process {
+    pub(crate) fn record(&self, kind: Kind, text: impl Into<String>) {
+        self.recorder.record(self.name, self.life, kind, text.into());
+    }
+
+    /// Random numbers of this life of the process.
+    pub(crate) fn entropy(&self, purpose: &str) -> rand_chacha::ChaCha12Rng {
+        self.seed.stream(purpose, self.name, self.life)
+    }
+
+    /// Tells who is running on the runtime of the caller, and waits as long as the process takes
+    /// to start.
+    pub(crate) async fn boot(&self) {
+        RUNTIMES.with_borrow_mut(|runtimes| {
+            runtimes.retain(|(_, host, _)| *host != self.name);
+            runtimes.push((Handle::current().id(), self.name, self.life));
+        });
+        tokio::time::sleep(self.delay).await;
+        self.record(Kind::Life, "starts");
+    }
+}
+
+/// The world's side of a host.
+pub(crate) struct HostState {
+    pub(crate) host: Host,
+    pub(crate) process: Arc<Mutex<Process>>,
+    /// The disk is mounted as long as this lives.
+    _mounted: DiskGuard,
+}
+
+impl HostState {
+    pub(crate) fn new(host: Host, seed: Seed, recorder: &Recorder) -> Self {
+        let name = leak(host);
+        let clock = HostClock::default();
+        let (disk, mounted) = mount(name, 1, seed, &clock);
+        let process = Process {
+            name,
+            life: 1,
+            disk,
+            clock,
+            recorder: recorder.clone(),
+            seed,
+            delay: Duration::ZERO,
+        };
+        Self { host, process: Arc::new(Mutex::new(process)), _mounted: mounted }
+    }
+
+    pub(crate) fn process(&self) -> Process {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The process dies and another one is prepared. To be followed by `Sim::bounce`.
+    ///
+    /// The disk of the old life is dead from here on, so that nothing that its connections do
+    /// while they are dropped reaches the files; what was written stays.
+    pub(crate) fn kill(&mut self, restart: Duration) {
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        process.disk.kill();
+        process.life += 1;
+        process.delay = restart;
+        let (disk, mounted) = mount(process.name, process.life, process.seed, &process.clock);
+        process.disk = disk;
+        self._mounted = mounted;
+    }
+}
+
+fn mount(name: &str, life: u64, seed: Seed, clock: &HostClock) -> (Disk, DiskGuard) {
+    let mut entropy = seed.stream("disk", name, life);
+    let clock = clock.clone();
+    let disk = Disk::new(DiskConfig {
+        name: format!("{name}.{life}"),
+        entropy: Box::new(move || entropy.next_u64()),
+        wall_ms: Arc::new(move || clock.wall_time().as_millis()),
+        observer: None,
+    });
+    let mounted = disk.install();
+    (disk, mounted)
+}
+
+/// The names of hosts are few and always the same.
+fn leak(host: Host) -> &'static str {
+    const CLIENTS: [&str; 4] = ["client-1", "client-2", "client-3", "client-4"];
+    match host {
+        Host::Server => "server",
+        Host::Client(number) => CLIENTS[number as usize - 1],
+    }
+}

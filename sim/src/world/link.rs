@@ -1,0 +1,490 @@
+//! The client's end of a connection, where the faults of links are.
+//!
+//! [`FaultyStream`] passes bytes between the client's driver and turmoil's TCP stream, cuts them
+//! into frames, writes each down, and does to them what the link's state says. Only the newest
+//! connection of a client is hit.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use gapless::net::Connector;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+use turmoil::net::TcpStream;
+
+use super::frames::{BINARY, CLOSE, Frame, Piece, Splitter, TEXT};
+use super::host::Process;
+use crate::plan::{Cut, Strange};
+use crate::trace::Kind;
+
+/// What is wrong with the link of one client. Shared by the world and the client's connections.
+#[derive(Clone, Default)]
+pub(crate) struct Link(Arc<Mutex<LinkState>>);
+
+#[derive(Default)]
+struct LinkState {
+    connecting: Connecting,
+    reading: Reading,
+    cut: Option<(Cut, u32)>,
+    lose: u32,
+    duplicate: u32,
+    to_client: VecDeque<Strange>,
+    to_server: VecDeque<Strange>,
+    /// The newest connection; older ones are left alone.
+    newest: u64,
+    waker: Option<Waker>,
+}
+
+/// What becomes of a new connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Connecting {
+    #[default]
+    Works,
+    /// The port is closed.
+    Refused,
+    /// Packets get no answer.
+    Lost,
+    /// The connection opens and nothing is ever said on it.
+    NeverAnswered,
+}
+
+/// How the client's machine reads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Reading {
+    #[default]
+    Normal,
+    Stopped,
+    Paused(Duration),
+}
+
+impl Link {
+    fn state(&self) -> MutexGuard<'_, LinkState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes something and lets the connection see it.
+    fn change(&self, change: impl FnOnce(&mut LinkState)) {
+        let waker = {
+            let mut state = self.state();
+            change(&mut state);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn set_connecting(&self, connecting: Connecting) {
+        self.change(|state| state.connecting = connecting);
+    }
+
+    pub(crate) fn set_reading(&self, reading: Reading) {
+        self.change(|state| state.reading = reading);
+    }
+
+    pub(crate) fn cut(&self, how: Cut, after_frames: u32) {
+        self.change(|state| state.cut = Some((how, after_frames)));
+    }
+
+    pub(crate) fn lose(&self, frames: u32) {
+        self.change(|state| state.lose += frames);
+    }
+
+    pub(crate) fn duplicate(&self, frames: u32) {
+        self.change(|state| state.duplicate += frames);
+    }
+
+    pub(crate) fn inject(&self, frame: Strange, to_server: bool) {
+        self.change(|state| match to_server {
+            true => state.to_server.push_back(frame),
+            false => state.to_client.push_back(frame),
+        });
+    }
+
+    /// Nothing is wrong any more. What was already done to a connection stays done.
+    pub(crate) fn heal(&self) {
+        self.change(|state| {
+            let (newest, waker) = (state.newest, state.waker.take());
+            *state = LinkState { newest, waker, ..LinkState::default() };
+        });
+    }
+}
+
+/// Connects a client to the server over its link.
+pub(crate) struct LinkConnector {
+    pub(crate) link: Link,
+    pub(crate) process: Process,
+}
+
+/// Where the server listens.
+pub(crate) const SERVER: (&str, u16) = ("server", 80);
+
+impl Connector for LinkConnector {
+    type Stream = FaultyStream;
+
+    fn connect(&self) -> impl Future<Output = io::Result<FaultyStream>> + Send + 'static {
+        let (link, process) = (self.link.clone(), self.process.clone());
+        async move {
+            let connecting = link.state().connecting;
+            match connecting {
+                Connecting::Refused => {
+                    process.record(Kind::Life, "connection refused");
+                    return Err(io::ErrorKind::ConnectionRefused.into());
+                }
+                Connecting::Lost => {
+                    process.record(Kind::Life, "connecting, without an answer");
+                    return std::future::pending().await;
+                }
+                Connecting::Works | Connecting::NeverAnswered => {}
+            }
+            let stream = match TcpStream::connect(SERVER).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    process.record(Kind::Life, "connection refused");
+                    return Err(io::Error::new(error.kind(), "connection refused"));
+                }
+            };
+            let number = {
+                let mut state = link.state();
+                state.newest += 1;
+                state.cut = None;
+                state.newest
+            };
+            process.record(Kind::Life, format!("connection {number} opens"));
+            let silent = connecting == Connecting::NeverAnswered;
+            Ok(FaultyStream {
+                stream: Some(stream),
+                link,
+                process,
+                number,
+                up_dead: silent,
+                down_dead: silent,
+                end: None,
+                incoming: Splitter::default(),
+                ready: BytesMut::new(),
+                outgoing: Splitter::default(),
+                unsent: BytesMut::new(),
+                pause: None,
+            })
+        }
+    }
+}
+
+/// The client's end of a connection.
+pub(crate) struct FaultyStream {
+    /// `None` once a fault has ended the connection.
+    stream: Option<TcpStream>,
+    link: Link,
+    process: Process,
+    number: u64,
+    up_dead: bool,
+    down_dead: bool,
+    end: Option<End>,
+    incoming: Splitter,
+    /// What the client may read.
+    ready: BytesMut,
+    outgoing: Splitter,
+    /// What the network has not yet taken.
+    unsent: BytesMut,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// As after a close.
+    Quiet,
+    /// As after a reset.
+    Reset,
+}
+
+/// How much may wait for the network before the client has to.
+const UNSENT_MAX: usize = 64 << 10;
+
+impl FaultyStream {
+    fn record(&self, kind: Kind, text: String) {
+        self.process.record(kind, text);
+    }
+
+    /// Carries out a cut.
+    fn cut(&mut self, how: Cut) {
+        self.record(Kind::Drop, format!("connection {} is cut: {how:?}", self.number));
+        match how {
+            Cut::Close => {
+                let mut reason = 1012_u16.to_be_bytes().to_vec();
+                reason.extend_from_slice(b"restart");
+                self.ready.extend_from_slice(&Frame::encode(CLOSE, &reason, false));
+                self.finish(End::Quiet);
+            }
+            Cut::Reset | Cut::MidFrame => self.finish(End::Reset),
+            Cut::HalfOpen => (self.up_dead, self.down_dead) = (true, true),
+            Cut::HalfOpenUp => self.up_dead = true,
+            Cut::HalfOpenDown => self.down_dead = true,
+        }
+    }
+
+    fn finish(&mut self, end: End) {
+        self.stream = None;
+        self.incoming.clear();
+        self.end = Some(end);
+    }
+
+    /// Frames that came in, as far as the link lets them through. The state's lock is not held
+    /// while a cut is carried out.
+    fn take_in(&mut self) {
+        while self.end.is_none() && !self.down_dead {
+            match self.incoming.next() {
+                None => return,
+                Some(Piece::Http(bytes)) => self.ready.extend_from_slice(&bytes),
+                Some(Piece::Frame(frame)) => self.frame_in(&frame),
+            }
+        }
+    }
+
+    fn frame_in(&mut self, frame: &Frame) {
+        let (mut lost, mut twice, mut cut) = (false, false, None);
+        {
+            let mut state = self.link.state();
+            if state.newest == self.number {
+                if frame.is_event() && state.lose > 0 {
+                    state.lose -= 1;
+                    lost = true;
+                } else if frame.is_event() && state.duplicate > 0 {
+                    state.duplicate -= 1;
+                    twice = true;
+                }
+                match &mut state.cut {
+                    Some((how, 0)) => {
+                        cut = Some(*how);
+                        state.cut = None;
+                    }
+                    Some((_, frames)) => *frames -= 1,
+                    None => {}
+                }
+            }
+        }
+        if let Some(how) = cut {
+            if how == Cut::MidFrame {
+                let half = &frame.wire[..frame.wire.len() / 2];
+                self.record(Kind::Drop, format!("half of: {}", frame.describe()));
+                self.ready.extend_from_slice(half);
+            } else {
+                self.record(Kind::Drop, frame.describe());
+            }
+            return self.cut(how);
+        }
+        if lost {
+            return self.record(Kind::Drop, frame.describe());
+        }
+        self.record(Kind::Receive, frame.describe());
+        self.ready.extend_from_slice(&frame.wire);
+        if twice {
+            self.record(Kind::Receive, format!("again: {}", frame.describe()));
+            self.ready.extend_from_slice(&frame.wire);
+        }
+    }
+
+    /// Does what has to be done at once, and puts in strange frames where no frame is torn.
+    fn obey(&mut self, cx: &Context<'_>) -> Reading {
+        let mut state = self.link.state();
+        if state.newest != self.number {
+            return Reading::Normal;
+        }
+        state.waker = Some(cx.waker().clone());
+        let reading = state.reading;
+        let cut = match state.cut {
+            // A cut in the middle of a frame, or after some, waits for frames.
+            Some((how, 0)) if how != Cut::MidFrame => state.cut.take().map(|(how, _)| how),
+            _ => None,
+        };
+        let to_client = match self.incoming.at_boundary() && !self.down_dead {
+            true => state.to_client.pop_front(),
+            false => None,
+        };
+        let to_server = match self.outgoing.at_boundary() && !self.up_dead {
+            true => state.to_server.pop_front(),
+            false => None,
+        };
+        drop(state);
+        if self.end.is_none() {
+            if let Some(frame) = to_client {
+                let wire = strange(frame, false);
+                self.record(Kind::Receive, format!("strange frame: {frame:?}"));
+                self.ready.extend_from_slice(&wire);
+            }
+            if let Some(frame) = to_server {
+                self.record(Kind::Send, format!("strange frame: {frame:?}"));
+                self.unsent.extend_from_slice(&strange(frame, true));
+            }
+            if let Some(how) = cut {
+                self.cut(how);
+            }
+        }
+        reading
+    }
+
+    /// Hands to the network what it takes.
+    fn push_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.unsent.is_empty() {
+            let Some(stream) = &mut self.stream else {
+                self.unsent.clear();
+                break;
+            };
+            match Pin::new(stream).poll_write(cx, &self.unsent)? {
+                Poll::Ready(written) => self.unsent.advance(written),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for FaultyStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let reading = this.obey(cx);
+        // What was put in for the server must leave even if the client writes nothing.
+        if let Poll::Ready(Err(error)) = this.push_out(cx) {
+            return Poll::Ready(Err(error));
+        }
+        loop {
+            if !this.ready.is_empty() {
+                let length = this.ready.len().min(buffer.remaining());
+                buffer.put_slice(&this.ready[..length]);
+                this.ready.advance(length);
+                return Poll::Ready(Ok(()));
+            }
+            match this.end {
+                Some(End::Quiet) => return Poll::Ready(Ok(())),
+                Some(End::Reset) => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+                None => {}
+            }
+            match reading {
+                _ if this.down_dead => return Poll::Pending,
+                Reading::Stopped => return Poll::Pending,
+                Reading::Paused(pause) => {
+                    let sleep =
+                        this.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
+                    std::task::ready!(sleep.as_mut().poll(cx));
+                }
+                Reading::Normal => {}
+            }
+            let mut bytes = [0; 4096];
+            let mut chunk = ReadBuf::new(&mut bytes);
+            let Some(stream) = &mut this.stream else { return Poll::Pending };
+            match Pin::new(stream).poll_read(cx, &mut chunk) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) if chunk.filled().is_empty() => {
+                    this.record(Kind::Life, format!("connection {} ended by the server", this.number));
+                    this.finish(End::Quiet);
+                }
+                Poll::Ready(Ok(())) => {
+                    this.pause = None;
+                    this.incoming.push(chunk.filled());
+                    this.take_in();
+                }
+            }
+        }
+    }
+}
+
+impl AsyncWrite for FaultyStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        this.obey(cx);
+        if this.end.is_some() {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if let Poll::Ready(Err(error)) = this.push_out(cx) {
+            return Poll::Ready(Err(error));
+        }
+        if this.unsent.len() >= UNSENT_MAX {
+            return Poll::Pending;
+        }
+        this.outgoing.push(bytes);
+        while let Some(piece) = this.outgoing.next() {
+            let (wire, kind, text) = match piece {
+                Piece::Http(bytes) => (bytes, Kind::Send, None),
+                Piece::Frame(frame) if this.up_dead => {
+                    (frame.wire.clone(), Kind::Drop, Some(frame.describe()))
+                }
+                Piece::Frame(frame) => (frame.wire.clone(), Kind::Send, Some(frame.describe())),
+            };
+            if let Some(text) = text {
+                this.record(kind, text);
+            }
+            if !this.up_dead {
+                this.unsent.extend_from_slice(&wire);
+            }
+        }
+        if let Poll::Ready(Err(error)) = this.push_out(cx) {
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        std::task::ready!(this.push_out(cx))?;
+        match &mut this.stream {
+            Some(stream) => Pin::new(stream).poll_flush(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Some(stream) => Pin::new(stream).poll_shutdown(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+/// How long the server does not learn that a client has let go of a connection whose packets do
+/// not get through.
+const UNDELIVERED_GOODBYE: Duration = Duration::from_secs(3_600);
+
+impl Drop for FaultyStream {
+    fn drop(&mut self) {
+        if self.up_dead
+            && let Some(stream) = self.stream.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move {
+                tokio::time::sleep(UNDELIVERED_GOODBYE).await;
+                drop(stream);
+            });
+        }
+    }
+}
+
+/// A frame that does not belong there.
+fn strange(frame: Strange, to_server: bool) -> Bytes {
+    let text = |text: &str| Frame::encode(TEXT, text.as_bytes(), to_server);
+    match (frame, to_server) {
+        (Strange::UnknownType, true) => text(r#"{"type":"dance","tempo":120}"#),
+        // A type that a client does not know is an event, so this one is of the reserved names.
+        (Strange::UnknownType, false) => text(r#"{"type":"error","code":"later"}"#),
+        (Strange::Malformed, _) => text(r#"{"type":"ping""#),
+        (Strange::BadField, true) => text(r#"{"type":"resync","last_seen_seq":"seven"}"#),
+        (Strange::BadField, false) => text(r#"{"type":"note","agent_seq":-7}"#),
+        (Strange::Binary, _) => Frame::encode(BINARY, &[0, 1, 2, 255], to_server),
+        (Strange::Oversize, _) => Frame::encode(TEXT, &vec![b' '; OVERSIZE], to_server),
+    }
+}
+
+/// Larger than the limit of every receiver in the world.
+const OVERSIZE: usize = super::MESSAGE_BYTES_MAX + 1;

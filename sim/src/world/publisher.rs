@@ -1,0 +1,117 @@
+//! The publishers' host.
+
+use std::io;
+use std::time::Duration;
+
+use gapless::events::driver::{Publication, PublishFailure, Publisher, PublisherConfig};
+use gapless::events::server::Receipt;
+use gapless::net::Connector;
+use gapless::recovery::BackoffConfig;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use turmoil::net::TcpStream;
+
+use super::link::SERVER;
+use super::record::Recorder;
+use super::server::{PUBLISHER_TOKEN, agent_id};
+use crate::history::Seen;
+use crate::plan::Publish;
+use crate::seed::Seed;
+use crate::trace::Kind;
+
+/// A step of the workload: its number in the plan, and what to publish.
+pub(crate) type Job = (usize, Publish);
+
+/// The name of the host.
+pub(crate) const HOST: &str = "publisher";
+
+#[derive(Deserialize)]
+struct Keyed {
+    key: String,
+}
+
+/// The key of an event, which is in its payload.
+pub(crate) fn key_of(event: &str) -> Option<String> {
+    serde_json::from_str::<Keyed>(event).ok().map(|keyed| keyed.key)
+}
+
+struct ServerConnector;
+
+impl Connector for ServerConnector {
+    type Stream = TcpStream;
+
+    fn connect(&self) -> impl Future<Output = io::Result<TcpStream>> + Send + 'static {
+        TcpStream::connect(SERVER)
+    }
+}
+
+/// Works off the jobs, each in a task of its own.
+pub(crate) async fn work(
+    mut jobs: mpsc::UnboundedReceiver<Job>,
+    recorder: Recorder,
+    seed: Seed,
+) -> turmoil::Result {
+    while let Some((number, publish)) = jobs.recv().await {
+        tokio::spawn(job(number, publish, recorder.clone(), seed));
+    }
+    std::future::pending().await
+}
+
+async fn job(number: usize, publish: Publish, recorder: Recorder, seed: Seed) {
+    let config = PublisherConfig {
+        timeout: Duration::from_secs(4),
+        attempts_max: 12,
+        retry: BackoffConfig {
+            min: Duration::from_millis(200),
+            max: Duration::from_secs(4),
+            jitter_percent: 25,
+        },
+    };
+    let entropy = seed.stream("publisher", HOST, number as u64);
+    let mut publisher =
+        Publisher::new(ServerConnector, SERVER.0, PUBLISHER_TOKEN, config, Box::new(entropy));
+    for nth in 1..=publish.count {
+        let key = format!("p{number}-{nth}");
+        let fill = "x".repeat(publish.bytes as usize);
+        let payload = RawValue::from_string(format!(r#"{{"key":"{key}","fill":"{fill}"}}"#))
+            .expect("a fixed pattern");
+        let publication = Publication {
+            agent: agent_id(publish.agent),
+            id: publish.ids.then(|| key.clone()),
+            kind: "note".to_owned(),
+            payload,
+            after: None,
+        };
+        recorder.see(Seen::Publishing { agent: publish.agent, key: key.clone() });
+        let first = publisher.publish(&publication).await;
+        report(&recorder, publish.agent, &key, &first);
+        if publish.twice && publish.ids && first.is_ok() {
+            let second = publisher.publish(&publication).await;
+            report(&recorder, publish.agent, &key, &second);
+        }
+        if publish.every_ms > 0 {
+            tokio::time::sleep(Duration::from_millis(publish.every_ms)).await;
+        }
+    }
+    recorder.publisher_ended();
+}
+
+fn report(recorder: &Recorder, agent: u32, key: &str, result: &Result<Receipt, PublishFailure>) {
+    let key = key.to_owned();
+    let (text, seen) = match result {
+        Ok(Receipt { epoch, sequence }) => (
+            format!("published {key} as {sequence}"),
+            Seen::Published { agent, key, epoch: epoch.to_string(), sequence: *sequence },
+        ),
+        Err(PublishFailure::Unknown(problem)) => (
+            format!("does not know about {key}: {problem}"),
+            Seen::PublishUnknown { agent, key },
+        ),
+        Err(problem) => {
+            (format!("did not publish {key}: {problem}"), Seen::NotPublished { agent, key })
+        }
+    };
+    recorder.record(HOST, 1, Kind::App, text);
+    recorder.see(seen);
+}

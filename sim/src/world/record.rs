@@ -1,0 +1,153 @@
+//! Where everything that happens is written down.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::history::{Entry, History, Seen};
+use crate::trace::{Kind, Record, Trace};
+
+/// The notebook of one run. Cheap to clone; all clones write to the same pages.
+#[derive(Clone, Default)]
+pub(crate) struct Recorder(Arc<Mutex<Pages>>);
+
+/// What has been written so far.
+#[derive(Default)]
+pub(crate) struct Pages {
+    /// The records; sorted by time at the end.
+    records: Vec<Record>,
+    entries: Vec<Entry>,
+    /// How often each mark was reached.
+    marks: BTreeMap<&'static str, u64>,
+    /// When each mark was reached, as far as the plan waits for it.
+    reached_at: BTreeMap<&'static str, Vec<u64>>,
+    /// How many faults of each kind were injected.
+    faults: BTreeMap<&'static str, u64>,
+    /// The virtual time when no host is running.
+    between_ticks_ms: u64,
+    /// The highest acknowledged sequence per agent.
+    heads: BTreeMap<u32, u64>,
+    /// How far each client's application is.
+    positions: BTreeMap<u32, u64>,
+    publishers_running: u64,
+}
+
+/// How many times of a mark a plan can refer to.
+const REMEMBERED_MAX: usize = 1_000;
+
+/// The virtual time: of the host that runs, or of the world between two ticks.
+fn now_ms(pages: &Pages) -> u64 {
+    turmoil::sim_elapsed().map_or(pages.between_ticks_ms, |elapsed| {
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+impl Recorder {
+    pub(crate) fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_time(&self, at_ms: u64) {
+        self.pages().between_ticks_ms = at_ms;
+    }
+
+    /// Writes a record of a host.
+    pub(crate) fn record(&self, host: &str, incarnation: u64, kind: Kind, text: String) {
+        let mut pages = self.pages();
+        let at_ms = now_ms(&pages);
+        pages.records.push(Record { at_ms, host: host.to_owned(), incarnation, kind, text });
+    }
+
+    /// Writes a record of the world.
+    pub(crate) fn step(&self, text: String) {
+        self.record("world", 0, Kind::Step, text);
+    }
+
+    pub(crate) fn mark(&self, mark: &'static str) {
+        let mut pages = self.pages();
+        *pages.marks.entry(mark).or_default() += 1;
+        let at_ms = now_ms(&pages);
+        let reached = pages.reached_at.entry(mark).or_default();
+        if reached.len() < REMEMBERED_MAX {
+            reached.push(at_ms);
+        }
+        let (host, incarnation) = super::host::current();
+        let text = mark.to_owned();
+        pages.records.push(Record { at_ms, host, incarnation, kind: Kind::Mark, text });
+    }
+
+    /// When a mark was reached for the `nth` time.
+    pub(crate) fn mark_reached(&self, mark: &str, nth: u32) -> Option<u64> {
+        let pages = self.pages();
+        pages.reached_at.get(mark)?.get((nth as usize).checked_sub(1)?).copied()
+    }
+
+    pub(crate) fn fault(&self, kind: &'static str) {
+        *self.pages().faults.entry(kind).or_default() += 1;
+    }
+
+    /// Writes what the outside can see.
+    pub(crate) fn see(&self, what: Seen) {
+        let mut pages = self.pages();
+        match &what {
+            Seen::Published { agent, sequence, .. } => {
+                let head = pages.heads.entry(*agent).or_default();
+                *head = (*head).max(*sequence);
+            }
+            Seen::Delivered { client, sequence: Some(sequence), .. } => {
+                pages.positions.insert(*client, *sequence);
+            }
+            Seen::Joined { client, sequence, .. } | Seen::Gap { client, sequence, .. } => {
+                pages.positions.insert(*client, *sequence);
+            }
+            _ => {}
+        }
+        let at_ms = now_ms(&pages);
+        pages.entries.push(Entry { at_ms, what });
+    }
+
+    pub(crate) fn publisher_started(&self) {
+        self.pages().publishers_running += 1;
+    }
+
+    pub(crate) fn publisher_ended(&self) {
+        self.pages().publishers_running -= 1;
+    }
+
+    /// The highest acknowledged sequence of an agent.
+    pub(crate) fn head(&self, agent: u32) -> u64 {
+        self.pages().heads.get(&agent).copied().unwrap_or(0)
+    }
+
+    /// What is still owed: the publishers that have not ended, the clients that are behind.
+    pub(crate) fn is_converged(&self, clients: impl IntoIterator<Item = (u32, u32)>) -> bool {
+        let pages = self.pages();
+        pages.publishers_running == 0
+            && clients.into_iter().all(|(client, agent)| {
+                let head = pages.heads.get(&agent).copied().unwrap_or(0);
+                pages.positions.get(&client).copied().unwrap_or(0) >= head
+            })
+    }
+
+    /// The last records, for a person who looks at a run that broke.
+    pub(crate) fn last(&self, count: usize) -> Vec<String> {
+        let pages = self.pages();
+        let from = pages.records.len().saturating_sub(count);
+        pages.records[from..].iter().map(ToString::to_string).collect()
+    }
+
+    /// Closes the notebook.
+    ///
+    /// Hosts run one after the other within a tick, so their records interleave by tick. Nothing
+    /// crosses from one host to another within a tick, so sorting by time keeps causes before
+    /// effects.
+    pub(crate) fn finish(&self) -> (Trace, History, BTreeMap<&'static str, u64>, BTreeMap<&'static str, u64>) {
+        let mut pages = self.pages();
+        let mut records = std::mem::take(&mut pages.records);
+        records.sort_by_key(|record| record.at_ms);
+        let mut entries = std::mem::take(&mut pages.entries);
+        entries.sort_by_key(|entry| entry.at_ms);
+        let marks = std::mem::take(&mut pages.marks);
+        let faults = std::mem::take(&mut pages.faults);
+        (Trace { records }, History { entries }, marks, faults)
+    }
+}

@@ -1,0 +1,302 @@
+//! The server's host: the production server on turmoil's network and disk.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use gapless::events::AgentId;
+use gapless::events::driver::{
+    EventService, ServerHandle, ServerTaskConfig, Tokens, server as server_task,
+};
+use gapless::events::log::{Appended, Command, LogStore, Read, Reply, StoreError};
+use gapless::events::server::{Server, ServerConfig};
+use gapless::events::sqlite::{LogConfig, SqliteLog};
+use gapless::net::http::{self, HttpConfig};
+use gapless::net::{Limits, Listener};
+use gapless::recovery::RingLimits;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc;
+use turmoil::net::{TcpListener, TcpStream};
+
+use super::disk::{VFS_NAME, create_dir};
+use super::frames::{Piece, Splitter};
+use super::host::Process;
+use super::link::SERVER;
+use crate::history::Seen;
+use crate::plan::{ServerOptions, Topology};
+use crate::trace::Kind;
+
+/// What the world tells a running server.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Forget what is below this number of an agent's stream.
+    Retain { agent: AgentId, oldest: u64 },
+}
+
+/// The name of an agent.
+pub(crate) fn agent_id(agent: u32) -> AgentId {
+    AgentId::parse(&format!("agent-{agent}")).expect("a fixed pattern")
+}
+
+/// The token of an agent.
+pub(crate) fn agent_token(agent: u32) -> String {
+    format!("at_live_{agent}")
+}
+
+/// The token of the publishers.
+pub(crate) const PUBLISHER_TOKEN: &str = "pt_live_1";
+
+fn log_config(process: &Process, options: &ServerOptions) -> LogConfig {
+    let mut config = LogConfig::new(process.disk.path("/data/log.db"));
+    config.vfs = Some(VFS_NAME.to_owned());
+    config.retain_events = options.retain_events;
+    config
+}
+
+fn open_log(process: &Process, options: &ServerOptions) -> Result<SqliteLog, String> {
+    create_dir("/data").map_err(|error| error.to_string())?;
+    SqliteLog::open(log_config(process, options)).map_err(|error| error.to_string())
+}
+
+/// How long a server that cannot open its log waits before it tries again.
+const OPEN_RETRY: Duration = Duration::from_secs(1);
+
+/// One life of the server.
+pub(crate) async fn serve(
+    process: Process,
+    options: ServerOptions,
+    topology: Topology,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+) -> turmoil::Result {
+    process.boot().await;
+    let log = loop {
+        match open_log(&process, &options) {
+            Ok(log) => break log,
+            Err(problem) => {
+                process.record(Kind::Store, format!("the log cannot be opened: {problem}"));
+                tokio::time::sleep(OPEN_RETRY).await;
+            }
+        }
+    };
+    let config = ServerConfig {
+        extension: options.extension,
+        ring: RingLimits { count: options.ring, ..ServerConfig::default().ring },
+        resync_grace: Duration::from_millis(options.resync_grace_ms),
+        window_frames: options.window_frames,
+        write_stall: Duration::from_millis(options.write_stall_ms),
+        silence: Duration::from_millis(options.silence_ms),
+        page_events: options.page_events,
+        ..ServerConfig::default()
+    };
+    let tokens = (1..=topology.agents).fold(
+        Tokens::default().publisher(PUBLISHER_TOKEN, "publisher"),
+        |tokens, agent| tokens.subscriber(&agent_token(agent), agent_id(agent)),
+    );
+    let store = InlineLog {
+        log,
+        process: process.clone(),
+        commit: Duration::from_millis(options.commit_ms),
+    };
+    let wall = Arc::new(process.clock.clone());
+    let bytes_max = config.event_bytes_max;
+    let core = Server::new(config, Box::new(process.entropy("server")));
+    let (handle, task) = server_task(core, store, wall.clone(), ServerTaskConfig::default());
+    let service = EventService::new(
+        handle.clone(),
+        Arc::new(tokens),
+        wall,
+        limits(),
+        options.extension,
+        bytes_max,
+    );
+    let listener = TracedListener {
+        listener: TcpListener::bind(("0.0.0.0", SERVER.1)).await?,
+        process: process.clone(),
+    };
+    let http = HttpConfig { date_header: false, ..HttpConfig::default() };
+    let never = std::future::pending();
+    tokio::select! { biased;
+        () = task => {}
+        () = http::serve(listener, service, http, never) => {}
+        () = obey(&handle, &mut orders) => {}
+    }
+    Ok(())
+}
+
+/// The limits of every WebSocket in the world.
+pub(crate) fn limits() -> Limits {
+    Limits { message_bytes_max: super::MESSAGE_BYTES_MAX, ..Limits::default() }
+}
+
+async fn obey(handle: &ServerHandle, orders: &mut mpsc::UnboundedReceiver<Order>) {
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Retain { agent, oldest } => handle.retain(agent, oldest).await,
+        }
+    }
+    std::future::pending().await
+}
+
+/// Reads what the log holds at the end of a run.
+pub(crate) async fn inspect(
+    process: Process,
+    options: ServerOptions,
+    topology: Topology,
+) -> turmoil::Result {
+    process.boot().await;
+    let mut log = open_log(&process, &options)?;
+    for agent in 1..=topology.agents {
+        let replies = log.transact(vec![Command::Load(agent_id(agent))])?;
+        let Some(Reply::Loaded(state)) = replies.into_iter().next() else { continue };
+        let (oldest, head) = (state.oldest, state.head);
+        process.recorder.see(Seen::LogEnd { agent, oldest, head });
+        let read = Read {
+            agent: agent_id(agent),
+            after: oldest - 1,
+            to: head,
+            count_max: usize::MAX,
+            bytes_max: usize::MAX,
+        };
+        for reply in log.transact(vec![Command::Read(read)])? {
+            let Reply::Page(page) = reply else { continue };
+            for (sequence, body) in page {
+                let key = super::publisher::key_of(body.as_str()).unwrap_or_default();
+                process.recorder.see(Seen::Stored { agent, sequence, key });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The log on the simulation's own thread, with the virtual time that a disk would take.
+struct InlineLog {
+    log: SqliteLog,
+    process: Process,
+    commit: Duration,
+}
+
+impl LogStore for InlineLog {
+    async fn run(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+        let wanted: Vec<String> = commands.iter().map(describe).collect();
+        let result = self.log.transact(commands);
+        let outcome = match &result {
+            Ok(replies) => replies.iter().filter_map(describe_reply).collect::<Vec<_>>().join(", "),
+            Err(error) => error.to_string(),
+        };
+        let text = format!("log: {}{}{outcome}", wanted.join(", "), if outcome.is_empty() { "" } else { " = " });
+        self.process.record(Kind::Store, text);
+        tokio::time::sleep(self.commit).await;
+        if self.process.disk.powered_off() {
+            // The machine is gone; nobody learns what became of the transaction.
+            std::future::pending::<()>().await;
+        }
+        result
+    }
+}
+
+fn describe(command: &Command) -> String {
+    match command {
+        Command::OpenEpoch(epoch) => format!("open epoch {}", &epoch.as_str()[..8]),
+        Command::Load(agent) => format!("load {agent}"),
+        Command::Append(append) => format!("append to {}", append.agent),
+        Command::Read(read) => format!("read {} {}..={}", read.agent, read.after + 1, read.to),
+        Command::FindSince(agent, since) => format!("find {agent} since {}", since.to_rfc3339()),
+        Command::Retain { agent, oldest } => format!("keep {agent} from {oldest}"),
+    }
+}
+
+fn describe_reply(reply: &Reply) -> Option<String> {
+    match reply {
+        Reply::Appended(Appended::New { sequence, .. }) => Some(format!("{sequence}")),
+        Reply::Appended(Appended::Existing { sequence, .. }) => Some(format!("{sequence} already")),
+        Reply::Appended(other) => Some(format!("{other:?}")),
+        Reply::Page(page) => Some(format!("{} events", page.len())),
+        Reply::Loaded(state) => Some(format!("{}..={}", state.oldest, state.head)),
+        Reply::Since(first) => Some(format!("{first:?}")),
+        Reply::Retained(oldest) => Some(format!("from {oldest}")),
+        Reply::EpochOpened => None,
+    }
+}
+
+/// Accepts connections and writes their frames down.
+struct TracedListener {
+    listener: TcpListener,
+    process: Process,
+}
+
+impl Listener for TracedListener {
+    type Stream = TracedStream;
+
+    async fn accept(&mut self) -> io::Result<TracedStream> {
+        let (stream, peer) = self.listener.accept().await?;
+        let peer = turmoil::reverse_lookup(peer.ip()).unwrap_or_else(|| "somebody".to_owned());
+        Ok(TracedStream {
+            stream,
+            peer,
+            process: self.process.clone(),
+            incoming: Splitter::default(),
+            outgoing: Splitter::default(),
+        })
+    }
+}
+
+/// The server's end of a connection. It changes nothing.
+struct TracedStream {
+    stream: TcpStream,
+    peer: String,
+    process: Process,
+    incoming: Splitter,
+    outgoing: Splitter,
+}
+
+impl TracedStream {
+    fn record(process: &Process, peer: &str, kind: Kind, splitter: &mut Splitter, bytes: &[u8]) {
+        splitter.push(bytes);
+        while let Some(piece) = splitter.next() {
+            if let Piece::Frame(frame) = piece {
+                process.record(kind, format!("{peer}: {}", frame.describe()));
+            }
+        }
+    }
+}
+
+impl AsyncRead for TracedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        let poll = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        let bytes = &buffer.filled()[before..];
+        Self::record(&this.process, &this.peer, Kind::Receive, &mut this.incoming, bytes);
+        poll
+    }
+}
+
+impl AsyncWrite for TracedStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let poll = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(written)) = poll {
+            let bytes = &bytes[..written];
+            Self::record(&this.process, &this.peer, Kind::Send, &mut this.outgoing, bytes);
+        }
+        poll
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
