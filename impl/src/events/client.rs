@@ -29,7 +29,8 @@ pub struct ClientConfig {
     pub extension: bool,
     /// Where a client without a cursor begins.
     pub start: StartAt,
-    /// How many handlers the application has, at least 1. The first owns the cursor.
+    /// How many handlers the application has, at least 1. The first owns the cursor and is offered
+    /// an event once the others are done with it.
     pub handlers: usize,
     /// How long a connection may take to open: 10 s.
     pub connect_timeout: Duration,
@@ -49,6 +50,8 @@ pub struct ClientConfig {
     pub queue_bytes: usize,
     /// How many events of a base server may wait for its `resync_ack`: 8,192.
     pub held_events: usize,
+    /// The same in bytes: 8 MiB.
+    pub held_bytes: usize,
     /// How many ids are remembered to recognise repeated events: 2,048.
     pub seen_ids: usize,
     /// How often an event is offered to a handler that fails: 5.
@@ -90,6 +93,7 @@ impl Default for ClientConfig {
             queue_events: 256,
             queue_bytes: 1 << 20,
             held_events: 8_192,
+            held_bytes: 8 << 20,
             seen_ids: 2_048,
             offers_max: 5,
             offer_retry: retry,
@@ -99,6 +103,9 @@ impl Default for ClientConfig {
         }
     }
 }
+
+/// The handler that owns the cursor.
+const OWNER: usize = 0;
 
 /// Where a client without a stored position begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -390,6 +397,7 @@ struct Session {
     received: u64,
     /// Events of a base server that wait for its `resync_ack`.
     held: Vec<Event>,
+    held_bytes: usize,
     liveness: Liveness,
     reading: bool,
     /// What was received when the last pong showed a head beyond it.
@@ -445,7 +453,10 @@ enum Queued {
 struct InFlight {
     offer: Offer,
     timeline: u64,
+    /// Of the last attempt.
     failures: Vec<(usize, String)>,
+    /// The handlers that failed as often as allowed.
+    given_up: Vec<(usize, String)>,
     backoff: Backoff,
     stored: bool,
 }
@@ -460,8 +471,8 @@ struct GapAsks {
 struct CursorState {
     /// The position differs from what is stored.
     dirty: bool,
-    /// The first position has to be stored before anything is offered.
-    blocks_offers: bool,
+    /// The first position is not stored yet; nothing is offered before it is.
+    unsaved_join: bool,
     saving: Option<StoreId>,
     store_ids: u64,
     backoff: Backoff,
@@ -487,7 +498,7 @@ impl Client {
             seen: SeenIds::new(config.seen_ids),
             cursor: CursorState {
                 dirty: false,
-                blocks_offers: false,
+                unsaved_join: false,
                 saving: None,
                 store_ids: 0,
                 backoff: Backoff::new(config.save_retry),
@@ -553,6 +564,7 @@ impl Client {
             phase: Phase::Opening,
             received: 0,
             held: Vec::new(),
+            held_bytes: 0,
             liveness: Liveness::new(self.config.liveness, now),
             reading: true,
             behind_at: None,
@@ -628,7 +640,13 @@ impl Client {
             && session.open_handlers_ran
         {
             match session.mode {
-                Mode::Base if session.first && self.position.is_none() => self.go_live(now),
+                Mode::Base
+                    if session.first
+                        && self.position.is_none()
+                        && self.config.start == StartAt::Live =>
+                {
+                    self.go_live(now);
+                }
                 _ => self.ask(now),
             }
         }
@@ -637,11 +655,12 @@ impl Client {
     /// The first connection to a base server has nothing to ask for [EV-3].
     fn go_live(&mut self, now: Instant) {
         let Link::Open(session) = &mut self.link else { return };
-        let held = std::mem::take(&mut session.held);
+        let held = session.take_held();
         self.activate();
         for event in held {
             self.event(now, event);
         }
+        self.read_on(now);
     }
 
     fn ask(&mut self, now: Instant) {
@@ -649,7 +668,7 @@ impl Client {
         let (conn, mode) = (session.conn, session.mode);
         session.phase = Phase::Asked;
         session.behind_at = None;
-        session.held.clear();
+        session.take_held();
         self.clear_queue();
         let since = match (mode, self.last_event_at.or(self.first_opened_at)) {
             (Mode::Base, Some(at)) => Some(at.saturating_sub(self.config.since_margin)),
@@ -664,6 +683,7 @@ impl Client {
         let frame = ClientFrame::Resync(Resync { last_seen_seq, since, epoch });
         self.timers.set(Timer::Resync, now + self.config.resync_timeout);
         self.outputs.push_back(Output::Send { conn, frame });
+        self.read_on(now);
     }
 
     /// Asks again for what is missing after `received`, or declares it lost once it has been asked
@@ -701,7 +721,6 @@ impl Client {
                 StartAt::Beginning => 0,
             };
             self.join(Position { epoch: Some(stream.epoch), sequence });
-            self.cursor.blocks_offers = true;
             self.save();
         }
         self.ask_when_ready(now);
@@ -711,6 +730,7 @@ impl Client {
         mark!("events.joined");
         self.position = Some(position.clone());
         self.cursor.dirty = true;
+        self.cursor.unsaved_join = true;
         self.outputs.push_back(Output::Notify(Notice::Joined { position }));
     }
 
@@ -768,6 +788,8 @@ impl Client {
                     return;
                 }
             }
+            // What could not be held has been taken already.
+            (Mode::Base, Phase::Active) => {}
             _ => {
                 mark!("events.unexpected_frame_ignored");
                 return;
@@ -792,7 +814,7 @@ impl Client {
     /// was complete, or its holes are declared.
     fn release_held(&mut self, now: Instant, ack: &ResyncAck) -> bool {
         let Link::Open(session) = &mut self.link else { return false };
-        let held = std::mem::take(&mut session.held);
+        let held = session.take_held();
         let (mut numbered, unnumbered): (Vec<_>, Vec<_>) =
             held.into_iter().partition(|event| event.sequence().is_some());
         numbered.sort_by_key(Event::sequence);
@@ -840,9 +862,13 @@ impl Client {
                 return false;
             }
         }
-        if ack.gap_detected || restarted {
-            let verdict = if restarted { ResyncVerdict::Ahead } else { ResyncVerdict::TooOld };
-            self.gap(verdict, vec![]);
+        let mut gap_told = restarted;
+        if restarted {
+            self.gap(ResyncVerdict::Ahead, vec![]);
+        } else if ack.gap_detected && unnumbered_any {
+            // What came without numbers may be all of it or not; nobody can tell.
+            gap_told = true;
+            self.gap_before(ack.current_seq);
         }
         for event in unnumbered {
             self.enqueue(now, Queued::Event(event));
@@ -854,18 +880,37 @@ impl Client {
                 continue;
             }
             if sequence > received + 1 && !unnumbered_any {
+                gap_told = true;
                 let range = Range { from: received + 1, to: sequence - 1 };
                 self.enqueue(now, Queued::Lost { range, verdict: ResyncVerdict::TooOld });
             }
             self.set_received(sequence);
             self.enqueue_new(now, event, sequence);
         }
+        let received = self.received();
         let caught_up = ack.current_seq.max(newest.unwrap_or(0));
-        if caught_up > self.received() {
+        if caught_up > received {
             self.set_received(caught_up);
-            self.enqueue(now, Queued::CaughtUp { sequence: caught_up });
+            if unnumbered_any || restarted {
+                self.enqueue(now, Queued::CaughtUp { sequence: caught_up });
+            } else {
+                gap_told = true;
+                let range = Range { from: received + 1, to: caught_up };
+                self.enqueue(now, Queued::Lost { range, verdict: ResyncVerdict::TooOld });
+            }
+        }
+        if ack.gap_detected && !gap_told {
+            self.gap_before(caught_up);
         }
         true
+    }
+
+    /// A base server says that something is lost, and not what.
+    fn gap_before(&mut self, sequence: u64) {
+        let position = Position { epoch: None, sequence };
+        mark!("events.gap_reported");
+        let notice = Notice::Gap { verdict: ResyncVerdict::TooOld, lost: vec![], position };
+        self.outputs.push_back(Output::Notify(notice));
     }
 
     fn may_ask_again(&mut self, received: u64) -> bool {
@@ -896,7 +941,8 @@ impl Client {
             return;
         }
         let Link::Open(session) = &mut self.link else { return };
-        if session.mode == Mode::Undecided && !matches!(frame, ServerFrame::Stream(_)) {
+        let decides = !matches!(frame, ServerFrame::Stream(_) | ServerFrame::Pong(_));
+        if session.mode == Mode::Undecided && decides {
             // The server echoes any offer without knowing what it means.
             mark!("events.echoed_offer_is_base");
             session.mode = Mode::Base;
@@ -924,7 +970,7 @@ impl Client {
             return false;
         }
         session.liveness.on_inbound(now);
-        if matches!(session.phase, Phase::Asked | Phase::Replaying) {
+        if session.makes_progress() {
             self.timers.set(Timer::Resync, now + self.config.resync_timeout);
         }
         true
@@ -991,25 +1037,39 @@ impl Client {
         self.enqueue(now, Queued::Event(event));
     }
 
+    /// Keeps an event of a base server until it can be told where it belongs [CORE-6].
     fn hold(&mut self, now: Instant, event: Event) {
         let Link::Open(session) = &mut self.link else { return };
+        session.held_bytes += event.cost();
         session.held.push(event);
-        if session.held.len() > self.config.held_events {
-            // More than can be sorted out at once: take it as it stands, the end is still to come.
-            mark!("events.held_overflow");
-            let newest = session.held.iter().filter_map(Event::sequence).max().unwrap_or(0);
-            let ack = ResyncAck {
-                last_seen_seq: 0,
-                current_seq: newest,
-                replayed: 0,
-                gap_detected: true,
-                epoch: None,
-                verdict: None,
-                lost: vec![],
-            };
-            self.release_held(now, &ack);
-            self.activate();
+        if session.held.len() < self.config.held_events
+            && session.held_bytes < self.config.held_bytes
+        {
+            return;
         }
+        mark!("events.held_overflow");
+        if session.phase == Phase::Opening {
+            // The open handlers are slow; the rest can wait in the network.
+            if session.reading {
+                self.pause_reading(now);
+            }
+            return;
+        }
+        // More than can be sorted out at once. It is taken as it stands, with a word that
+        // something may be missing; the end of the replay is still to come.
+        let position = self.position.as_ref().map_or(0, |position| position.sequence);
+        let newest = session.held.iter().filter_map(Event::sequence).max().unwrap_or(0);
+        let ack = ResyncAck {
+            last_seen_seq: position,
+            current_seq: newest.max(position),
+            replayed: 0,
+            gap_detected: true,
+            epoch: None,
+            verdict: None,
+            lost: vec![],
+        };
+        self.release_held(now, &ack);
+        self.activate();
     }
 
     fn gap_frame(&mut self, now: Instant, gap: Gap) {
@@ -1063,12 +1123,19 @@ impl Client {
         self.queue.push_back(queued);
         let full =
             self.queue.len() >= self.config.queue_events || self.queue_bytes >= self.config.queue_bytes;
-        if full && let Link::Open(session) = &mut self.link && session.reading {
+        if full && let Link::Open(session) = &self.link && session.reading {
             mark!("events.reading_paused");
-            session.reading = false;
-            session.liveness.pause(now);
-            self.outputs.push_back(Output::Read { conn: session.conn, on: false });
+            self.pause_reading(now);
         }
+    }
+
+    /// Leaves the socket alone. Its silence proves nothing from here on [EV-12].
+    fn pause_reading(&mut self, now: Instant) {
+        let Link::Open(session) = &mut self.link else { return };
+        session.reading = false;
+        session.liveness.pause(now);
+        self.timers.stop(Timer::Resync);
+        self.outputs.push_back(Output::Read { conn: session.conn, on: false });
     }
 
     fn clear_queue(&mut self) {
@@ -1083,15 +1150,20 @@ impl Client {
         if caught_up
             && let Link::Open(session) = &mut self.link
             && !session.reading
+            && session.phase != Phase::Opening
         {
             session.reading = true;
             session.liveness.resume(now);
+            if matches!(session.phase, Phase::Asked | Phase::Replaying) {
+                self.timers.set(Timer::Resync, now + self.config.resync_timeout);
+            }
             self.outputs.push_back(Output::Read { conn: session.conn, on: true });
         }
     }
 
     fn offer_next(&mut self, now: Instant) {
-        while self.in_flight.is_none() && !self.cursor.blocks_offers {
+        // A handler may store a position of its own, so none is being stored while it runs.
+        while self.in_flight.is_none() && self.cursor.saving.is_none() && !self.cursor.unsaved_join {
             let Some(queued) = self.queue.pop_front() else { break };
             self.queue_bytes -= queued.cost();
             match queued {
@@ -1128,13 +1200,19 @@ impl Client {
             ticket: Ticket(self.tickets),
             position: event.sequence().map(|sequence| Position { epoch, sequence }),
             event,
-            handlers: (0..self.config.handlers.max(1)).collect(),
+            // The owner of the cursor comes last: once it has stored the position, nobody else is
+            // offered the event again after a crash.
+            handlers: match self.config.handlers {
+                0 | 1 => vec![OWNER],
+                handlers => (OWNER + 1..handlers).collect(),
+            },
             attempt: 1,
         };
         self.in_flight = Some(InFlight {
             offer: offer.clone(),
             timeline: self.timeline,
             failures: Vec::new(),
+            given_up: Vec::new(),
             backoff: Backoff::new(self.config.offer_retry),
             stored: false,
         });
@@ -1147,11 +1225,12 @@ impl Client {
             return;
         }
         let handlers = std::mem::take(&mut in_flight.offer.handlers);
+        let to_owner = handlers.first() == Some(&OWNER);
         in_flight.failures.clear();
         for (handler, outcome) in handlers.into_iter().zip(outcomes) {
             match outcome {
                 HandlerOutcome::Done => {}
-                HandlerOutcome::DoneAndStored => in_flight.stored = true,
+                HandlerOutcome::DoneAndStored => in_flight.stored |= handler == OWNER,
                 HandlerOutcome::Failed(error) => in_flight.failures.push((handler, error)),
             }
         }
@@ -1164,11 +1243,19 @@ impl Client {
             self.timers.set(Timer::Offer, now + delay);
             return;
         }
+        if !to_owner {
+            in_flight.given_up.append(&mut in_flight.failures);
+            in_flight.offer.handlers = vec![OWNER];
+            in_flight.offer.attempt = 1;
+            self.outputs.push_back(Output::Offer(in_flight.offer.clone()));
+            return;
+        }
+        in_flight.given_up.append(&mut in_flight.failures);
         let done = self.in_flight.take().expect("matched above");
-        if !done.failures.is_empty() {
+        if !done.given_up.is_empty() {
             mark!("events.handler_gave_up");
             let notice =
-                Notice::GaveUp { event: done.offer.event.clone(), failures: done.failures };
+                Notice::GaveUp { event: done.offer.event.clone(), failures: done.given_up };
             self.outputs.push_back(Output::Notify(notice));
         }
         if let Some(key) = id_key(&done.offer.event) {
@@ -1229,7 +1316,7 @@ impl Client {
         match result {
             Ok(()) => {
                 self.cursor.backoff.reset();
-                self.cursor.blocks_offers = false;
+                self.cursor.unsaved_join = false;
                 self.save();
                 self.offer_next(now);
             }
@@ -1239,6 +1326,7 @@ impl Client {
                 self.outputs.push_back(Output::Notify(Notice::CursorNotStored { error }));
                 let delay = self.cursor.backoff.next_delay(&mut *self.entropy);
                 self.timers.set(Timer::Save, now + delay);
+                self.offer_next(now);
             }
         }
     }
@@ -1289,6 +1377,22 @@ impl Client {
             session.open_handlers_ran = true;
             self.ask_when_ready(now);
         }
+    }
+}
+
+impl Session {
+    fn take_held(&mut self) -> Vec<Event> {
+        self.held_bytes = 0;
+        std::mem::take(&mut self.held)
+    }
+
+    /// Whether any frame is progress of a resync. Events that come before the extension's verdict
+    /// are not: a busy stream would hide that the verdict was lost.
+    fn makes_progress(&self) -> bool {
+        matches!(
+            (self.mode, self.phase),
+            (_, Phase::Replaying) | (Mode::Base | Mode::Undecided, Phase::Asked)
+        )
     }
 }
 

@@ -289,6 +289,8 @@ enum Pending {
 struct Stream {
     connections: BTreeSet<ConnectionId>,
     last_use: u64,
+    /// The highest sequence that was ever seen in the log.
+    head_seen: u64,
     /// `None` while the log is asked.
     known: Option<Known>,
 }
@@ -319,6 +321,16 @@ struct Connection {
     asking: Option<StoreId>,
     in_flight: VecDeque<usize>,
     in_flight_bytes: usize,
+}
+
+/// The answer to a cursor [CORE-4].
+struct Answer {
+    verdict: ResyncVerdict,
+    /// The first sequence that follows.
+    from: u64,
+    /// The last one; `from - 1` if there is none.
+    to: u64,
+    lost: Vec<Range>,
 }
 
 struct Replay {
@@ -420,7 +432,7 @@ impl Server {
             mark!("events.idle_stream_dropped");
             self.streams.remove(&unused);
         }
-        let stream = Stream { connections: [conn].into(), last_use: uses, known: None };
+        let stream = Stream { connections: [conn].into(), last_use: uses, head_seen: 0, known: None };
         self.streams.insert(agent.clone(), stream);
         self.store(Pending::Load(agent.clone()), Command::Load(agent.clone()));
     }
@@ -489,7 +501,11 @@ impl Server {
             }
             None => judge_without_epoch(resync.last_seen_seq, known.oldest, known.head),
         };
-        if let (Verdict::Ahead { .. }, None, Some(since)) = (&verdict, &resync.epoch, resync.since) {
+        // A number from a base connection may or may not be one of this log's.
+        let unproven = connection.extension && resync.epoch.is_none() && resync.last_seen_seq > 0;
+        if let (Verdict::Ahead { .. }, None, Some(since)) = (&verdict, &resync.epoch, resync.since)
+            && !connection.extension
+        {
             // The number is of no use, so the base contract's only other hint has to do.
             mark!("events.replay_by_time");
             let since = since.min(at).saturating_sub(self.config.since_margin);
@@ -501,29 +517,28 @@ impl Server {
         }
         let end = resync.epoch.as_ref().and_then(|epoch| known.lineage.end_of(epoch, known.head));
         let lost = lost_after(&verdict, end);
-        self.start_replay(now, conn, resync.last_seen_seq, &verdict, lost);
+        let answer = Answer {
+            verdict: if unproven { ResyncVerdict::Unknown } else { (&verdict).into() },
+            from: verdict.from().unwrap_or(resync.last_seen_seq + 1),
+            to: verdict.to().unwrap_or(resync.last_seen_seq),
+            lost,
+        };
+        self.start_replay(now, conn, resync.last_seen_seq, answer);
     }
 
-    fn start_replay(
-        &mut self,
-        now: Instant,
-        conn: ConnectionId,
-        last_seen: u64,
-        verdict: &Verdict,
-        lost: Vec<Range>,
-    ) {
+    fn start_replay(&mut self, now: Instant, conn: ConnectionId, last_seen: u64, answer: Answer) {
         let EpochPhase::Open(epoch) = &self.epoch else { return };
         let epoch = epoch.clone();
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let from = verdict.from().unwrap_or(last_seen + 1);
-        let to = verdict.to().unwrap_or(last_seen);
-        match verdict {
-            Verdict::UpToDate => mark!("events.verdict_up_to_date"),
-            Verdict::Replay { .. } => mark!("events.verdict_replay"),
-            Verdict::TooOld { .. } => mark!("events.verdict_too_old"),
-            Verdict::Ahead { .. } => mark!("events.verdict_ahead"),
-            Verdict::OtherEpoch { .. } => mark!("events.verdict_other_epoch"),
+        match answer.verdict {
+            ResyncVerdict::UpToDate => mark!("events.verdict_up_to_date"),
+            ResyncVerdict::Replay => mark!("events.verdict_replay"),
+            ResyncVerdict::TooOld => mark!("events.verdict_too_old"),
+            ResyncVerdict::Ahead => mark!("events.verdict_ahead"),
+            ResyncVerdict::OtherEpoch => mark!("events.verdict_other_epoch"),
+            ResyncVerdict::Unknown => mark!("events.verdict_unknown"),
         }
+        let Answer { verdict, from, to, lost } = answer;
         let extension = connection.extension;
         connection.held = false;
         connection.asking = None;
@@ -535,7 +550,7 @@ impl Server {
                 replayed: 0,
                 gap_detected: verdict.is_gap(),
                 epoch: extension.then(|| epoch.clone()),
-                verdict: extension.then(|| verdict.into()),
+                verdict: extension.then_some(verdict),
                 lost: if extension { lost.clone() } else { vec![] },
             },
         });
@@ -543,7 +558,6 @@ impl Server {
             mark!("events.replay_started");
         }
         if extension {
-            let verdict = ResyncVerdict::from(verdict);
             let begin = ResyncBegin { epoch, verdict, from, to, lost };
             self.send(now, conn, ServerFrame::ResyncBegin(begin));
         }
@@ -771,8 +785,9 @@ impl Server {
                     return self.close(conn, CloseCode::RESUME, "the stream is being read again");
                 };
                 let from = first.unwrap_or(known.head + 1).max(known.oldest);
-                let verdict = Verdict::Ahead { from, to: known.head };
-                self.start_replay(now, conn, resync.last_seen_seq, &verdict, vec![]);
+                let verdict = ResyncVerdict::Ahead;
+                let answer = Answer { verdict, from, to: known.head, lost: vec![] };
+                self.start_replay(now, conn, resync.last_seen_seq, answer);
             }
         }
     }
@@ -818,13 +833,30 @@ impl Server {
             }
             return;
         };
+        let went_back = head < stream.head_seen;
+        stream.head_seen = head;
         let ring = ReplayRing::starting_after(self.config.ring.clone(), head);
         stream.known = Some(Known { ring, oldest, head, lineage });
+        if went_back {
+            return self.log_went_back();
+        }
         for conn in waiting {
             self.begin(now, conn);
             self.resume_early(now, conn);
             self.pump(now, conn);
         }
+    }
+
+    /// The log no longer holds what it had acknowledged, so its numbers may be given again: what
+    /// follows is another epoch, and every client has to ask [CORE-2].
+    fn log_went_back(&mut self) {
+        mark!("events.log_went_back");
+        for conn in self.connections.keys().copied().collect::<Vec<_>>() {
+            self.close(conn, CloseCode::RESUME, "the log was replaced");
+        }
+        self.streams.clear();
+        self.idle_streams.clear();
+        self.open_epoch();
     }
 
     /// Takes up a `resync` that came while the stream was being read again.
@@ -887,6 +919,7 @@ impl Server {
         known.lineage.record_first(epoch, sequence);
         known.ring.push(now, sequence, cost, event);
         known.head = known.head.max(sequence);
+        stream.head_seen = known.head;
         let connections: Vec<_> = stream.connections.iter().copied().collect();
         self.retained(now, agent, oldest);
         for conn in connections {

@@ -306,7 +306,7 @@ impl Run<'_> {
             if let Some(known) = self.known_id(&row, id, &append.principal, &digest)? {
                 return Ok(known);
             }
-            if append.after.is_some_and(|after| after + 1 < row.keys_from) {
+            if append.after.is_some_and(|after| after.saturating_add(1) < row.keys_from) {
                 mark!("events.publish_expired");
                 return Ok(Appended::Expired);
             }

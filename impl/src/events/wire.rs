@@ -459,11 +459,21 @@ impl ServerFrame {
         let head: Head<'_> = parse_object(text)?;
         let kind = head.kind.as_deref().ok_or(FrameError::NoType)?;
         match kind {
-            "pong" => Ok(Self::Pong(fields("pong", text)?)),
-            "stream" => Ok(Self::Stream(fields("stream", text)?)),
+            "pong" => {
+                let pong: Pong = fields("pong", text)?;
+                in_range("pong", pong.sent.into_iter().chain(pong.head))?;
+                Ok(Self::Pong(pong))
+            }
+            "stream" => {
+                let stream: Stream = fields("stream", text)?;
+                in_range("stream", [stream.oldest, stream.head])?;
+                Ok(Self::Stream(stream))
+            }
             "resync_begin" => {
                 let begin: ResyncBegin = fields("resync_begin", text)?;
-                if begin.from == 0 || begin.to.saturating_add(1) < begin.from {
+                in_range("resync_begin", [begin.from, begin.to])?;
+                in_range("resync_begin", begin.lost.iter().flat_map(|lost| [lost.from, lost.to]))?;
+                if begin.from == 0 || begin.to + 1 < begin.from {
                     return Err(bad(
                         "resync_begin",
                         format!("`from` {} and `to` {} are no range", begin.from, begin.to),
@@ -471,8 +481,21 @@ impl ServerFrame {
                 }
                 Ok(Self::ResyncBegin(begin))
             }
-            "resync_ack" => Ok(Self::ResyncAck(fields("resync_ack", text)?)),
-            "gap" => Ok(Self::Gap(fields("gap", text)?)),
+            "resync_ack" => {
+                let ack: ResyncAck = fields("resync_ack", text)?;
+                in_range("resync_ack", [ack.last_seen_seq, ack.current_seq, ack.replayed])?;
+                in_range("resync_ack", ack.lost.iter().flat_map(|lost| [lost.from, lost.to]))?;
+                Ok(Self::ResyncAck(ack))
+            }
+            "gap" => {
+                let gap: Gap = fields("gap", text)?;
+                in_range("gap", [gap.from, gap.to])?;
+                if gap.from == 0 || gap.to < gap.from {
+                    let problem = format!("`from` {} and `to` {} are no range", gap.from, gap.to);
+                    return Err(bad("gap", problem));
+                }
+                Ok(Self::Gap(gap))
+            }
             kind if RESERVED_KINDS.contains(&kind) => Err(unknown(kind)),
             kind => {
                 let sequence = match &head.agent_seq {
@@ -565,6 +588,14 @@ fn fields<'a, T: Deserialize<'a>>(kind: &'static str, text: &'a str) -> Result<T
 
 fn channels(kind: &'static str, text: &str) -> Result<Vec<String>, FrameError> {
     fields::<Channels>(kind, text).map(|channels| channels.channels)
+}
+
+/// Whether all of them can be sequences, or 0.
+fn in_range(kind: &'static str, numbers: impl IntoIterator<Item = u64>) -> Result<(), FrameError> {
+    match numbers.into_iter().find(|number| *number > MAX_SEQUENCE) {
+        Some(number) => Err(bad(kind, format!("{number} is more than {MAX_SEQUENCE}"))),
+        None => Ok(()),
+    }
 }
 
 fn bad(kind: &'static str, problem: String) -> FrameError {
@@ -730,6 +761,20 @@ mod tests {
         for bad in ["0", "-3", "1.5", "\"4\""] {
             let text = format!(r#"{{"type":"m","agent_seq":{bad}}}"#);
             assert!(matches!(ServerFrame::parse(&text), Err(FrameError::BadField { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_no_stream_can_have_are_refused() {
+        for text in [
+            r#"{"type":"pong","head":9007199254740992}"#,
+            r#"{"type":"stream","epoch":"e","oldest":1,"head":18446744073709551615}"#,
+            r#"{"type":"gap","epoch":"e","from":1,"to":18446744073709551615}"#,
+            r#"{"type":"gap","epoch":"e","from":3,"to":2}"#,
+            r#"{"type":"resync_begin","epoch":"e","verdict":"replay","from":0,"to":1}"#,
+            r#"{"type":"resync_begin","epoch":"e","verdict":"replay","from":1,"to":18446744073709551615}"#,
+        ] {
+            assert!(matches!(ServerFrame::parse(text), Err(FrameError::BadField { .. })), "{text}");
         }
     }
 

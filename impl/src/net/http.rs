@@ -168,8 +168,9 @@ pub fn token(request: &Request<Incoming>) -> Option<String> {
         .headers()
         .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .map(|token| token.trim().to_owned());
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim().to_owned());
     bearer.or_else(|| query(request.uri().query()?, "token"))
 }
 

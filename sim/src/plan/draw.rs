@@ -161,6 +161,10 @@ fn faults(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -> Vec<Step> {
     // Turmoil never delivers what was held across a repair, so a run has one or the other.
     let without = if rng.random_ratio(1, 2) { Sort::Hold } else { Sort::Partition };
     enabled.retain(|sort| *sort != without);
+    if !(plan.server.extension && plan.client.extension) {
+        // The base contract has no way to notice that the last frame before a pause was lost.
+        enabled.retain(|sort| *sort != Sort::Lose);
+    }
     if enabled.is_empty() {
         return Vec::new();
     }

@@ -85,7 +85,6 @@ impl Process {
 
 /// The world's side of a host.
 pub(crate) struct HostState {
-    pub(crate) host: Host,
     pub(crate) process: Arc<Mutex<Process>>,
     /// The disk is mounted as long as this lives.
     _mounted: DiskGuard,
@@ -105,7 +104,7 @@ impl HostState {
             seed,
             delay: Duration::ZERO,
         };
-        Self { host, process: Arc::new(Mutex::new(process)), _mounted: mounted }
+        Self { process: Arc::new(Mutex::new(process)), _mounted: mounted }
     }
 
     pub(crate) fn process(&self) -> Process {

@@ -176,8 +176,9 @@ where
             saved = ready(&mut self.saving) => Event::Saved(saved),
             ran = ready(&mut self.opening) => Event::Ran(ran),
             dialed = ready_second(&mut self.dialing) => Event::Dialed(dialed),
-            event = socket_event(&mut self.socket) => Event::Socket(event),
+            // Before the socket: timers are due also while frames never end.
             () = self.clock.sleep_until(deadline) => Event::Deadline,
+            event = socket_event(&mut self.socket) => Event::Socket(event),
         }
     }
 
@@ -241,7 +242,10 @@ where
             }
             SocketEvent::Alive => self.feed(Input::Alive { conn }),
             SocketEvent::Closed { code } => {
-                self.socket = None;
+                if let (Some(open), Some(1009)) = (self.socket.take(), code) {
+                    let code = CloseCode::TOO_BIG.0;
+                    tokio::spawn(open.socket.close(code, "the message is too large"));
+                }
                 self.feed(Input::Closed { conn, code: code.map(CloseCode) });
             }
         }

@@ -91,6 +91,8 @@ enum Attempt {
     Refused { status: u16, error: String },
     NotStored(String),
     Unknown(String),
+    /// The server does not know any more, and never will.
+    Forgotten(String),
 }
 
 impl<N: Connector> Publisher<N> {
@@ -125,6 +127,7 @@ impl<N: Connector> Publisher<N> {
                 Attempt::Refused { status, error } => {
                     return Err(PublishFailure::Refused { status, error });
                 }
+                Attempt::Forgotten(problem) => return Err(PublishFailure::Unknown(problem)),
                 Attempt::NotStored(problem) => problem,
                 Attempt::Unknown(problem) => {
                     stored_perhaps = true;
@@ -245,6 +248,8 @@ fn answer(status: StatusCode, body: &[u8]) -> Attempt {
     let said: NotStored = serde_json::from_slice(body).unwrap_or_default();
     let problem = format!("status {status}: {}", said.error);
     match (status.is_server_error(), said.stored.as_str()) {
+        // Asking again would get the same answer.
+        (false, "unknown") => Attempt::Forgotten(problem),
         (false, _) => Attempt::Refused { status: status.as_u16(), error: said.error },
         (true, "no") => Attempt::NotStored(problem),
         (true, _) => Attempt::Unknown(problem),

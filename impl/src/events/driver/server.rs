@@ -25,6 +25,7 @@ use crate::events::wire::{ClientFrame, EventBody, EventBodyError, FrameError, SU
 use crate::events::{AgentId, CloseCode};
 use crate::net::http::{self, BodyError, Service, UpgradedStream};
 use crate::net::{Clock, Limits, Socket, SocketEvent, WallClock};
+use crate::recovery::MAX_SEQUENCE;
 
 /// The limits of the task that runs a server's core.
 #[derive(Debug, Clone)]
@@ -156,6 +157,8 @@ where
             let deadline = self.core.deadline();
             tokio::select! { biased;
                 batch = running(&mut self.running) => self.finish(batch),
+                // Before the inbox: timers are due also while requests never end.
+                () = self.clock.sleep_until(deadline) => self.feed(Input::Timeout),
                 count = inbox.recv_many(&mut requests, self.config.batch_max) => {
                     if count == 0 {
                         return;
@@ -164,7 +167,6 @@ where
                         self.take(request);
                     }
                 }
-                () = self.clock.sleep_until(deadline) => self.feed(Input::Timeout),
             }
         }
     }
@@ -436,6 +438,10 @@ fn publication(
 ) -> Result<(EventBody, Option<u64>), (StatusCode, String)> {
     let parsed: PublishBody<'_> = serde_json::from_slice(body)
         .map_err(|error| (StatusCode::BAD_REQUEST, format!("the body is not an event: {error}")))?;
+    if parsed.after.is_some_and(|after| after > MAX_SEQUENCE) {
+        let error = format!("`after` must be an integer from 0 to {MAX_SEQUENCE}");
+        return Err((StatusCode::BAD_REQUEST, error));
+    }
     let empty = RawValue::from_string("{}".to_owned()).expect("an object is JSON");
     let payload = parsed.payload.unwrap_or(&empty);
     EventBody::new(parsed.id.as_deref(), &parsed.kind, payload, bytes_max)
