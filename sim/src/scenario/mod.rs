@@ -1,0 +1,358 @@
+//! Scenarios: one TOML file each; its path under `scenarios/` is its permanent id.
+//!
+//! A file says what is to happen ([`Step`]s), what a seed may add ([`Swarm`]), which statements of
+//! the specification it is about, and which marks a run must reach to count. Reading is strict:
+//! every problem of a file is reported, at its place and with its remedy ([`Invalid`]).
+
+mod library;
+mod reader;
+mod step;
+
+use std::ops::Range;
+
+use miette::{Diagnostic, NamedSource, SourceSpan};
+
+pub use library::{Library, LibraryError};
+
+use self::reader::{Problems, Table};
+use crate::plan::{Action, ClientOptions, Fault, ServerOptions, Step, Topology, When};
+
+/// A scenario.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scenario {
+    /// Its path under `scenarios/`, without `.toml`.
+    pub id: String,
+    /// What it shows, as a sentence.
+    pub title: String,
+    /// The protocol that it is about.
+    pub protocol: Protocol,
+    /// The statements of the specification that it is about.
+    pub statements: Vec<String>,
+    /// Where it comes from: names of public defects and of other catalogues.
+    pub reference: Vec<String>,
+    /// The marks that a run must reach to count; of a swarm, that its sweep must reach.
+    pub reaches: Vec<String>,
+    /// When the faults end.
+    pub duration_ms: u64,
+    /// How long after healing everything may take to arrive.
+    pub settle_ms: u64,
+    /// How much virtual time one step of the world is.
+    pub tick_ms: u64,
+    /// The hosts and the network between them.
+    pub topology: Topology,
+    /// The server's options.
+    pub server: ServerOptions,
+    /// The clients' options.
+    pub client: ClientOptions,
+    /// What happens.
+    pub steps: Vec<Step>,
+    /// What a seed adds.
+    pub swarm: Option<Swarm>,
+}
+
+/// A protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Event streams.
+    Events,
+}
+
+/// What a seed adds to a scenario. It also draws the options of server and clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Swarm {
+    /// The groups of faults that may occur.
+    pub groups: Vec<Group>,
+    /// How many clients there are, at least and at most.
+    pub clients: (u32, u32),
+    /// How many agents there are, at least and at most.
+    pub agents: (u32, u32),
+    /// How many faults there are, at least and at most.
+    pub faults_per_minute: (u32, u32),
+    /// How many events are published, at least and at most.
+    pub events_per_minute: (u32, u32),
+}
+
+/// A group of faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// Connections and what lies under them.
+    Link,
+    /// Processes that die.
+    Process,
+    /// The state of the server.
+    Server,
+    /// Frames that a peer should not have sent, or did not.
+    Peer,
+    /// The application and its machine.
+    Application,
+}
+
+/// A file is no scenario. Every problem is listed, with its place and its remedy.
+#[derive(Debug, Clone, thiserror::Error, Diagnostic)]
+#[error("scenario `{id}` cannot be used")]
+pub struct Invalid {
+    id: String,
+    #[source_code]
+    file: NamedSource<String>,
+    #[related]
+    problems: Vec<Problem>,
+}
+
+impl Invalid {
+    /// What is wrong, in the order of the file.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+}
+
+/// One thing that is wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Diagnostic)]
+#[error("{message}")]
+pub struct Problem {
+    /// What is wrong.
+    pub message: String,
+    /// Where.
+    #[label("{label}")]
+    pub span: SourceSpan,
+    /// What stands there.
+    pub label: String,
+    /// What to do about it.
+    #[help]
+    pub remedy: String,
+}
+
+/// The most clients that a world has.
+const CLIENTS_MAX: u32 = 4;
+
+impl Scenario {
+    /// Reads the text of a file.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`], with every problem of the file.
+    pub fn parse(id: &str, text: &str) -> Result<Self, Invalid> {
+        let problems = Problems::default();
+        let scenario = reader::document(text, &problems)
+            .and_then(|document| read(id, &Table::root(&document, text, &problems)));
+        let mut problems = problems.into_inner();
+        match scenario {
+            Some(scenario) if problems.is_empty() => Ok(scenario),
+            _ => {
+                problems.sort_by_key(|problem| problem.span.offset());
+                let file = NamedSource::new(format!("scenarios/{id}.toml"), text.to_owned());
+                Err(Invalid { id: id.to_owned(), file: file.with_language("TOML"), problems })
+            }
+        }
+    }
+}
+
+/// Reads what it can; `None` if something without which there is no scenario is missing. Problems
+/// go where the table says.
+fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
+    let title = root.text("title");
+    if let Some((title, span)) = &title
+        && title.trim().is_empty()
+    {
+        root.problem("a scenario needs a title", span, "empty", "say in one sentence what it shows");
+    }
+    let protocol = root.one_of("protocol", &[("events", Protocol::Events)]);
+    let statements = root.texts("statements");
+    for (statement, span) in &statements {
+        if !is_statement(statement) {
+            root.problem(
+                format!("`{statement}` is no statement"),
+                span,
+                "not the form of a statement",
+                "statements are written `CORE-5`, `EV-12` or `EV-5a`; see docs/spec",
+            );
+        }
+    }
+    let reference = root.texts("reference");
+    let marks = gapless::marks::all();
+    let reaches = root.texts("reaches");
+    for (mark, span) in &reaches {
+        reader::known_mark(root, mark, span, &marks);
+    }
+    let duration_ms = root.duration("duration").map_or(60_000, |(duration, _)| duration);
+    let settle_ms = root.duration("settle").map_or(60_000, |(settle, _)| settle);
+    let tick_ms = match root.duration("tick") {
+        Some((tick, span)) if !(1..=100).contains(&tick) => {
+            let remedy = "a tick is between 1ms and 100ms; 5ms is usual";
+            root.problem("the tick is out of range", &span, "this tick", remedy);
+            5
+        }
+        Some((tick, _)) => tick,
+        None => 5,
+    };
+    let topology = topology(root.table("topology").as_ref());
+    let server = server_options(root.table("server").as_ref());
+    let client = client_options(root.table("client").as_ref());
+    let swarm = root.table("swarm").map(|table| swarm(&table));
+    let steps = steps(root, &topology, duration_ms, &marks);
+    if steps.is_empty() && swarm.is_none() {
+        root.problem(
+            "nothing happens in this scenario",
+            &(0..0),
+            "no `[[step]]` and no `[swarm]`",
+            "add a `[[step]]` that publishes events and one with a fault",
+        );
+    }
+    root.finish();
+    Some(Scenario {
+        id: id.to_owned(),
+        title: title?.0,
+        protocol: protocol?,
+        statements: statements.into_iter().map(|(statement, _)| statement).collect(),
+        reference: reference.into_iter().map(|(reference, _)| reference).collect(),
+        reaches: reaches.into_iter().map(|(mark, _)| mark).collect(),
+        duration_ms,
+        settle_ms,
+        tick_ms,
+        topology,
+        server,
+        client,
+        steps,
+        swarm,
+    })
+}
+
+/// `CORE-5`, `EV-12`, `EV-5a`.
+fn is_statement(text: &str) -> bool {
+    let Some((group, number)) = text.split_once('-') else { return false };
+    let number = number.strip_suffix(|c: char| c.is_ascii_lowercase()).unwrap_or(number);
+    matches!(group, "CORE" | "EV")
+        && !number.is_empty()
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn topology(table: Option<&Table<'_>>) -> Topology {
+    let mut topology = Topology { agents: 1, clients: 1, latency_ms: 5, tcp_capacity: 64 };
+    let Some(table) = table else { return topology };
+    if let Some((clients, _)) = table.integer("clients", 1..=u64::from(CLIENTS_MAX)) {
+        topology.clients = u32::try_from(clients).unwrap_or(CLIENTS_MAX);
+    }
+    if let Some((agents, span)) = table.integer("agents", 1..=u64::from(CLIENTS_MAX)) {
+        topology.agents = u32::try_from(agents).unwrap_or(CLIENTS_MAX);
+        if topology.agents > topology.clients {
+            let remedy = "each agent needs a client that follows it; raise `clients`";
+            table.problem("more agents than clients", &span, "this many agents", remedy);
+            topology.agents = topology.clients;
+        }
+    }
+    table.set(&mut topology.latency_ms, table.duration("latency"));
+    if let Some((capacity, _)) = table.integer("tcp-capacity", 4..=4_096) {
+        topology.tcp_capacity = usize::try_from(capacity).unwrap_or(64);
+    }
+    table.finish();
+    topology
+}
+
+fn server_options(table: Option<&Table<'_>>) -> ServerOptions {
+    let mut options = ServerOptions::default();
+    let Some(table) = table else { return options };
+    table.set(&mut options.extension, table.boolean("extension"));
+    table.set(&mut options.ring, table.size("ring", 1..=1_000_000));
+    table.set(&mut options.resync_grace_ms, table.duration("resync-grace"));
+    table.set(&mut options.window_frames, table.size("window-frames", 1..=10_000));
+    table.set(&mut options.write_stall_ms, table.duration("write-stall"));
+    table.set(&mut options.silence_ms, table.duration("silence"));
+    if let Some((keep, _)) = table.integer("retain-events", 1..=1_000_000_000) {
+        options.retain_events = Some(keep);
+    }
+    table.set(&mut options.page_events, table.size("page-events", 1..=100_000));
+    table.set(&mut options.commit_ms, table.duration("commit"));
+    table.finish();
+    options
+}
+
+fn client_options(table: Option<&Table<'_>>) -> ClientOptions {
+    let mut options = ClientOptions::default();
+    let Some(table) = table else { return options };
+    table.set(&mut options.extension, table.boolean("extension"));
+    if let Some(beginning) = table.one_of_optional("start", &[("live", false), ("beginning", true)]) {
+        options.from_beginning = beginning;
+    }
+    table.set(&mut options.ping_every_ms, table.duration("ping-every"));
+    table.set(&mut options.pong_timeout_ms, table.duration("pong-timeout"));
+    table.set(&mut options.reconnect_ms, table.duration_range("reconnect"));
+    table.set(&mut options.queue_events, table.size("queue-events", 1..=1_000_000));
+    if let Some((offers, _)) = table.integer("offers", 1..=1_000) {
+        options.offers_max = u32::try_from(offers).unwrap_or(u32::MAX);
+    }
+    table.set(&mut options.open_handler_ms, table.duration("open-handler"));
+    table.set(&mut options.handler_ms, table.duration("handler"));
+    table.finish();
+    options
+}
+
+fn swarm(table: &Table<'_>) -> Swarm {
+    let names = [
+        ("link", Group::Link),
+        ("process", Group::Process),
+        ("server", Group::Server),
+        ("peer", Group::Peer),
+        ("application", Group::Application),
+    ];
+    let mut groups = Vec::new();
+    for (name, span) in table.texts("faults") {
+        groups.extend(table.choose(&name, &span, &names));
+    }
+    let clients_max = u64::from(CLIENTS_MAX);
+    let swarm = Swarm {
+        groups,
+        clients: table.integer_range("clients", 1..=clients_max).unwrap_or((1, 1)),
+        agents: table.integer_range("agents", 1..=clients_max).unwrap_or((1, 1)),
+        faults_per_minute: table.integer_range("faults-per-minute", 0..=600).unwrap_or((1, 10)),
+        events_per_minute: table.integer_range("events-per-minute", 1..=100_000).unwrap_or((10, 100)),
+    };
+    table.finish();
+    swarm
+}
+
+fn steps(root: &Table<'_>, topology: &Topology, duration_ms: u64, marks: &[&str]) -> Vec<Step> {
+    let mut steps: Vec<(Step, Range<usize>)> = Vec::new();
+    for table in root.tables("step") {
+        let step = step::read(&table, topology, duration_ms, marks);
+        table.finish();
+        steps.extend(step.map(|step| (step, table.span())));
+    }
+    let held = lasting(&steps, |fault| match fault {
+        Fault::Hold { client, for_ms } => Some((*client, *for_ms)),
+        _ => None,
+    });
+    let partitioned = lasting(&steps, |fault| match fault {
+        Fault::Partition { client, for_ms } => Some((*client, *for_ms)),
+        _ => None,
+    });
+    for (client, from, to, span) in held {
+        let clash = partitioned
+            .iter()
+            .any(|(other, begins, ends, _)| *other == client && *begins < to && from < *ends);
+        if clash {
+            root.problem(
+                format!("client-{client} is held and partitioned at the same time"),
+                &span,
+                "held here",
+                "what is held across a partition is never delivered; let one end before the other",
+            );
+        }
+    }
+    steps.into_iter().map(|(step, _)| step).collect()
+}
+
+/// Client, beginning, end and place of each fault of one kind whose time is fixed.
+fn lasting(
+    steps: &[(Step, Range<usize>)],
+    of: impl Fn(&Fault) -> Option<(u32, u64)>,
+) -> Vec<(u32, u64, u64, Range<usize>)> {
+    let times = steps.iter().filter_map(|(step, span)| match (&step.when, &step.action) {
+        (When::At(at), Action::Fault(fault)) => {
+            of(fault).map(|(client, for_ms)| (client, *at, at + for_ms, span.clone()))
+        }
+        _ => None,
+    });
+    times.collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,391 @@
+//! Reads TOML with an eye on places: what is wrong is written down and reading goes on.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::{Range, RangeInclusive};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::Problem;
+
+/// What is wrong so far.
+#[derive(Default)]
+pub(super) struct Problems(RefCell<Vec<Problem>>);
+
+impl Problems {
+    pub(super) fn into_inner(self) -> Vec<Problem> {
+        self.0.into_inner()
+    }
+
+    fn add(&self, message: String, span: &Range<usize>, label: String, remedy: String) {
+        let span = span.clone().into();
+        self.0.borrow_mut().push(Problem { message, span, label, remedy });
+    }
+}
+
+/// A value with its place.
+pub(super) type At<T> = (T, Range<usize>);
+
+/// Parses the text; what is no TOML is a problem.
+pub(super) fn document<'a>(text: &'a str, problems: &Problems) -> Option<Spanned<DeTable<'a>>> {
+    match DeTable::parse(text) {
+        Ok(document) => Some(document),
+        Err(error) => {
+            let span = error.span().unwrap_or(0..0);
+            problems.add(
+                "this is not TOML".to_owned(),
+                &span,
+                error.message().to_owned(),
+                "see https://toml.io for the syntax; strings need quotes, tables `[name]`".to_owned(),
+            );
+            None
+        }
+    }
+}
+
+/// A table of the file, and which of its keys have been asked for.
+pub(super) struct Table<'a> {
+    table: &'a DeTable<'a>,
+    span: Range<usize>,
+    asked: RefCell<BTreeSet<&'static str>>,
+    problems: &'a Problems,
+}
+
+impl<'a> Table<'a> {
+    pub(super) fn root(
+        document: &'a Spanned<DeTable<'a>>,
+        text: &str,
+        problems: &'a Problems,
+    ) -> Self {
+        Self::new(document.get_ref(), 0..text.len().min(1), problems)
+    }
+
+    fn new(table: &'a DeTable<'a>, span: Range<usize>, problems: &'a Problems) -> Self {
+        Self { table, span, asked: RefCell::default(), problems }
+    }
+
+    pub(super) fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
+    pub(super) fn problem(
+        &self,
+        message: impl Into<String>,
+        span: &Range<usize>,
+        label: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.problems.add(message.into(), span, label.into(), remedy.into());
+    }
+
+    /// Reports the keys that nobody has asked for.
+    pub(super) fn finish(&self) {
+        let asked = self.asked.borrow();
+        for key in self.table.keys() {
+            let name: &str = key.get_ref();
+            if !asked.contains(name) {
+                let remedy = match nearest(name, asked.iter().copied()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => {
+                        let known: Vec<_> = asked.iter().map(|key| format!("`{key}`")).collect();
+                        format!("known here: {}", known.join(", "))
+                    }
+                };
+                self.problem(format!("unknown key `{name}`"), &key.span(), "unknown", remedy);
+            }
+        }
+    }
+
+    /// The keys that stand in the table, in the order of the file.
+    pub(super) fn keys(&self) -> Vec<At<String>> {
+        let mut keys: Vec<_> =
+            self.table.keys().map(|key| (key.get_ref().to_string(), key.span())).collect();
+        keys.sort_by_key(|(_, span)| span.start);
+        keys
+    }
+
+    fn get(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.asked.borrow_mut().insert(key);
+        self.table.get(key)
+    }
+
+    fn required(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
+        let value = self.get(key);
+        if value.is_none() {
+            let remedy = format!("add `{key} = …`");
+            self.problem(format!("`{key}` is missing"), &self.span, "in this table", remedy);
+        }
+        value
+    }
+
+    fn wrong(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str) {
+        let message = format!("`{key}` must be {wanted}");
+        let label = format!("this is {}", kind(value.get_ref()));
+        self.problem(message, &value.span(), label, format!("write {wanted}"));
+    }
+
+    fn as_text(&self, key: &str, value: &'a Spanned<DeValue<'a>>, wanted: &str) -> Option<At<String>> {
+        match value.get_ref() {
+            DeValue::String(text) => Some((text.to_string(), value.span())),
+            _ => {
+                self.wrong(key, value, wanted);
+                None
+            }
+        }
+    }
+
+    /// A string that has to be there.
+    pub(super) fn text(&self, key: &'static str) -> Option<At<String>> {
+        let value = self.required(key)?;
+        self.as_text(key, value, "a string")
+    }
+
+    pub(super) fn text_optional(&self, key: &'static str) -> Option<At<String>> {
+        let value = self.get(key)?;
+        self.as_text(key, value, "a string")
+    }
+
+    /// A list of strings, possibly absent.
+    pub(super) fn texts(&self, key: &'static str) -> Vec<At<String>> {
+        let Some(value) = self.get(key) else { return vec![] };
+        match value.get_ref() {
+            DeValue::Array(items) => items
+                .iter()
+                .filter_map(|item| self.as_text(key, item, "a list of strings"))
+                .collect(),
+            _ => {
+                self.wrong(key, value, "a list of strings");
+                vec![]
+            }
+        }
+    }
+
+    pub(super) fn boolean(&self, key: &'static str) -> Option<At<bool>> {
+        let value = self.get(key)?;
+        match value.get_ref() {
+            DeValue::Boolean(boolean) => Some((*boolean, value.span())),
+            _ => {
+                self.wrong(key, value, "`true` or `false`");
+                None
+            }
+        }
+    }
+
+    pub(super) fn integer(
+        &self,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+    ) -> Option<At<u64>> {
+        let value = self.get(key)?;
+        let wanted = format!("an integer from {} to {}", range.start(), range.end());
+        let integer = match value.get_ref() {
+            DeValue::Integer(integer) => {
+                let digits = integer.as_str().replace('_', "");
+                u64::from_str_radix(&digits, integer.radix()).ok()
+            }
+            _ => None,
+        };
+        match integer.filter(|integer| range.contains(integer)) {
+            Some(integer) => Some((integer, value.span())),
+            None => {
+                self.wrong(key, value, &wanted);
+                None
+            }
+        }
+    }
+
+    pub(super) fn size(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<At<usize>> {
+        let (integer, span) = self.integer(key, range)?;
+        Some((usize::try_from(integer).ok()?, span))
+    }
+
+    /// Milliseconds, from `250ms`, `2s`, `5m` or `1h`.
+    pub(super) fn duration(&self, key: &'static str) -> Option<At<u64>> {
+        let value = self.get(key)?;
+        let wanted = "a duration such as \"250ms\", \"2s\", \"5m\" or \"1h\"";
+        let (text, span) = self.as_text(key, value, wanted)?;
+        match parse_duration(&text) {
+            Some(duration) => Some((duration, span)),
+            None => {
+                self.wrong(key, value, wanted);
+                None
+            }
+        }
+    }
+
+    /// Two durations, from `1s..30s`.
+    pub(super) fn duration_range(&self, key: &'static str) -> Option<At<(u64, u64)>> {
+        let value = self.get(key)?;
+        let wanted = "a range of durations such as \"1s..30s\"";
+        let (text, span) = self.as_text(key, value, wanted)?;
+        let range = text.split_once("..").and_then(|(from, to)| {
+            Some((parse_duration(from)?, parse_duration(to)?)).filter(|(from, to)| from <= to)
+        });
+        if range.is_none() {
+            self.wrong(key, value, wanted);
+        }
+        range.map(|range| (range, span))
+    }
+
+    /// Two integers, from `"1..3"`, or one, from `2` or `"2"`.
+    pub(super) fn integer_range(
+        &self,
+        key: &'static str,
+        within: RangeInclusive<u64>,
+    ) -> Option<(u32, u32)> {
+        let value = self.get(key)?;
+        if let DeValue::Integer(_) = value.get_ref() {
+            let (integer, _) = self.integer(key, within)?;
+            let integer = u32::try_from(integer).ok()?;
+            return Some((integer, integer));
+        }
+        let wanted =
+            format!("a range such as \"1..3\", between {} and {}", within.start(), within.end());
+        let (text, _) = self.as_text(key, value, &wanted)?;
+        let (from, to) = text.split_once("..").unwrap_or((&text, &text));
+        let number = |text: &str| text.trim().parse::<u64>().ok().filter(|n| within.contains(n));
+        let range = match (number(from), number(to)) {
+            (Some(from), Some(to)) if from <= to => {
+                Some((u32::try_from(from).ok()?, u32::try_from(to).ok()?))
+            }
+            _ => None,
+        };
+        if range.is_none() {
+            self.wrong(key, value, &wanted);
+        }
+        range
+    }
+
+    /// One of a few words, which has to be there.
+    pub(super) fn one_of<T: Copy>(&self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
+        let (word, span) = self.text(key)?;
+        self.choose(&word, &span, words)
+    }
+
+    pub(super) fn one_of_optional<T: Copy>(
+        &self,
+        key: &'static str,
+        words: &[(&str, T)],
+    ) -> Option<T> {
+        let (word, span) = self.text_optional(key)?;
+        self.choose(&word, &span, words)
+    }
+
+    pub(super) fn choose<T: Copy>(
+        &self,
+        word: &str,
+        span: &Range<usize>,
+        words: &[(&str, T)],
+    ) -> Option<T> {
+        let found = words.iter().find(|(name, _)| *name == word).map(|(_, value)| *value);
+        if found.is_none() {
+            let known: Vec<_> = words.iter().map(|(name, _)| format!("`{name}`")).collect();
+            let remedy = match nearest(word, words.iter().map(|(name, _)| *name)) {
+                Some(near) => format!("did you mean `{near}`? known here: {}", known.join(", ")),
+                None => format!("known here: {}", known.join(", ")),
+            };
+            self.problem(format!("`{word}` is not known here"), span, "unknown", remedy);
+        }
+        found
+    }
+
+    /// Takes a value over if there is one.
+    pub(super) fn set<T>(&self, place: &mut T, value: Option<At<T>>) {
+        if let Some((value, _)) = value {
+            *place = value;
+        }
+    }
+
+    pub(super) fn table(&self, key: &'static str) -> Option<Table<'a>> {
+        let value = self.get(key)?;
+        match value.get_ref() {
+            DeValue::Table(table) => Some(Table::new(table, value.span(), self.problems)),
+            _ => {
+                self.wrong(key, value, "a table");
+                None
+            }
+        }
+    }
+
+    /// The tables of a list of tables, possibly absent.
+    pub(super) fn tables(&self, key: &'static str) -> Vec<Table<'a>> {
+        let Some(value) = self.get(key) else { return vec![] };
+        let DeValue::Array(items) = value.get_ref() else {
+            self.wrong(key, value, "a list of tables, each begun with `[[step]]`");
+            return vec![];
+        };
+        items
+            .iter()
+            .filter_map(|item| match item.get_ref() {
+                DeValue::Table(table) => Some(Table::new(table, item.span(), self.problems)),
+                _ => {
+                    self.wrong(key, item, "a table");
+                    None
+                }
+            })
+            .collect()
+    }
+}
+
+/// Reports a mark that nothing emits.
+pub(super) fn known_mark(table: &Table<'_>, mark: &str, span: &Range<usize>, marks: &[&str]) {
+    if !marks.contains(&mark) {
+        let remedy = match nearest(mark, marks.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "marks are the names in `mark!(…)` under impl/src".to_owned(),
+        };
+        table.problem(format!("no code emits the mark `{mark}`"), span, "unknown mark", remedy);
+    }
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string that does not fit",
+        DeValue::Integer(_) => "an integer that does not fit",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+fn parse_duration(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+/// The known word that is most like the given one, if any is.
+pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let allowed = 1 + word.len() / 4;
+    known
+        .map(|name| (distance(word, name), name))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// How many letters have to be changed, put in or left out.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, letter) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, other) in b.iter().enumerate() {
+            let change = diagonal + usize::from(letter != *other);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
