@@ -65,6 +65,15 @@ pub enum Seen {
         /// Everything above this number.
         sequence: u64,
     },
+    /// A client asked to go on after a sequence: its cursor, as it stood on the wire.
+    Resumed {
+        /// The client.
+        client: u32,
+        /// The epoch that it named, if any.
+        epoch: Option<String>,
+        /// The sequence.
+        sequence: u64,
+    },
     /// The client's application took an event: its effect and the cursor are committed.
     Delivered {
         /// The client.

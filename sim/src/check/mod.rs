@@ -4,6 +4,7 @@
 //! what must not have happened, as one sentence that names the events. Checks are never relaxed
 //! while faults are on.
 
+mod cursor;
 mod durable;
 mod duplicate;
 mod gap;
@@ -71,6 +72,7 @@ struct Finding {
 /// Every invariant, safety first.
 pub const CHECKERS: &[Checker] = &[
     loss::CHECKER,
+    cursor::CHECKER,
     duplicate::CHECKER,
     order::CHECKER,
     name::CHECKER,

@@ -380,7 +380,63 @@ pub enum Strange {
     Oversize,
 }
 
+impl Plan {
+    /// Whether the plan can be carried out: a plan that was changed by hand may name hosts that
+    /// are not there.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, as a sentence.
+    pub fn check(&self) -> Result<(), String> {
+        let topology = &self.topology;
+        if !(1..=4).contains(&topology.clients) || !(1..=topology.clients).contains(&topology.agents) {
+            return Err("there are 1 to 4 clients, and no more agents than clients".to_owned());
+        }
+        if !(1..=100).contains(&self.tick_ms) {
+            return Err("`tick_ms` is between 1 and 100".to_owned());
+        }
+        if !(4..=4_096).contains(&topology.tcp_capacity) {
+            return Err("`tcp_capacity` is between 4 and 4096".to_owned());
+        }
+        for (index, step) in self.steps.iter().enumerate() {
+            let (client, agent) = match &step.action {
+                Action::Publish(publish) => (None, Some(publish.agent)),
+                Action::Fault(Fault::Retain { agent, .. }) => (None, Some(*agent)),
+                Action::Fault(fault) => (fault.client(), None),
+            };
+            if let Some(client) = client.filter(|client| !(1..=topology.clients).contains(client)) {
+                return Err(format!("step {index} names client {client}, which is not there"));
+            }
+            if let Some(agent) = agent.filter(|agent| !(1..=topology.agents).contains(agent)) {
+                return Err(format!("step {index} names agent {agent}, which is not there"));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Fault {
+    /// The client that it hits, if it hits one.
+    pub fn client(&self) -> Option<u32> {
+        match *self {
+            Self::Cut { client, .. }
+            | Self::Hold { client, .. }
+            | Self::Partition { client, .. }
+            | Self::Latency { client, .. }
+            | Self::Refuse { client, .. }
+            | Self::NeverAnswer { client, .. }
+            | Self::Crash { host: Host::Client(client), .. }
+            | Self::SlowReader { client, .. }
+            | Self::SlowHandler { client, .. }
+            | Self::FailHandler { client, .. }
+            | Self::FailOpenHandler { client, .. }
+            | Self::Duplicate { client, .. }
+            | Self::Lose { client, .. }
+            | Self::Inject { client, .. } => Some(client),
+            Self::Crash { host: Host::Server, .. } | Self::Retain { .. } => None,
+        }
+    }
+
     /// The name of the kind, for counting.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -97,7 +97,7 @@ pub(crate) async fn live(
         notices: Box::new(move |notice| notices.notice(notice)),
     };
     let target = Target { limits: limits(), ..Target::new("server", agent_token(agent)) };
-    let connector = LinkConnector { link, process: process.clone() };
+    let connector = LinkConnector { client: number, link, process: process.clone() };
     let wall = Arc::new(process.clock.clone());
     let (_handle, run) = client_task(core, connector, target, wall, application);
     run.await?;

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use gapless::events::wire::ClientFrame;
 use gapless::net::Connector;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
@@ -19,6 +20,7 @@ use turmoil::net::TcpStream;
 
 use super::frames::{BINARY, CLOSE, Frame, Piece, Splitter, TEXT};
 use super::host::Process;
+use crate::history::Seen;
 use crate::plan::{Cut, Strange};
 use crate::trace::Kind;
 
@@ -117,6 +119,7 @@ impl Link {
 
 /// Connects a client to the server over its link.
 pub(crate) struct LinkConnector {
+    pub(crate) client: u32,
     pub(crate) link: Link,
     pub(crate) process: Process,
 }
@@ -128,7 +131,7 @@ impl Connector for LinkConnector {
     type Stream = FaultyStream;
 
     fn connect(&self) -> impl Future<Output = io::Result<FaultyStream>> + Send + 'static {
-        let (link, process) = (self.link.clone(), self.process.clone());
+        let (client, link, process) = (self.client, self.link.clone(), self.process.clone());
         async move {
             let connecting = link.state().connecting;
             match connecting {
@@ -161,6 +164,7 @@ impl Connector for LinkConnector {
                 stream: Some(stream),
                 link,
                 process,
+                client,
                 number,
                 up_dead: silent,
                 down_dead: silent,
@@ -181,6 +185,7 @@ pub(crate) struct FaultyStream {
     stream: Option<TcpStream>,
     link: Link,
     process: Process,
+    client: u32,
     number: u64,
     up_dead: bool,
     down_dead: bool,
@@ -208,6 +213,18 @@ const UNSENT_MAX: usize = 64 << 10;
 impl FaultyStream {
     fn record(&self, kind: Kind, text: String) {
         self.process.record(kind, text);
+    }
+
+    /// The cursor with which the client resumes can be seen from outside.
+    fn see(&self, frame: &Frame) {
+        let Ok(text) = std::str::from_utf8(&frame.payload) else { return };
+        if let Ok(ClientFrame::Resync(resync)) = ClientFrame::parse(text) {
+            self.process.recorder.see(Seen::Resumed {
+                client: self.client,
+                epoch: resync.epoch.map(|epoch| epoch.to_string()),
+                sequence: resync.last_seen_seq,
+            });
+        }
     }
 
     /// Carries out a cut.
@@ -416,16 +433,15 @@ impl AsyncWrite for FaultyStream {
         }
         this.outgoing.push(bytes);
         while let Some(piece) = this.outgoing.next() {
-            let (wire, kind, text) = match piece {
-                Piece::Http(bytes) => (bytes, Kind::Send, None),
-                Piece::Frame(frame) if this.up_dead => {
-                    (frame.wire.clone(), Kind::Drop, Some(frame.describe()))
+            let wire = match piece {
+                Piece::Http(bytes) => bytes,
+                Piece::Frame(frame) => {
+                    let kind = if this.up_dead { Kind::Drop } else { Kind::Send };
+                    this.record(kind, frame.describe());
+                    this.see(&frame);
+                    frame.wire
                 }
-                Piece::Frame(frame) => (frame.wire.clone(), Kind::Send, Some(frame.describe())),
             };
-            if let Some(text) = text {
-                this.record(kind, text);
-            }
             if !this.up_dead {
                 this.unsent.extend_from_slice(&wire);
             }

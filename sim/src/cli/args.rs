@@ -1,0 +1,171 @@
+//! What may stand on the command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::{Failure, usage};
+use crate::scenario::Library;
+use crate::seed::Seed;
+
+/// The scenario of `run` without one.
+const DEFAULT_SCENARIO: &str = "events/swarm";
+
+const SEED_FORMS: &str = "a seed is written `42`, `0x2a`, `SEED=42` or as a commit of 40 hexadecimal digits";
+
+/// Runs real clients and servers in a simulated world, and says whether anything was lost,
+/// duplicated or reordered.
+#[derive(Debug, Parser)]
+#[command(name = "gapless-sim", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 ok, 1 violation, 2 usage, 3 inconclusive, 4 nothing ran, \
+                        6 no progress after healing, 70 internal error, 72 different.")]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Carry out one run and judge it (the default: `gapless-sim 42` is `gapless-sim run 42`)
+    Run(RunArgs),
+    /// Print everything that happens in a run
+    Show(ShowArgs),
+    /// Compare two traces and print where they part
+    Diff(DiffArgs),
+    /// List the scenarios
+    Scenarios(ScenariosArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    pub(super) source: Source,
+    /// Write the plan to a file, to keep it or to change it
+    #[arg(long, value_name = "FILE")]
+    pub(super) save_plan: Option<PathBuf>,
+    /// Write everything that happened to a file
+    #[arg(long, value_name = "FILE")]
+    pub(super) trace: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Print nothing if everything holds
+    #[arg(long, short)]
+    pub(super) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShowArgs {
+    #[command(flatten)]
+    pub(super) source: Source,
+    /// Only what happens on one host, for example `client-1`
+    #[arg(long, value_name = "HOST")]
+    pub(super) only: Option<String>,
+    /// Leave the marks out
+    #[arg(long)]
+    pub(super) no_marks: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DiffArgs {
+    /// A seed, or a file written by `run --trace`
+    pub(super) left: String,
+    /// A seed, or a file written by `run --trace`
+    pub(super) right: String,
+    /// The scenario of the seeds
+    #[arg(long, default_value = DEFAULT_SCENARIO)]
+    pub(super) scenario: String,
+    /// Read scenarios from a folder instead of those built in
+    #[arg(long, value_name = "DIR")]
+    pub(super) scenarios: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ScenariosArgs {
+    /// Only check that all of them can be used
+    #[arg(long)]
+    pub(super) check: bool,
+    /// Print one JSON object per scenario
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Read scenarios from a folder instead of those built in
+    #[arg(long, value_name = "DIR")]
+    pub(super) scenarios: Option<PathBuf>,
+}
+
+/// What to run: a scenario and a seed, in any order, or a plan.
+#[derive(Debug, Args)]
+pub(super) struct Source {
+    /// A scenario (default: events/swarm) and a seed (default: a random one), in any order
+    #[arg(value_name = "SCENARIO|SEED", num_args = 0..=2)]
+    pub(super) words: Vec<String>,
+    /// The seed
+    #[arg(long, value_name = "SEED")]
+    pub(super) seed: Option<String>,
+    /// Carry out a saved plan instead
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "seed", "scenarios"])]
+    pub(super) plan: Option<PathBuf>,
+    /// Read scenarios from a folder instead of those built in
+    #[arg(long, value_name = "DIR")]
+    pub(super) scenarios: Option<PathBuf>,
+}
+
+impl Source {
+    /// The scenario and the seed. A word that is a seed is the seed, one that names a scenario is
+    /// the scenario; two of a kind, or neither, is an error.
+    pub(super) fn resolve(&self, library: &Library) -> Result<(String, Seed), Failure> {
+        let (mut scenario, mut seed): (Option<&str>, Option<(&str, Seed)>) = (None, None);
+        if let Some(text) = &self.seed {
+            let parsed = text.parse::<Seed>().map_err(|error| usage(error, SEED_FORMS))?;
+            seed = Some((text, parsed));
+        }
+        for word in &self.words {
+            match (word.parse::<Seed>(), library.ids().contains(&word.as_str())) {
+                (Ok(parsed), _) => match seed.replace((word, parsed)) {
+                    None => {}
+                    Some((first, _)) => {
+                        let message = format!("two seeds are given: `{first}` and `{word}`");
+                        return Err(usage(message, "leave one out; a run has one seed"));
+                    }
+                },
+                (Err(_), true) => match scenario.replace(word) {
+                    None => {}
+                    Some(first) => {
+                        let message = format!("two scenarios are given: `{first}` and `{word}`");
+                        return Err(usage(message, "leave one out; a run has one scenario"));
+                    }
+                },
+                (Err(_), false) if word.contains('/') => {
+                    let Err(error) = library.get(word) else { continue };
+                    return Err(super::diagnostic(error));
+                }
+                (Err(_), false) => {
+                    let message = format!("`{word}` is neither a seed nor a scenario");
+                    let hint = format!("{SEED_FORMS}; `gapless-sim scenarios` lists the scenarios");
+                    return Err(usage(message, hint));
+                }
+            }
+        }
+        let seed = seed.map_or_else(random_seed, |(_, seed)| seed);
+        Ok((scenario.unwrap_or(DEFAULT_SCENARIO).to_owned(), seed))
+    }
+}
+
+/// A seed that nobody has chosen. It is printed, so the run can be had again.
+fn random_seed() -> Seed {
+    use std::hash::{BuildHasher, RandomState};
+    // Short enough to be read out.
+    Seed(RandomState::new().hash_one(0) % 1_000_000_000)
+}
+
+/// Puts `run` in where the first word is no command.
+pub(super) fn with_default_command(mut args: Vec<OsString>) -> Vec<OsString> {
+    const COMMANDS: [&str; 9] =
+        ["run", "show", "diff", "scenarios", "help", "-h", "--help", "-V", "--version"];
+    let known = args.get(1).and_then(|word| word.to_str()).is_some_and(|word| COMMANDS.contains(&word));
+    if !known {
+        args.insert(args.len().min(1), "run".into());
+    }
+    args
+}

@@ -1,0 +1,302 @@
+//! The command `gapless-sim`.
+//!
+//! Output goes through two writers, so that a test can read it; colour is put in as escapes and
+//! taken out by the writer where nobody wants it. A reader who closes the pipe ends the command
+//! quietly.
+
+mod args;
+mod report;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::Path;
+
+use clap::Parser;
+use miette::Diagnostic;
+
+use self::args::{Cli, Command, DiffArgs, RunArgs, ScenariosArgs, ShowArgs, Source};
+use crate::check::{Verdict, judge};
+use crate::exit;
+use crate::plan::{FORMAT, Plan, draw};
+use crate::scenario::Library;
+use crate::seed::Seed;
+use crate::trace::Kind;
+use crate::world::{self, Run, RunError};
+
+/// Runs the command and returns its exit code (see [`exit`]).
+pub fn main(
+    args: impl IntoIterator<Item = OsString>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> u8 {
+    let args = args::with_default_command(args.into_iter().collect());
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let help = error.exit_code() == 0;
+            let text = error.render().ansi().to_string();
+            // Nobody to tell if this cannot be written.
+            let _ = if help { write!(out, "{text}") } else { write!(err, "{text}") };
+            return if help { exit::OK } else { exit::USAGE };
+        }
+    };
+    let done = match cli.command {
+        Command::Run(args) => run(&args, out, err),
+        Command::Show(args) => show(&args, out),
+        Command::Diff(args) => diff(&args, out),
+        Command::Scenarios(args) => scenarios(&args, out, err),
+    };
+    let code = done.unwrap_or_else(|failure| match failure {
+        Failure::Usage(problem) => {
+            let _ = write!(err, "{problem}");
+            exit::USAGE
+        }
+        Failure::Run(problem) => {
+            let _ = write!(err, "{problem}");
+            exit::INTERNAL
+        }
+        // Whoever read the output has seen enough.
+        Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::OK,
+        Failure::Output(error) => {
+            let _ = writeln!(err, "error: the output cannot be written: {error}");
+            exit::INTERNAL
+        }
+    });
+    let _ = out.flush();
+    code
+}
+
+/// Why a command ended early.
+enum Failure {
+    /// What was asked for makes no sense; the text names the remedy.
+    Usage(String),
+    /// The simulation broke.
+    Run(String),
+    /// Nobody takes the output.
+    Output(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+fn usage(message: impl std::fmt::Display, hint: impl std::fmt::Display) -> Failure {
+    Failure::Usage(format!("error: {message}\n  hint: {hint}\n"))
+}
+
+fn diagnostic(error: impl Diagnostic + Send + Sync + 'static) -> Failure {
+    Failure::Usage(format!("{:?}", miette::Report::new(error)))
+}
+
+fn library(folder: Option<&Path>) -> Result<Library, Failure> {
+    match folder {
+        Some(folder) => Library::from_dir(folder).map_err(diagnostic),
+        None => Ok(Library::embedded()),
+    }
+}
+
+/// What is to be run, how it is called, and how it is asked for again.
+struct Request {
+    plan: Plan,
+    title: String,
+    /// The words after `cargo sim` that repeat it.
+    again: String,
+}
+
+fn request(source: &Source) -> Result<Request, Failure> {
+    if let Some(path) = &source.plan {
+        let named = || format!("`{}`", path.display());
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            usage(format!("the plan {} cannot be read: {error}", named()), "make one with `--save-plan FILE`")
+        })?;
+        let plan: Plan = serde_json::from_str(&text).map_err(|error| {
+            usage(format!("{} is no plan: {error}", named()), "make one with `--save-plan FILE`")
+        })?;
+        if plan.format != FORMAT {
+            let message = format!("{} has plan format {}, this program knows {FORMAT}", named(), plan.format);
+            return Err(usage(message, "draw it again from its seed, or use the program that wrote it"));
+        }
+        plan.check().map_err(|problem| {
+            usage(format!("{} cannot be carried out: {problem}", named()), "correct it, or make one with `--save-plan FILE`")
+        })?;
+        let again = format!("run --plan {}", path.display());
+        return Ok(Request { plan, title: "a saved plan".to_owned(), again });
+    }
+    let library = library(source.scenarios.as_deref())?;
+    let (id, seed) = source.resolve(&library)?;
+    let scenario = library.get(&id).map_err(diagnostic)?;
+    let mut again = format!("{id} {seed}");
+    if let Some(folder) = &source.scenarios {
+        again = format!("{again} --scenarios {}", folder.display());
+    }
+    Ok(Request { plan: draw(&scenario, seed), title: scenario.title, again })
+}
+
+fn carry_out(request: &Request) -> Result<Run, Failure> {
+    world::run(&request.plan).map_err(|RunError { problem, last }| {
+        let last: String = last.iter().map(|line| format!("  │ {line}\n")).collect();
+        Failure::Run(format!(
+            "error: the simulation broke: {problem}\n  ╭─ the last things that happened\n{last}  ╰─\n  \
+             seed       {}\n  reproduce  cargo sim {}\n",
+            request.plan.seed, request.again
+        ))
+    })
+}
+
+fn save(path: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text).map_err(|error| {
+        usage(
+            format!("`{}` cannot be written: {error}", path.display()),
+            "name a file in a folder that exists and is writable",
+        )
+    })
+}
+
+fn plan_text(plan: &Plan) -> String {
+    serde_json::to_string_pretty(plan).expect("a plan is always JSON") + "\n"
+}
+
+fn run(args: &RunArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, Failure> {
+    let request = request(&args.source)?;
+    if let Some(path) = &args.save_plan {
+        save(path, &plan_text(&request.plan))?;
+    }
+    #[expect(clippy::disallowed_methods, reason = "tells a person how long they waited")]
+    let began = std::time::Instant::now();
+    let run = carry_out(&request)?;
+    let real = began.elapsed();
+    if let Some(path) = &args.trace {
+        save(path, &run.trace.to_string())?;
+    }
+    let verdict = judge(&run);
+    let report = report::Report {
+        run: &run,
+        verdict: &verdict,
+        title: &request.title,
+        again: &request.again,
+        real,
+    };
+    match (args.json, args.quiet) {
+        (true, _) => writeln!(out, "{}", report.json())?,
+        (false, true) if verdict == Verdict::Pass => {}
+        (false, _) => write!(out, "{}", report.text())?,
+    }
+    out.flush()?;
+    err.flush()?;
+    Ok(match verdict {
+        Verdict::Pass => exit::OK,
+        Verdict::Violation(_) => exit::VIOLATION,
+        Verdict::Liveness(_) => exit::LIVENESS,
+        Verdict::Inconclusive(_) => exit::INCONCLUSIVE,
+    })
+}
+
+fn show(args: &ShowArgs, out: &mut dyn Write) -> Result<u8, Failure> {
+    let request = request(&args.source)?;
+    let run = carry_out(&request)?;
+    if let Some(host) = &args.only
+        && !run.trace.records.iter().any(|record| record.host == *host)
+    {
+        let hosts: std::collections::BTreeSet<&str> =
+            run.trace.records.iter().map(|record| record.host.as_str()).collect();
+        let hosts: Vec<_> = hosts.into_iter().collect();
+        return Err(usage(format!("nothing happened on a host `{host}`"), format!("hosts are {}", hosts.join(", "))));
+    }
+    for record in &run.trace.records {
+        let wanted = args.only.as_ref().is_none_or(|host| *host == record.host || record.host == "world");
+        if wanted && !(args.no_marks && record.kind == Kind::Mark) {
+            writeln!(out, "{record}")?;
+        }
+    }
+    writeln!(out, "hash {}", run.trace.hash())?;
+    Ok(exit::OK)
+}
+
+fn diff(args: &DiffArgs, out: &mut dyn Write) -> Result<u8, Failure> {
+    let library = library(args.scenarios.as_deref())?;
+    let read = |side: &str| -> Result<Vec<String>, Failure> {
+        if let Ok(seed) = side.parse::<Seed>() {
+            let scenario = library.get(&args.scenario).map_err(diagnostic)?;
+            let plan = draw(&scenario, seed);
+            let (title, again) = (scenario.title, format!("{} {seed}", args.scenario));
+            let run = carry_out(&Request { plan, title, again })?;
+            return Ok(run.trace.to_string().lines().map(str::to_owned).collect());
+        }
+        let text = std::fs::read_to_string(side).map_err(|error| {
+            usage(
+                format!("`{side}` is no seed, and as a file it cannot be read: {error}"),
+                "give two seeds, or two files written by `--trace FILE`",
+            )
+        })?;
+        Ok(text.lines().map(str::to_owned).collect())
+    };
+    let (left, right) = (read(&args.left)?, read(&args.right)?);
+    let same = left.iter().zip(&right).take_while(|(left, right)| left == right).count();
+    if same == left.len() && same == right.len() {
+        writeln!(out, "the same: {same} lines")?;
+        return Ok(exit::OK);
+    }
+    writeln!(out, "the same for {same} lines, then different:")?;
+    for line in &left[same.saturating_sub(5)..same] {
+        writeln!(out, "    {line}")?;
+    }
+    for (sign, lines) in [('-', &left), ('+', &right)] {
+        for line in lines.iter().skip(same).take(5) {
+            writeln!(out, "  {sign} {line}")?;
+        }
+        if lines.len() <= same {
+            writeln!(out, "  {sign} (ends here)")?;
+        }
+    }
+    Ok(exit::NONDETERMINISM)
+}
+
+fn scenarios(
+    args: &ScenariosArgs,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<u8, Failure> {
+    let library = library(args.scenarios.as_deref())?;
+    let mut broken = 0;
+    for id in library.ids() {
+        let scenario = match library.get(id) {
+            Ok(scenario) => scenario,
+            Err(error) => {
+                broken += 1;
+                writeln!(err, "{:?}", miette::Report::new(error))?;
+                continue;
+            }
+        };
+        if args.json {
+            let line = serde_json::json!({
+                "id": scenario.id, "title": scenario.title, "statements": scenario.statements,
+                "reference": scenario.reference, "reaches": scenario.reaches,
+                "swarm": scenario.swarm.is_some(),
+            });
+            writeln!(out, "{line}")?;
+        } else if !args.check {
+            writeln!(out, "{}", report::scenario(&scenario))?;
+        }
+    }
+    match (library.ids().len(), broken) {
+        (0, _) => {
+            writeln!(err, "error: there are no scenarios here\n  hint: give the folder that holds `events/`")?;
+            Ok(exit::NOTHING_RAN)
+        }
+        (count, 0) => {
+            if args.check {
+                writeln!(out, "ok: {count} scenarios can be used")?;
+            }
+            Ok(exit::OK)
+        }
+        (count, broken) => {
+            writeln!(err, "error: {broken} of {count} scenarios cannot be used")?;
+            Ok(exit::USAGE)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

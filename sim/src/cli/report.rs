@@ -1,0 +1,289 @@
+//! Says what came of a run.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+
+use crate::check::{Verdict, Violation};
+use crate::history::Seen;
+use crate::scenario::Scenario;
+use crate::trace::{Kind, Record};
+use crate::world::Run;
+
+/// How many violations are spelled out.
+const VIOLATIONS_MAX: usize = 5;
+
+/// How many records before the first violation are shown.
+const RECORDS_MAX: usize = 30;
+
+/// How many columns a line of the trace has.
+const COLUMNS_MAX: usize = 110;
+
+const GOOD: Style = AnsiColor::Green.on_default().bold();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const QUIET: Style = Style::new().dimmed();
+
+/// A run, its verdict, and how it was asked for.
+pub(super) struct Report<'a> {
+    pub(super) run: &'a Run,
+    pub(super) verdict: &'a Verdict,
+    pub(super) title: &'a str,
+    /// The words after `cargo sim` that repeat it.
+    pub(super) again: &'a str,
+    pub(super) real: Duration,
+}
+
+/// What the history counts.
+#[derive(Default)]
+struct Counts {
+    publishing: u64,
+    acknowledged: u64,
+    refused: u64,
+    unknown: u64,
+    delivered: u64,
+    gaps: u64,
+    crashes: u64,
+}
+
+impl Report<'_> {
+    fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        let mut acknowledged = std::collections::BTreeSet::new();
+        for entry in &self.run.history.entries {
+            match &entry.what {
+                Seen::Publishing { .. } => counts.publishing += 1,
+                // An event that is published twice is one event.
+                Seen::Published { agent, key, .. } => {
+                    acknowledged.insert((agent, key));
+                }
+                Seen::NotPublished { .. } => counts.refused += 1,
+                Seen::PublishUnknown { .. } => counts.unknown += 1,
+                Seen::Delivered { .. } => counts.delivered += 1,
+                Seen::Gap { .. } => counts.gaps += 1,
+                Seen::Crashed { .. } => counts.crashes += 1,
+                _ => {}
+            }
+        }
+        counts.acknowledged = acknowledged.len() as u64;
+        counts
+    }
+
+    /// The report for a person.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        self.summary(&mut text);
+        match self.verdict {
+            Verdict::Pass => {
+                let _ = writeln!(text, "  {GOOD}ok{GOOD:#}         nothing lost, duplicated or reordered");
+            }
+            Verdict::Violation(violations) => {
+                let _ = writeln!(text, "  {BAD}violation{BAD:#}  {}", self.count(violations.len()));
+                self.violations(&mut text, violations);
+            }
+            Verdict::Liveness(violations) => {
+                let _ = writeln!(
+                    text,
+                    "  {BAD}no progress{BAD:#}  within {} s after healing: {}",
+                    self.run.plan.settle_ms / 1_000,
+                    self.count(violations.len())
+                );
+                self.violations(&mut text, violations);
+            }
+            Verdict::Inconclusive(marks) => {
+                let _ = writeln!(
+                    text,
+                    "  {BAD}inconclusive{BAD:#}  nothing was violated, but what the scenario is about did not happen\n"
+                );
+                for mark in marks {
+                    let _ = writeln!(text, "  × not reached: {mark}");
+                }
+                self.commands(&mut text);
+            }
+        }
+        text
+    }
+
+    fn count(&self, violations: usize) -> String {
+        match violations {
+            1 => "one invariant does not hold".to_owned(),
+            count => format!("{count} findings"),
+        }
+    }
+
+    fn summary(&self, text: &mut String) {
+        let run = self.run;
+        let counts = self.counts();
+        let mut line = |label: &str, value: &str| {
+            let _ = writeln!(text, "  {QUIET}{label:<10}{QUIET:#} {value}");
+        };
+        line("seed", &run.plan.seed.to_string());
+        line("scenario", &format!("{}: {}", run.plan.scenario, self.title));
+        let plural = |count: u32, what: &str| match count {
+            1 => format!("1 {what}"),
+            count => format!("{count} {what}s"),
+        };
+        let topology = &run.plan.topology;
+        line(
+            "hosts",
+            &format!(
+                "{} of {}, 1 server, {} ms apart",
+                plural(topology.clients, "client"),
+                plural(topology.agents, "agent"),
+                topology.latency_ms
+            ),
+        );
+        let faults: Vec<_> =
+            run.faults.iter().map(|(kind, count)| format!("{kind} ×{count}")).collect();
+        let injected: u64 = run.faults.values().sum();
+        line("faults", &match injected {
+            0 => "none".to_owned(),
+            _ => format!("{injected} injected: {}", faults.join(", ")),
+        });
+        let known = gapless::marks::all().len();
+        let mut marks = format!("{} of {known} reached", run.marks.len());
+        if !run.plan.reaches.is_empty() {
+            let required = run.plan.reaches.iter().map(|mark| {
+                let sign = if run.marks.contains_key(mark.as_str()) { '✓' } else { '×' };
+                format!("{sign} {mark}")
+            });
+            let _ = write!(marks, "; required: {}", required.collect::<Vec<_>>().join(", "));
+        }
+        line("marks", &marks);
+        line(
+            "published",
+            &format!(
+                "{} events: {} acknowledged, {} refused, {} of unknown outcome",
+                counts.publishing, counts.acknowledged, counts.refused, counts.unknown
+            ),
+        );
+        line("delivered", &format!("{} events, {} gaps declared", counts.delivered, counts.gaps));
+        line(
+            "time",
+            &format!(
+                "{}.{:03} s virtual, {} ms real",
+                run.virtual_ms / 1_000,
+                run.virtual_ms % 1_000,
+                self.real.as_millis()
+            ),
+        );
+        line("trace", &format!("{} records, hash {}", run.trace.records.len(), run.trace.hash()));
+    }
+
+    fn violations(&self, text: &mut String, violations: &[Violation]) {
+        for violation in violations.iter().take(VIOLATIONS_MAX) {
+            let _ = writeln!(
+                text,
+                "\n  {BAD}×{BAD:#} {}\n    {QUIET}{} ({}), seen at {}{QUIET:#}",
+                violation.message,
+                violation.checker,
+                violation.statements.join(", "),
+                seconds(violation.at_ms)
+            );
+        }
+        if violations.len() > VIOLATIONS_MAX {
+            let _ = writeln!(text, "\n    and {} more", violations.len() - VIOLATIONS_MAX);
+        }
+        if let Some(first) = violations.first() {
+            self.excerpt(text, first);
+        }
+        self.commands(text);
+    }
+
+    /// The records that lead to a violation.
+    fn excerpt(&self, text: &mut String, violation: &Violation) {
+        let client = violation.client.map(|client| format!("client-{client}"));
+        let concerns = |record: &Record| match (&client, record.host.as_str()) {
+            _ if record.at_ms > violation.at_ms || record.kind == Kind::Mark => false,
+            (None, _) | (_, "world") => true,
+            // Of what the server does with frames, that which goes to or comes from the client.
+            (Some(client), "server") => {
+                !matches!(record.kind, Kind::Send | Kind::Receive) || record.text.starts_with(client.as_str())
+            }
+            (Some(client), host) => host == client,
+        };
+        let records: Vec<_> = self.run.trace.records.iter().filter(|record| concerns(record)).collect();
+        let shown = &records[records.len().saturating_sub(RECORDS_MAX)..];
+        let whose = client.as_deref().unwrap_or("all hosts");
+        let _ = writeln!(text, "\n  ╭─ the {} records before {}, {whose}", shown.len(), seconds(violation.at_ms));
+        for record in shown {
+            let _ = writeln!(text, "  │ {}", cut(&record.to_string()));
+        }
+        let _ = writeln!(text, "  ╰─");
+    }
+
+    fn commands(&self, text: &mut String) {
+        let again = self.again;
+        let show = again.strip_prefix("run ").unwrap_or(again);
+        let _ = writeln!(text, "\n  reproduce    cargo sim {again}");
+        let _ = writeln!(text, "  whole trace  cargo sim show {show}");
+        if !again.contains("--plan") {
+            let _ = writeln!(text, "  keep it      cargo sim {again} --save-plan failing.json");
+        }
+    }
+
+    /// The report for a program.
+    pub(super) fn json(&self) -> serde_json::Value {
+        let counts = self.counts();
+        let (verdict, violations, unreached) = match self.verdict {
+            Verdict::Pass => ("pass", &[][..], &[][..]),
+            Verdict::Violation(violations) => ("violation", &violations[..], &[][..]),
+            Verdict::Liveness(violations) => ("liveness", &violations[..], &[][..]),
+            Verdict::Inconclusive(marks) => ("inconclusive", &[][..], &marks[..]),
+        };
+        let violations: Vec<_> = violations
+            .iter()
+            .map(|violation| {
+                serde_json::json!({
+                    "checker": violation.checker, "statements": violation.statements,
+                    "message": violation.message, "at_ms": violation.at_ms,
+                    "client": violation.client,
+                })
+            })
+            .collect();
+        let marks: BTreeMap<_, _> = self.run.marks.iter().collect();
+        serde_json::json!({
+            "seed": self.run.plan.seed.to_string(),
+            "scenario": self.run.plan.scenario,
+            "verdict": verdict,
+            "violations": violations,
+            "unreached": unreached,
+            "faults": self.run.faults,
+            "marks": marks,
+            "published": counts.publishing,
+            "acknowledged": counts.acknowledged,
+            "refused": counts.refused,
+            "unknown": counts.unknown,
+            "delivered": counts.delivered,
+            "gaps": counts.gaps,
+            "crashes": counts.crashes,
+            "virtual_ms": self.run.virtual_ms,
+            "real_ms": u64::try_from(self.real.as_millis()).unwrap_or(u64::MAX),
+            "trace_hash": self.run.trace.hash(),
+            "reproduce": format!("cargo sim {}", self.again),
+        })
+    }
+}
+
+/// A scenario in the list of scenarios.
+pub(super) fn scenario(scenario: &Scenario) -> String {
+    let kind = if scenario.swarm.is_some() { " (swarm)" } else { "" };
+    let mut text = format!("{}{kind}\n  {}", scenario.id, scenario.title);
+    let _ = write!(text, "\n  {QUIET}{}{QUIET:#}", scenario.statements.join(" "));
+    if !scenario.reference.is_empty() {
+        let _ = write!(text, "{QUIET}; {}{QUIET:#}", scenario.reference.join(" "));
+    }
+    text
+}
+
+fn seconds(at_ms: u64) -> String {
+    format!("{}.{:03} s", at_ms / 1_000, at_ms % 1_000)
+}
+
+fn cut(line: &str) -> String {
+    match line.char_indices().nth(COLUMNS_MAX) {
+        None => line.to_owned(),
+        Some((end, _)) => format!("{}…", &line[..end]),
+    }
+}
