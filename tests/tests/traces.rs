@@ -1,0 +1,60 @@
+//! The whole story of a few runs, to be read. A change of behaviour shows as a change of a story.
+
+use gapless_sim::plan::draw;
+use gapless_sim::scenario::Library;
+use gapless_sim::seed::Seed;
+use gapless_sim::world;
+
+/// Compares the trace of a scenario with the one that was reviewed.
+fn check(id: &str, name: &str) {
+    let scenario = Library::embedded().get(id).expect("the scenario is there");
+    let run = world::run(&draw(&scenario, Seed(42))).expect("the run is carried out");
+    let story = format!("{}\n\n{}", scenario.title, run.trace);
+    insta::with_settings!({
+        snapshot_path => "snapshots",
+        prepend_module_to_snapshot => false,
+        omit_expression => true,
+    }, {
+        insta::assert_snapshot!(name, story);
+    });
+}
+
+#[test]
+fn live_before_replay_cut() {
+    check("events/live-before-replay-cut", "live-before-replay-cut");
+}
+
+#[test]
+fn hole_in_the_live_stream() {
+    check("events/hole-in-the-live-stream", "hole-in-the-live-stream");
+}
+
+#[test]
+fn hole_at_the_tail() {
+    check("events/hole-at-the-tail", "hole-at-the-tail");
+}
+
+#[test]
+fn first_connection_without_events() {
+    check("events/first-connection-without-events", "first-connection-without-events");
+}
+
+#[test]
+fn first_connection_without_events_between_base_peers() {
+    check("events/first-connection-without-events-base", "first-connection-without-events-base");
+}
+
+#[test]
+fn handler_fails() {
+    check("events/handler-fails", "handler-fails");
+}
+
+#[test]
+fn slow_handler_over_reconnect() {
+    check("events/slow-handler-over-reconnect", "slow-handler-over-reconnect");
+}
+
+#[test]
+fn retention_past_the_cursor() {
+    check("events/retention-past-the-cursor", "retention-past-the-cursor");
+}
