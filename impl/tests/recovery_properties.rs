@@ -14,11 +14,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 /// A failure prints its smallest input; it is kept as a named test of its own, not in a file of seeds.
 fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig {
-        cases,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    }
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 fn at(ms: u64) -> Instant {
@@ -89,14 +85,9 @@ mod ring {
             } else if after == self.last {
                 RingAnswer::UpToDate
             } else if (after + 1..=self.last).all(is_kept) {
-                RingAnswer::Replay {
-                    from: after + 1,
-                    to: self.last,
-                }
+                RingAnswer::Replay { from: after + 1, to: self.last }
             } else {
-                RingAnswer::TooOld {
-                    oldest: self.kept.first().map(|entry| entry.sequence),
-                }
+                RingAnswer::TooOld { oldest: self.kept.first().map(|entry| entry.sequence) }
             }
         }
     }
@@ -106,18 +97,9 @@ mod ring {
         type Transition = Step;
 
         fn init_state() -> BoxedStrategy<Self> {
-            (
-                0_usize..8,
-                0_usize..60,
-                prop::option::of(0_u64..30),
-                0_u64..5,
-            )
+            (0_usize..8, 0_usize..60, prop::option::of(0_u64..30), 0_u64..5)
                 .prop_map(|(count, bytes, age_ms, last)| Self {
-                    limits: RingLimits {
-                        count,
-                        bytes,
-                        age: age_ms.map(ms),
-                    },
+                    limits: RingLimits { count, bytes, age: age_ms.map(ms) },
                     now: 0,
                     pushes: 0,
                     kept: Vec::new(),
@@ -198,14 +180,8 @@ mod ring {
             assert_eq!(ring.last(), model.last);
             assert_eq!(ring.len(), model.kept.len());
             assert_eq!(ring.is_empty(), model.kept.is_empty());
-            assert_eq!(
-                ring.bytes(),
-                model.kept.iter().map(|entry| entry.bytes).sum::<usize>()
-            );
-            assert_eq!(
-                ring.oldest(),
-                model.kept.first().map(|entry| entry.sequence)
-            );
+            assert_eq!(ring.bytes(), model.kept.iter().map(|entry| entry.bytes).sum::<usize>());
+            assert_eq!(ring.oldest(), model.kept.first().map(|entry| entry.sequence));
             for sequence in (0..model.last + 3).chain([u64::MAX]) {
                 let kept = model.kept.iter();
                 let found = kept.clone().find(|entry| entry.sequence == sequence);
@@ -222,11 +198,7 @@ mod ring {
 
     #[test]
     fn emptied_ring_never_says_up_to_date_to_a_receiver_that_lacks_something() {
-        let limits = RingLimits {
-            count: 8,
-            bytes: 80,
-            age: Some(ms(5)),
-        };
+        let limits = RingLimits { count: 8, bytes: 80, age: Some(ms(5)) };
         let mut ring = ReplayRing::starting_after(limits, 6);
         assert_eq!(ring.answer(5), RingAnswer::TooOld { oldest: None });
         ring.push(at(0), 7, 1, ());
@@ -241,11 +213,7 @@ mod ring {
     #[test]
     fn cursor_of_another_epoch_is_a_mismatch_whatever_its_number() {
         let [ours, other] = ["ours", "other"].map(epoch);
-        let limits = RingLimits {
-            count: 8,
-            bytes: 80,
-            age: None,
-        };
+        let limits = RingLimits { count: 8, bytes: 80, age: None };
         let ring = ReplayRing::<()>::starting_after(limits, 6);
         for sequence in [0, 6, 7] {
             let answer =
@@ -300,11 +268,7 @@ mod seen {
 
         fn init_state() -> BoxedStrategy<Self> {
             (0_usize..6)
-                .prop_map(|capacity| Self {
-                    capacity,
-                    ids: Vec::new(),
-                    answer: false,
-                })
+                .prop_map(|capacity| Self { capacity, ids: Vec::new(), answer: false })
                 .boxed()
         }
 
@@ -426,22 +390,13 @@ mod lineage {
             let common = pairs.take_while(|(theirs, ours)| theirs == ours).count() as u64;
             let is_known = |row: &EpochStart| row.epoch == receiver.epoch;
             if !self.lineage.rows().iter().any(is_known) {
-                Verdict::OtherEpoch {
-                    from: self.oldest,
-                    to,
-                }
+                Verdict::OtherEpoch { from: self.oldest, to }
             } else if common < applied {
-                Verdict::Ahead {
-                    from: self.oldest.max(common + 1),
-                    to,
-                }
+                Verdict::Ahead { from: self.oldest.max(common + 1), to }
             } else if applied == to && self.oldest <= applied + 1 {
                 Verdict::UpToDate
             } else if (applied + 1..=to).all(|sequence| sequence >= self.oldest) {
-                Verdict::Replay {
-                    from: applied + 1,
-                    to,
-                }
+                Verdict::Replay { from: applied + 1, to }
             } else {
                 Verdict::TooOld {
                     lost_from: applied + 1,
@@ -517,32 +472,17 @@ mod lineage {
     #[test]
     fn only_up_to_date_and_replay_are_no_gap() {
         let [known, other] = ["known", "other"].map(epoch);
-        let rows = vec![EpochStart {
-            epoch: known.clone(),
-            first: Some(1),
-        }];
+        let rows = vec![EpochStart { epoch: known.clone(), first: Some(1) }];
         let lineage = Lineage::new(rows);
         let facts = |epoch: &Epoch, sequence| {
             let verdict = lineage.judge(&Cursor::new(epoch.clone(), sequence), 5, 9);
-            (
-                verdict.as_str(),
-                verdict.is_gap(),
-                verdict.lost(),
-                verdict.from(),
-                verdict.to(),
-            )
+            (verdict.as_str(), verdict.is_gap(), verdict.lost(), verdict.from(), verdict.to())
         };
         assert_eq!(facts(&known, 9), ("up_to_date", false, None, None, None));
         assert_eq!(facts(&known, 4), ("replay", false, None, Some(5), Some(9)));
-        assert_eq!(
-            facts(&known, 3),
-            ("too_old", true, Some((4, 4)), Some(5), Some(9))
-        );
+        assert_eq!(facts(&known, 3), ("too_old", true, Some((4, 4)), Some(5), Some(9)));
         assert_eq!(facts(&known, 10), ("ahead", true, None, Some(10), Some(9)));
-        assert_eq!(
-            facts(&other, 9),
-            ("other_epoch", true, None, Some(5), Some(9))
-        );
+        assert_eq!(facts(&other, 9), ("other_epoch", true, None, Some(5), Some(9)));
     }
 
     #[test]
@@ -550,10 +490,7 @@ mod lineage {
         let mut lineage = Lineage::default();
         let start = Cursor::new(epoch("only"), 0);
         assert_eq!(lineage.current(), None);
-        assert_eq!(
-            lineage.judge(&start, 1, 0),
-            Verdict::OtherEpoch { from: 1, to: 0 }
-        );
+        assert_eq!(lineage.judge(&start, 1, 0), Verdict::OtherEpoch { from: 1, to: 0 });
         lineage.push_epoch(epoch("only"));
         assert_eq!(lineage.judge(&start, 1, 0), Verdict::UpToDate);
     }
@@ -579,14 +516,8 @@ mod lineage {
     fn epoch_never_ends_beyond_the_head() {
         let [a, b] = ["a", "b"].map(epoch);
         let lineage = Lineage::new(vec![
-            EpochStart {
-                epoch: a.clone(),
-                first: Some(1),
-            },
-            EpochStart {
-                epoch: b,
-                first: Some(100),
-            },
+            EpochStart { epoch: a.clone(), first: Some(1) },
+            EpochStart { epoch: b, first: Some(100) },
         ]);
         assert_eq!(lineage.end_of(&a, 50), Some(50));
         let verdict = lineage.judge(&Cursor::new(a, 60), 1, 50);
@@ -766,10 +697,7 @@ proptest! {
 
 #[test]
 fn epoch_refusal_names_the_broken_rule() {
-    assert_eq!(
-        Epoch::parse(&"x".repeat(129)),
-        Err(InvalidEpoch::Length { bytes: 129 })
-    );
+    assert_eq!(Epoch::parse(&"x".repeat(129)), Err(InvalidEpoch::Length { bytes: 129 }));
     assert_eq!(Epoch::parse("ab\n"), Err(InvalidEpoch::Character { at: 2 }));
 }
 
@@ -778,10 +706,7 @@ fn cursor_is_a_plain_object_on_the_wire() {
     let cursor = Cursor::new(epoch("b81f"), 42);
     let json = serde_json::to_string(&cursor).expect("a cursor is JSON");
     assert_eq!(json, r#"{"epoch":"b81f","sequence":42}"#);
-    assert_eq!(
-        serde_json::from_str::<Cursor>(&json).expect("what was written is read"),
-        cursor
-    );
+    assert_eq!(serde_json::from_str::<Cursor>(&json).expect("what was written is read"), cursor);
 }
 
 mod liveness {
@@ -804,10 +729,8 @@ mod liveness {
     }
 
     fn spans() -> impl Strategy<Value = Spans> {
-        (1_u64..60, 1_u64..60).prop_map(|(ping_every, pong_timeout)| Spans {
-            ping_every,
-            pong_timeout,
-        })
+        (1_u64..60, 1_u64..60)
+            .prop_map(|(ping_every, pong_timeout)| Spans { ping_every, pong_timeout })
     }
 
     /// The instants of frames that follow each other by the given gaps.
@@ -821,10 +744,7 @@ mod liveness {
 
     fn spans_and_lively_gaps() -> impl Strategy<Value = (Spans, Vec<u64>)> {
         spans().prop_flat_map(|spans| {
-            (
-                Just(spans),
-                prop::collection::vec(1..=spans.pong_timeout, 1..40),
-            )
+            (Just(spans), prop::collection::vec(1..=spans.pong_timeout, 1..40))
         })
     }
 
@@ -979,11 +899,7 @@ mod liveness {
 
     #[test]
     fn later_ping_does_not_extend_the_time_of_an_unanswered_one() {
-        let mut liveness = Spans {
-            ping_every: 10,
-            pong_timeout: 25,
-        }
-        .start();
+        let mut liveness = Spans { ping_every: 10, pong_timeout: 25 }.start();
         for now in [10, 20, 30] {
             assert_eq!(liveness.handle_timeout(at(now)), LivenessAction::SendPing);
             liveness.on_ping_written(at(now));
@@ -993,11 +909,7 @@ mod liveness {
 
     #[test]
     fn resume_without_a_pause_gives_no_extra_time() {
-        let mut liveness = Spans {
-            ping_every: 10,
-            pong_timeout: 5,
-        }
-        .start();
+        let mut liveness = Spans { ping_every: 10, pong_timeout: 5 }.start();
         assert_eq!(liveness.handle_timeout(at(10)), LivenessAction::SendPing);
         liveness.on_ping_written(at(10));
         liveness.resume(at(14));
@@ -1053,10 +965,7 @@ mod wall_time {
         let mut midnight_ms = -2_524_521_600_000;
         while year < 2_110 {
             let shown = WallTime::from_millis(midnight_ms).to_rfc3339();
-            assert_eq!(
-                shown,
-                format!("{year:04}-{month:02}-{day:02}T00:00:00.000Z")
-            );
+            assert_eq!(shown, format!("{year:04}-{month:02}-{day:02}T00:00:00.000Z"));
             let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
             let february = if is_leap { 29 } else { 28 };
             let days = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
@@ -1077,10 +986,7 @@ mod wall_time {
         assert_eq!(read("1970-01-01T00:00:00Z"), Some(0));
         assert_eq!(read("2001-09-09T01:46:40.123456Z"), Some(1_000_000_000_123));
         assert_eq!(read("1969-12-31t23:59:59.9z"), Some(-100));
-        assert_eq!(
-            read("2016-12-31 23:59:60+00:00"),
-            read("2017-01-01T00:00:00Z")
-        );
+        assert_eq!(read("2016-12-31 23:59:60+00:00"), read("2017-01-01T00:00:00Z"));
         assert_eq!(read("0000-01-01T00:00:00Z"), Some(FIRST_MS));
         assert_eq!(read("9999-12-31T23:59:59.999Z"), Some(LAST_MS));
     }

@@ -56,6 +56,13 @@ pub enum Seen {
         /// Names the event.
         key: String,
     },
+    /// A client's connection opened.
+    Connected {
+        /// The client.
+        client: u32,
+        /// Which life of the client's process.
+        incarnation: u64,
+    },
     /// A client durably joined a stream: everything after the sequence must reach it.
     Joined {
         /// The client.

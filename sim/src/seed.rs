@@ -22,7 +22,8 @@ impl FromStr for Seed {
     /// Takes `42`, `0x2a`, `SEED=42`, `seed=42`, and a commit hash (its last 64 bits).
     fn from_str(text: &str) -> Result<Self, InvalidSeed> {
         let invalid = || InvalidSeed(text.to_owned());
-        let digits = text.strip_prefix("SEED=").or_else(|| text.strip_prefix("seed=")).unwrap_or(text);
+        let digits =
+            text.strip_prefix("SEED=").or_else(|| text.strip_prefix("seed=")).unwrap_or(text);
         if digits.len() == 40 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return u64::from_str_radix(&digits[24..], 16).map(Self).map_err(|_| invalid());
         }

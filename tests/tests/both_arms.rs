@@ -82,8 +82,14 @@ async fn body<L: Listener, N: Connector, S: LogStore>(arm: Arm<L, N, S>) {
     let (handle, task) = server(core, store, wall.clone(), ServerTaskConfig::default());
     tokio::spawn(task);
     let access = Tokens::default().subscriber("at", agent()).publisher("pt", "somebody");
-    let service =
-        EventService::new(handle, Arc::new(access), wall.clone(), Limits::default(), true, bytes_max);
+    let service = EventService::new(
+        handle,
+        Arc::new(access),
+        wall.clone(),
+        Limits::default(),
+        true,
+        bytes_max,
+    );
     let http = HttpConfig { date_header: false, ..HttpConfig::default() };
     tokio::spawn(serve(listener, service, http, std::future::pending()));
 

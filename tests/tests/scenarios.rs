@@ -31,7 +31,8 @@ fn scenario(id: &str) -> Result<(), Failed> {
     let seeds = if scenario.swarm.is_some() { SEEDS_SWARM } else { SEEDS_FIXED };
     for seed in (0..seeds).map(|index| Seed(1_000).derive(index)) {
         let reproduce = format!("reproduce: cargo sim {id} {seed}");
-        let run = world::run(&draw(&scenario, seed)).map_err(|error| format!("{error}\n{reproduce}"))?;
+        let run =
+            world::run(&draw(&scenario, seed)).map_err(|error| format!("{error}\n{reproduce}"))?;
         let verdict = judge(&run);
         if verdict != Verdict::Pass {
             return Err(format!("{verdict:#?}\n{reproduce}").into());

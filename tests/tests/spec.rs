@@ -23,7 +23,8 @@ fn statements() -> BTreeSet<String> {
 /// `EV-5` stands for all of its clauses.
 fn is_known(id: &str, statements: &BTreeSet<String>) -> bool {
     statements.iter().any(|known| {
-        known == id || known.strip_prefix(id).is_some_and(|clause| clause.chars().all(char::is_alphabetic))
+        known == id
+            || known.strip_prefix(id).is_some_and(|clause| clause.chars().all(char::is_alphabetic))
     })
 }
 

@@ -444,10 +444,18 @@ enum Timer {
 
 enum Queued {
     Event(Event),
-    Lost { range: Range, verdict: ResyncVerdict },
+    Lost {
+        range: Range,
+        verdict: ResyncVerdict,
+    },
     /// A base server has counted up to here without numbering what it sent.
-    CaughtUp { sequence: u64 },
-    Resynced { replayed: u64, gap_detected: bool },
+    CaughtUp {
+        sequence: u64,
+    },
+    Resynced {
+        replayed: u64,
+        gap_detected: bool,
+    },
 }
 
 struct InFlight {
@@ -675,7 +683,9 @@ impl Client {
             _ => None,
         };
         let (last_seen_seq, epoch) = match &self.position {
-            Some(position) if mode == Mode::Extension => (position.sequence, position.epoch.clone()),
+            Some(position) if mode == Mode::Extension => {
+                (position.sequence, position.epoch.clone())
+            }
             Some(position) => (position.sequence, None),
             None => (0, None),
         };
@@ -1121,9 +1131,12 @@ impl Client {
     fn enqueue(&mut self, now: Instant, queued: Queued) {
         self.queue_bytes += queued.cost();
         self.queue.push_back(queued);
-        let full =
-            self.queue.len() >= self.config.queue_events || self.queue_bytes >= self.config.queue_bytes;
-        if full && let Link::Open(session) = &self.link && session.reading {
+        let full = self.queue.len() >= self.config.queue_events
+            || self.queue_bytes >= self.config.queue_bytes;
+        if full
+            && let Link::Open(session) = &self.link
+            && session.reading
+        {
             mark!("events.reading_paused");
             self.pause_reading(now);
         }
@@ -1163,7 +1176,8 @@ impl Client {
 
     fn offer_next(&mut self, now: Instant) {
         // A handler may store a position of its own, so none is being stored while it runs.
-        while self.in_flight.is_none() && self.cursor.saving.is_none() && !self.cursor.unsaved_join {
+        while self.in_flight.is_none() && self.cursor.saving.is_none() && !self.cursor.unsaved_join
+        {
             let Some(queued) = self.queue.pop_front() else { break };
             self.queue_bytes -= queued.cost();
             match queued {

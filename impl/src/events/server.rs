@@ -432,7 +432,8 @@ impl Server {
             mark!("events.idle_stream_dropped");
             self.streams.remove(&unused);
         }
-        let stream = Stream { connections: [conn].into(), last_use: uses, head_seen: 0, known: None };
+        let stream =
+            Stream { connections: [conn].into(), last_use: uses, head_seen: 0, known: None };
         self.streams.insert(agent.clone(), stream);
         self.store(Pending::Load(agent.clone()), Command::Load(agent.clone()));
     }
@@ -835,7 +836,7 @@ impl Server {
         };
         let went_back = head < stream.head_seen;
         stream.head_seen = head;
-        let ring = ReplayRing::starting_after(self.config.ring.clone(), head);
+        let ring = ReplayRing::starting_after(self.config.ring, head);
         stream.known = Some(Known { ring, oldest, head, lineage });
         if went_back {
             return self.log_went_back();
@@ -909,7 +910,14 @@ impl Server {
     }
 
     /// A stored event becomes visible: into the ring, and to every connection that has caught up.
-    fn show(&mut self, now: Instant, agent: &AgentId, sequence: u64, oldest: u64, body: &EventBody) {
+    fn show(
+        &mut self,
+        now: Instant,
+        agent: &AgentId,
+        sequence: u64,
+        oldest: u64,
+        body: &EventBody,
+    ) {
         let EpochPhase::Open(epoch) = &self.epoch else { return };
         let Some(stream) = self.streams.get_mut(agent) else { return };
         // Without a known state the event is part of what the log is about to answer.

@@ -9,7 +9,9 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
+};
 use sha2::{Digest, Sha256};
 
 use super::AgentId;
@@ -119,7 +121,9 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// It is damaged, or no database at all.
-    #[error("`{path}` is not a usable database: {problem}; restore it from a backup, or move it away")]
+    #[error(
+        "`{path}` is not a usable database: {problem}; restore it from a backup, or move it away"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -127,7 +131,9 @@ pub enum OpenError {
         problem: String,
     },
     /// The file system refuses.
-    #[error("`{path}` cannot be opened: {problem}; check that the folder exists, is writable and has space")]
+    #[error(
+        "`{path}` cannot be opened: {problem}; check that the folder exists, is writable and has space"
+    )]
     Io {
         /// The file.
         path: PathBuf,
@@ -172,9 +178,9 @@ impl SqliteLog {
         if commands.len() > 1 {
             mark!("events.group_commit");
         }
-        let transaction =
-            Transaction::new(&mut self.connection, behavior).map_err(not_applied)?;
-        let mut run = Run { transaction: &transaction, config: &self.config, epoch: self.epoch.clone() };
+        let transaction = Transaction::new(&mut self.connection, behavior).map_err(not_applied)?;
+        let mut run =
+            Run { transaction: &transaction, config: &self.config, epoch: self.epoch.clone() };
         let replies: Result<Vec<_>, _> =
             commands.into_iter().map(|command| run.command(command)).collect();
         let epoch = run.epoch;
@@ -236,7 +242,9 @@ impl Run<'_> {
     }
 
     fn open_epoch(&mut self, epoch: Epoch) -> rusqlite::Result<Reply> {
-        self.transaction.prepare_cached("INSERT INTO epochs (epoch) VALUES (?1)")?.execute([epoch.as_str()])?;
+        self.transaction
+            .prepare_cached("INSERT INTO epochs (epoch) VALUES (?1)")?
+            .execute([epoch.as_str()])?;
         let ordinal = self.transaction.last_insert_rowid();
         // Epochs in which some stream still has its numbers are kept whatever their age.
         self.transaction
@@ -319,7 +327,12 @@ impl Run<'_> {
             .prepare_cached(
                 "INSERT INTO events (stream, sequence, created_ms, body) VALUES (?1, ?2, ?3, ?4)",
             )?
-            .execute(params![row.stream, sequence, append.created_at.as_millis(), append.body.as_str()])?;
+            .execute(params![
+                row.stream,
+                sequence,
+                append.created_at.as_millis(),
+                append.body.as_str()
+            ])?;
         if let Some(id) = append.body.id() {
             self.transaction
                 .prepare_cached(
@@ -400,7 +413,9 @@ impl Run<'_> {
     fn find_since(&self, agent: &AgentId, since: WallTime) -> rusqlite::Result<Option<u64>> {
         let Some(row) = self.stream(agent)? else { return Ok(None) };
         self.transaction
-            .prepare_cached("SELECT min(sequence) FROM events WHERE stream = ?1 AND created_ms >= ?2")?
+            .prepare_cached(
+                "SELECT min(sequence) FROM events WHERE stream = ?1 AND created_ms >= ?2",
+            )?
             .query_row(params![row.stream, since.as_millis()], |row| row.get(0))
     }
 
@@ -417,7 +432,8 @@ impl Run<'_> {
 
     /// Removes all events below `oldest`, and what is known of them once it is of no more use.
     fn forget(&self, row: &StreamRow, head: u64, oldest: u64) -> rusqlite::Result<u64> {
-        let keys_from = oldest.min((head + 1).saturating_sub(self.config.remember_ids)).max(row.keys_from);
+        let keys_from =
+            oldest.min((head + 1).saturating_sub(self.config.remember_ids)).max(row.keys_from);
         let run = |sql: &str, bound: u64| -> rusqlite::Result<usize> {
             self.transaction.prepare_cached(sql)?.execute(params![row.stream, bound])
         };
@@ -568,7 +584,8 @@ fn open(
     let mut connection = open_connection(path, vfs).map_err(|error| open_error(path, &error))?;
     let run = |connection: &mut Connection| -> rusqlite::Result<(i64, i64)> {
         let transaction = Transaction::new(connection, TransactionBehavior::Immediate)?;
-        let pragma = |name: &str| transaction.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        let pragma =
+            |name: &str| transaction.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
         let (application, version) = (pragma("application_id")?, pragma("user_version")?);
         let tables: i64 =
             transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;

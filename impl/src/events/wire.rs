@@ -328,7 +328,8 @@ impl EventBody {
         }
         let fields: Fields =
             serde_json::from_str(payload.get()).map_err(|_| EventBodyError::NotAnObject)?;
-        if let Some(name) = fields.0.into_iter().find(|name| RESERVED_FIELDS.contains(&name.as_str()))
+        if let Some(name) =
+            fields.0.into_iter().find(|name| RESERVED_FIELDS.contains(&name.as_str()))
         {
             return Err(EventBodyError::ReservedField(name));
         }
@@ -359,11 +360,7 @@ impl EventBody {
     pub fn from_stored(text: &str) -> Result<Self, FrameError> {
         let head: Head<'_> = parse_object(text)?;
         let kind = head.kind.ok_or(FrameError::NoType)?;
-        Ok(Self {
-            id: head.id.and_then(id_text),
-            kind: kind.as_ref().into(),
-            text: text.into(),
-        })
+        Ok(Self { id: head.id.and_then(id_text), kind: kind.as_ref().into(), text: text.into() })
     }
 
     /// Its id, if it has one.
@@ -414,10 +411,12 @@ impl ClientFrame {
             "unsubscribe" => Ok(Self::Unsubscribe(channels("unsubscribe", text)?)),
             "resync" => {
                 let raw: RawResync = fields("resync", text)?;
-                let last_seen_seq = integer(&raw.last_seen_seq).ok_or_else(|| bad(
-                    "resync",
-                    format!("`last_seen_seq` must be an integer from 0 to {MAX_SEQUENCE}"),
-                ))?;
+                let last_seen_seq = integer(&raw.last_seen_seq).ok_or_else(|| {
+                    bad(
+                        "resync",
+                        format!("`last_seen_seq` must be an integer from 0 to {MAX_SEQUENCE}"),
+                    )
+                })?;
                 Ok(Self::Resync(Resync {
                     last_seen_seq,
                     since: raw.since.as_deref().and_then(WallTime::parse_rfc3339),
@@ -432,7 +431,9 @@ impl ClientFrame {
     pub fn to_text(&self) -> String {
         match self {
             Self::Ping => r#"{"type":"ping"}"#.to_owned(),
-            Self::Subscribe(channels) => tagged("subscribe", &Channels { channels: channels.clone() }),
+            Self::Subscribe(channels) => {
+                tagged("subscribe", &Channels { channels: channels.clone() })
+            }
             Self::Unsubscribe(channels) => {
                 tagged("unsubscribe", &Channels { channels: channels.clone() })
             }
@@ -501,7 +502,10 @@ impl ServerFrame {
                 let sequence = match &head.agent_seq {
                     None => None,
                     Some(value) => Some(integer(value).filter(|n| *n > 0).ok_or_else(|| {
-                        bad("event", format!("`agent_seq` must be an integer from 1 to {MAX_SEQUENCE}"))
+                        bad(
+                            "event",
+                            format!("`agent_seq` must be an integer from 1 to {MAX_SEQUENCE}"),
+                        )
                     })?),
                 };
                 Ok(Self::Event(Event {
@@ -565,7 +569,10 @@ impl<'de> Deserialize<'de> for Fields {
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JSON object")
             }
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<Fields, A::Error> {
                 let mut names = Vec::new();
                 while let Some(name) = map.next_key::<String>()? {
                     map.next_value::<serde::de::IgnoredAny>()?;
@@ -610,7 +617,9 @@ fn unknown(kind: &str) -> FrameError {
 fn integer(value: &serde_json::Value) -> Option<u64> {
     let number = match (value.as_u64(), value.as_f64()) {
         (Some(number), _) => number,
-        (None, Some(number)) if number >= 0.0 && number.fract() == 0.0 && number <= MAX_SEQUENCE as f64 => {
+        (None, Some(number))
+            if number >= 0.0 && number.fract() == 0.0 && number <= MAX_SEQUENCE as f64 =>
+        {
             number as u64
         }
         _ => return None,
@@ -714,8 +723,9 @@ mod tests {
 
     #[test]
     fn an_event_keeps_the_bytes_of_its_payload() {
-        let body = EventBody::new(Some("e-1"), "message.created", &raw(r#"{"n":1.10,"t":"é"}"#), 1024)
-            .expect("valid");
+        let body =
+            EventBody::new(Some("e-1"), "message.created", &raw(r#"{"n":1.10,"t":"é"}"#), 1024)
+                .expect("valid");
         let event = Event::stamped(42, &body);
         assert_eq!(
             event.text(),
@@ -733,7 +743,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_published_is_refused_with_the_field_at_fault() {
-        let refuse = |id, kind, payload: &str| EventBody::new(id, kind, &raw(payload), 64).unwrap_err();
+        let refuse =
+            |id, kind, payload: &str| EventBody::new(id, kind, &raw(payload), 64).unwrap_err();
         assert_eq!(refuse(None, "m", "[1]"), EventBodyError::NotAnObject);
         assert_eq!(
             refuse(None, "m", r#"{"a":1,"agent_seq":1}"#),
@@ -742,7 +753,10 @@ mod tests {
         assert_eq!(refuse(None, "resync_ack", "{}"), EventBodyError::Kind("resync_ack".into()));
         assert_eq!(refuse(Some(""), "m", "{}"), EventBodyError::Id);
         let large = format!(r#"{{"a":"{}"}}"#, "x".repeat(64));
-        assert!(matches!(refuse(None, "m", &large), EventBodyError::TooLarge { bytes_max: 64, .. }));
+        assert!(matches!(
+            refuse(None, "m", &large),
+            EventBodyError::TooLarge { bytes_max: 64, .. }
+        ));
     }
 
     #[test]
@@ -756,11 +770,17 @@ mod tests {
         );
         for bad in ["-1", "1.5", "\"4\"", "9007199254740992", "null"] {
             let text = format!(r#"{{"type":"resync","last_seen_seq":{bad}}}"#);
-            assert!(matches!(ClientFrame::parse(&text), Err(FrameError::BadField { .. })), "{text}");
+            assert!(
+                matches!(ClientFrame::parse(&text), Err(FrameError::BadField { .. })),
+                "{text}"
+            );
         }
         for bad in ["0", "-3", "1.5", "\"4\""] {
             let text = format!(r#"{{"type":"m","agent_seq":{bad}}}"#);
-            assert!(matches!(ServerFrame::parse(&text), Err(FrameError::BadField { .. })), "{text}");
+            assert!(
+                matches!(ServerFrame::parse(&text), Err(FrameError::BadField { .. })),
+                "{text}"
+            );
         }
     }
 
@@ -780,7 +800,8 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_skipped_and_whole_floats_are_integers() {
-        let frame = ClientFrame::parse(r#"{"type":"resync","last_seen_seq":4.0,"x":[{}],"since":"?"}"#);
+        let frame =
+            ClientFrame::parse(r#"{"type":"resync","last_seen_seq":4.0,"x":[{}],"since":"?"}"#);
         assert_eq!(
             frame,
             Ok(ClientFrame::Resync(Resync { last_seen_seq: 4, since: None, epoch: None }))

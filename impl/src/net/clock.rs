@@ -55,9 +55,8 @@ pub struct SystemClock;
 impl WallClock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "the one place where production reads wall time")]
     fn wall_time(&self) -> WallTime {
-        let since_epoch = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default();
+        let since_epoch =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         WallTime::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
     }
 }

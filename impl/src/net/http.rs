@@ -53,7 +53,10 @@ impl Default for HttpConfig {
 /// Answers requests.
 pub trait Service: Clone + Send + Sync + 'static {
     /// Answers one request. An upgrade is answered with [`upgrade`].
-    fn call(&self, request: Request<Incoming>) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+    fn call(
+        &self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
 }
 
 /// Serves connections until `shutdown` resolves; those that are open then are dropped.
@@ -108,10 +111,34 @@ where
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotAnUpgrade;
 
-/// Answers a WebSocket handshake. The future resolves to the socket once the answer has left, or
-/// to `None` if the connection broke before.
-///
-/// `subprotocol` is answered if the client offered it; whether it did is the third value.
+/// A WebSocket handshake that is being answered.
+#[derive(Debug)]
+pub struct Upgrade {
+    /// The answer, to be returned by the service.
+    pub response: Response<Full<Bytes>>,
+    /// Whether the client offered the subprotocol, and so got it.
+    pub subprotocol: bool,
+    /// The socket to be.
+    pub pending: PendingSocket,
+}
+
+/// A socket whose handshake is being answered.
+#[derive(Debug)]
+pub struct PendingSocket {
+    upgraded: hyper::upgrade::OnUpgrade,
+    limits: Limits,
+}
+
+impl PendingSocket {
+    /// The socket, once the answer has left; `None` if the connection broke before.
+    pub async fn open(self) -> Option<WebSocketStream<UpgradedStream>> {
+        let stream = TokioIo::new(self.upgraded.await.ok()?);
+        let config = self.limits.websocket();
+        Some(WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await)
+    }
+}
+
+/// Answers a WebSocket handshake, with `subprotocol` if the client offers it.
 ///
 /// # Errors
 ///
@@ -120,46 +147,32 @@ pub fn upgrade(
     mut request: Request<Incoming>,
     subprotocol: Option<&'static str>,
     limits: &Limits,
-) -> Result<
-    (
-        Response<Full<Bytes>>,
-        impl Future<Output = Option<WebSocketStream<UpgradedStream>>> + Send + 'static,
-        bool,
-    ),
-    NotAnUpgrade,
-> {
+) -> Result<Upgrade, NotAnUpgrade> {
     let headers = request.headers();
     let has = |name: hyper::header::HeaderName, token: &str| {
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-            value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token))
-        })
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
     };
-    let key = headers.get(SEC_WEBSOCKET_KEY).cloned();
-    let (true, true, true, Some(key)) = (
-        has(CONNECTION, "upgrade"),
-        has(UPGRADE, "websocket"),
-        has(SEC_WEBSOCKET_VERSION, "13"),
-        key,
-    ) else {
+    let is_handshake =
+        has(CONNECTION, "upgrade") && has(UPGRADE, "websocket") && has(SEC_WEBSOCKET_VERSION, "13");
+    let Some(key) = headers.get(SEC_WEBSOCKET_KEY).filter(|_| is_handshake) else {
         return Err(NotAnUpgrade);
     };
+    let accept = derive_accept_key(key.as_bytes());
     let agreed = subprotocol.filter(|name| has(SEC_WEBSOCKET_PROTOCOL, name));
     let mut response = empty(StatusCode::SWITCHING_PROTOCOLS);
     let answer = response.headers_mut();
     answer.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     answer.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    let accept = derive_accept_key(key.as_bytes());
     answer.insert(SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(&accept).map_err(|_| NotAnUpgrade)?);
     if let Some(name) = agreed {
         answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
     }
-    let upgraded = hyper::upgrade::on(&mut request);
-    let config = limits.websocket();
-    let socket = async move {
-        let stream = TokioIo::new(upgraded.await.ok()?);
-        Some(WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await)
-    };
-    Ok((response, socket, agreed.is_some()))
+    let pending = PendingSocket { upgraded: hyper::upgrade::on(&mut request), limits: *limits };
+    Ok(Upgrade { response, subprotocol: agreed.is_some(), pending })
 }
 
 /// The token of a request: `Authorization: Bearer`, or the base contracts' `token` in the query.

@@ -83,9 +83,7 @@ impl Backoff {
 const SPAN_MS_MAX: u64 = 1 << 53;
 
 fn whole_millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis())
-        .unwrap_or(u64::MAX)
-        .clamp(1, SPAN_MS_MAX)
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX).clamp(1, SPAN_MS_MAX)
 }
 
 /// A number in `0..bound`. Maps the whole range of a draw, so its bias is below bound / 2^64.

@@ -45,10 +45,7 @@ impl<I: Ord + Clone> Generations<I> {
     /// No connection.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            current: BTreeMap::new(),
-            last: 0,
-        }
+        Self { current: BTreeMap::new(), last: 0 }
     }
 
     /// A connection of `identity` is accepted and becomes its current one.
@@ -57,10 +54,7 @@ impl<I: Ord + Clone> Generations<I> {
         self.last += 1;
         let generation = Generation(self.last);
         let superseded = self.current.insert(identity, generation);
-        Accepted {
-            generation,
-            superseded,
-        }
+        Accepted { generation, superseded }
     }
 
     /// Whether `generation` is the current connection of `identity`.

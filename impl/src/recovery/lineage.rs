@@ -83,16 +83,10 @@ impl Lineage {
     /// The answer to a receiver at `cursor` (`[CORE-4]`).
     pub fn judge(&self, cursor: &Cursor, oldest: u64, head: u64) -> Verdict {
         let Some(end) = self.end_of(&cursor.epoch, head) else {
-            return Verdict::OtherEpoch {
-                from: oldest,
-                to: head,
-            };
+            return Verdict::OtherEpoch { from: oldest, to: head };
         };
         match cursor.sequence {
-            sequence if sequence > end => Verdict::Ahead {
-                from: oldest.max(end + 1),
-                to: head,
-            },
+            sequence if sequence > end => Verdict::Ahead { from: oldest.max(end + 1), to: head },
             sequence if sequence + 1 < oldest => Verdict::TooOld {
                 lost_from: sequence + 1,
                 lost_to: oldest - 1,
@@ -100,10 +94,7 @@ impl Lineage {
                 to: head,
             },
             sequence if sequence == head => Verdict::UpToDate,
-            sequence => Verdict::Replay {
-                from: sequence + 1,
-                to: head,
-            },
+            sequence => Verdict::Replay { from: sequence + 1, to: head },
         }
     }
 
@@ -208,9 +199,7 @@ impl Verdict {
     #[must_use]
     pub const fn lost(self) -> Option<(u64, u64)> {
         match self {
-            Self::TooOld {
-                lost_from, lost_to, ..
-            } => Some((lost_from, lost_to)),
+            Self::TooOld { lost_from, lost_to, .. } => Some((lost_from, lost_to)),
             Self::UpToDate | Self::Replay { .. } | Self::Ahead { .. } | Self::OtherEpoch { .. } => {
                 None
             }

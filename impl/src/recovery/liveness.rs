@@ -55,10 +55,7 @@ impl Liveness {
     #[must_use]
     pub fn new(config: LivenessConfig, now: Instant) -> Self {
         let ping_every = config.ping_every.max(Duration::from_millis(1));
-        let config = LivenessConfig {
-            ping_every,
-            ..config
-        };
+        let config = LivenessConfig { ping_every, ..config };
         Self {
             config,
             next_ping: now + ping_every,
@@ -143,9 +140,7 @@ impl Liveness {
     }
 
     fn write_timeout(&self) -> Duration {
-        self.config
-            .ping_every
-            .saturating_add(self.config.pong_timeout)
+        self.config.ping_every.saturating_add(self.config.pong_timeout)
     }
 }
 

@@ -64,12 +64,7 @@ impl<T> ReplayRing<T> {
     /// An empty ring of a stream whose highest sequence is `head`.
     #[must_use]
     pub const fn starting_after(limits: RingLimits, head: u64) -> Self {
-        Self {
-            limits,
-            entries: VecDeque::new(),
-            last: head,
-            bytes: 0,
-        }
+        Self { limits, entries: VecDeque::new(), last: head, bytes: 0 }
     }
 
     /// Adds the entry `sequence`, of `bytes` bytes, then evicts the oldest beyond the limits on count and bytes.
@@ -81,11 +76,7 @@ impl<T> ReplayRing<T> {
         }
         self.last = sequence;
         self.bytes = self.bytes.saturating_add(bytes);
-        self.entries.push_back(Entry {
-            pushed: now,
-            bytes,
-            item,
-        });
+        self.entries.push_back(Entry { pushed: now, bytes, item });
         while self.entries.len() > 1
             && (self.entries.len() > self.limits.count || self.bytes > self.limits.bytes)
         {
@@ -102,10 +93,9 @@ impl<T> ReplayRing<T> {
             return RingAnswer::UpToDate;
         }
         match self.oldest() {
-            Some(oldest) if oldest <= after + 1 => RingAnswer::Replay {
-                from: after + 1,
-                to: self.last,
-            },
+            Some(oldest) if oldest <= after + 1 => {
+                RingAnswer::Replay { from: after + 1, to: self.last }
+            }
             oldest => RingAnswer::TooOld { oldest },
         }
     }
@@ -123,9 +113,7 @@ impl<T> ReplayRing<T> {
     #[must_use]
     pub fn get(&self, sequence: u64) -> Option<&T> {
         let at = sequence.checked_sub(self.oldest()?)?;
-        self.entries
-            .get(usize::try_from(at).ok()?)
-            .map(|entry| &entry.item)
+        self.entries.get(usize::try_from(at).ok()?).map(|entry| &entry.item)
     }
 
     /// The entries from `sequence` on, or from the oldest kept if that is later, with their sequences, ascending.
@@ -169,11 +157,7 @@ impl<T> ReplayRing<T> {
     /// Drops the entries that are older than the limit on age at `now`; that may be all of them.
     pub fn prune_age(&mut self, now: Instant) {
         let Some(age) = self.limits.age else { return };
-        while self
-            .entries
-            .front()
-            .is_some_and(|entry| now.saturating_since(entry.pushed) > age)
-        {
+        while self.entries.front().is_some_and(|entry| now.saturating_since(entry.pushed) > age) {
             self.evict_oldest();
         }
     }

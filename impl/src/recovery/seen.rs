@@ -33,10 +33,7 @@ impl<K: Hash + Eq> SeenIds<K> {
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         // A bounded `LruCache` reserves its whole capacity at once, which is much for a set that mostly stays small.
-        Self {
-            capacity: capacity.max(1),
-            ids: LruCache::unbounded(),
-        }
+        Self { capacity: capacity.max(1), ids: LruCache::unbounded() }
     }
 
     /// Whether `id` is remembered. A hit counts as a use.

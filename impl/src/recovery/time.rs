@@ -92,10 +92,7 @@ impl WallTime {
     /// The time `span` earlier, in whole milliseconds, at the least the first one that can be represented.
     #[must_use]
     pub fn saturating_sub(self, span: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
     }
 
     /// RFC 3339 in UTC with milliseconds: `2024-02-29T12:00:00.250Z`.
@@ -168,8 +165,7 @@ impl Scanner<'_> {
     }
 
     fn digit(&mut self) -> Option<i64> {
-        self.one_of(b"0123456789")
-            .map(|byte| i64::from(byte - b'0'))
+        self.one_of(b"0123456789").map(|byte| i64::from(byte - b'0'))
     }
 
     fn number(&mut self, digits: usize) -> Option<i64> {

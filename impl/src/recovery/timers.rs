@@ -34,10 +34,7 @@ impl<K: Ord + Copy> Timers<K> {
     /// No timer.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            by_key: BTreeMap::new(),
-            by_time: BTreeSet::new(),
-        }
+        Self { by_key: BTreeMap::new(), by_time: BTreeSet::new() }
     }
 
     /// Sets the timer `key` to `at`, whether it is running or not.

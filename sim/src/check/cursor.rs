@@ -68,10 +68,8 @@ mod tests {
             vec![joined(0), published(1), published(2), published(3), delivered(1), resumed(3)];
         assert_eq!(
             findings(&CHECKER, history),
-            [
-                "client-1 asks to go on after event 3, but its application was never given \
-                 2 (k2) and 3 (k3): lost"
-            ]
+            ["client-1 asks to go on after event 3, but its application was never given \
+                 2 (k2) and 3 (k3): lost"]
         );
     }
 

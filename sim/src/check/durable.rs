@@ -23,7 +23,9 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
             Seen::Stored { agent, sequence, key } => {
                 stored.entry(*agent).or_default().insert(*sequence, key);
             }
-            Seen::LogEnd { agent, oldest, head } => ends.push((*agent, *oldest, *head, entry.at_ms)),
+            Seen::LogEnd { agent, oldest, head } => {
+                ends.push((*agent, *oldest, *head, entry.at_ms))
+            }
             _ => {}
         }
     }

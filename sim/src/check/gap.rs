@@ -57,7 +57,9 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
             findings.push(Finding {
                 at_ms: entry.at_ms,
                 client: Some(*client),
-                message: format!("client-{client} finished a resync with a gap that nobody declared"),
+                message: format!(
+                    "client-{client} finished a resync with a gap that nobody declared"
+                ),
             });
         }
     }

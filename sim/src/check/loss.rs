@@ -16,7 +16,8 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (client, seen) in &facts.clients {
         let Some(joined_after) = seen.joined_after else { continue };
-        let given: Vec<u64> = seen.deliveries.iter().filter_map(|delivery| delivery.sequence).collect();
+        let given: Vec<u64> =
+            seen.deliveries.iter().filter_map(|delivery| delivery.sequence).collect();
         let Some(newest) = given.iter().copied().max() else { continue };
         let given: std::collections::BTreeSet<u64> = given.into_iter().collect();
         let lost: Vec<_> = facts
@@ -50,12 +51,10 @@ mod tests {
 
     #[test]
     fn an_event_that_is_passed_over_is_lost() {
-        let history = vec![published(1), published(2), published(3), joined(0), delivered(1), delivered(3)];
+        let history =
+            vec![published(1), published(2), published(3), joined(0), delivered(1), delivered(3)];
         let said = findings(&CHECKER, history);
-        assert_eq!(
-            said,
-            ["client-1 was given event 3, but never 2 (k2): lost, and not declared"]
-        );
+        assert_eq!(said, ["client-1 was given event 3, but never 2 (k2): lost, and not declared"]);
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! while faults are on.
 
 mod cursor;
-mod durable;
 mod duplicate;
+mod durable;
 mod gap;
 mod loss;
 mod name;

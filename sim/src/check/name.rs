@@ -63,7 +63,9 @@ mod tests {
         let said = findings(&CHECKER, vec![published(1), delivered_as(1, "other", "e1")]);
         assert_eq!(
             said,
-            ["event 1 of agent-1 is k1 according to the acknowledgement, and other according to client-1"]
+            [
+                "event 1 of agent-1 is k1 according to the acknowledgement, and other according to client-1"
+            ]
         );
     }
 

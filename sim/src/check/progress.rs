@@ -21,8 +21,8 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     for (client, seen) in &facts.clients {
         let mut say = |message| findings.push(Finding { at_ms, client: Some(*client), message });
         let Some(joined_after) = seen.joined_after else {
-            if facts.stream_of(*client).next().is_some() {
-                say(format!("client-{client} never joined its stream, which has events"));
+            if let Some(key) = owed_without_joining(facts, *client) {
+                say(format!("client-{client} never joined its stream, where {key} was published"));
             }
             continue;
         };
@@ -61,6 +61,25 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     findings
 }
 
+/// An event that a client should have got though it has no cursor yet: one that was published
+/// after the newest life of its process had connected, or any if it never did. What came before
+/// is not owed: a base server gives a cursor with the first event only.
+fn owed_without_joining<'a>(facts: &Facts<'a>, client: u32) -> Option<&'a str> {
+    let entries = &facts.history.entries;
+    let connected = entries.iter().enumerate().filter_map(|(index, entry)| match entry.what {
+        Seen::Connected { client: who, incarnation } if who == client => Some((incarnation, index)),
+        _ => None,
+    });
+    let newest = connected.clone().map(|(incarnation, _)| incarnation).max();
+    let first = { connected }.find(|(incarnation, _)| Some(*incarnation) == newest);
+    let since = first.map_or(0, |(_, index)| index);
+    let agent = facts.topology.agent_of(client);
+    entries[since..].iter().find_map(|entry| match &entry.what {
+        Seen::Published { agent: to, key, .. } if *to == agent => Some(key.as_str()),
+        _ => None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::fixture::*;
@@ -70,16 +89,23 @@ mod tests {
     #[test]
     fn an_event_that_never_arrives_is_owed() {
         let said = findings(&CHECKER, vec![joined(0), published(1), published(2), delivered(1)]);
-        assert_eq!(
-            said,
-            ["client-1 still waits for 2 (k2) when the time after healing is over"]
-        );
+        assert_eq!(said, ["client-1 still waits for 2 (k2) when the time after healing is over"]);
     }
 
     #[test]
     fn a_client_that_never_joins_is_found() {
+        let connected = |incarnation| Seen::Connected { client: 1, incarnation };
         assert_eq!(findings(&CHECKER, vec![published(1)]).len(), 1);
+        assert_eq!(findings(&CHECKER, vec![connected(1), published(1)]).len(), 1);
         assert_eq!(findings(&CHECKER, vec![]), [""; 0]);
+    }
+
+    #[test]
+    fn what_was_published_before_a_client_connected_is_not_owed() {
+        let connected = |incarnation| Seen::Connected { client: 1, incarnation };
+        assert_eq!(findings(&CHECKER, vec![published(1), connected(1)]), [""; 0]);
+        let restarted = vec![connected(1), published(1), connected(2)];
+        assert_eq!(findings(&CHECKER, restarted), [""; 0]);
     }
 
     #[test]

@@ -12,7 +12,8 @@ use crate::seed::Seed;
 /// The scenario of `run` without one.
 const DEFAULT_SCENARIO: &str = "events/swarm";
 
-const SEED_FORMS: &str = "a seed is written `42`, `0x2a`, `SEED=42` or as a commit of 40 hexadecimal digits";
+const SEED_FORMS: &str =
+    "a seed is written `42`, `0x2a`, `SEED=42` or as a commit of 40 hexadecimal digits";
 
 /// Runs real clients and servers in a simulated world, and says whether anything was lost,
 /// duplicated or reordered.
@@ -163,7 +164,8 @@ fn random_seed() -> Seed {
 pub(super) fn with_default_command(mut args: Vec<OsString>) -> Vec<OsString> {
     const COMMANDS: [&str; 9] =
         ["run", "show", "diff", "scenarios", "help", "-h", "--help", "-V", "--version"];
-    let known = args.get(1).and_then(|word| word.to_str()).is_some_and(|word| COMMANDS.contains(&word));
+    let known =
+        args.get(1).and_then(|word| word.to_str()).is_some_and(|word| COMMANDS.contains(&word));
     if !known {
         args.insert(args.len().min(1), "run".into());
     }

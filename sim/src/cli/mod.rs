@@ -109,17 +109,27 @@ fn request(source: &Source) -> Result<Request, Failure> {
     if let Some(path) = &source.plan {
         let named = || format!("`{}`", path.display());
         let text = std::fs::read_to_string(path).map_err(|error| {
-            usage(format!("the plan {} cannot be read: {error}", named()), "make one with `--save-plan FILE`")
+            usage(
+                format!("the plan {} cannot be read: {error}", named()),
+                "make one with `--save-plan FILE`",
+            )
         })?;
         let plan: Plan = serde_json::from_str(&text).map_err(|error| {
             usage(format!("{} is no plan: {error}", named()), "make one with `--save-plan FILE`")
         })?;
         if plan.format != FORMAT {
-            let message = format!("{} has plan format {}, this program knows {FORMAT}", named(), plan.format);
-            return Err(usage(message, "draw it again from its seed, or use the program that wrote it"));
+            let message =
+                format!("{} has plan format {}, this program knows {FORMAT}", named(), plan.format);
+            return Err(usage(
+                message,
+                "draw it again from its seed, or use the program that wrote it",
+            ));
         }
         plan.check().map_err(|problem| {
-            usage(format!("{} cannot be carried out: {problem}", named()), "correct it, or make one with `--save-plan FILE`")
+            usage(
+                format!("{} cannot be carried out: {problem}", named()),
+                "correct it, or make one with `--save-plan FILE`",
+            )
         })?;
         let again = format!("run --plan {}", path.display());
         return Ok(Request { plan, title: "a saved plan".to_owned(), again });
@@ -202,10 +212,14 @@ fn show(args: &ShowArgs, out: &mut dyn Write) -> Result<u8, Failure> {
         let hosts: std::collections::BTreeSet<&str> =
             run.trace.records.iter().map(|record| record.host.as_str()).collect();
         let hosts: Vec<_> = hosts.into_iter().collect();
-        return Err(usage(format!("nothing happened on a host `{host}`"), format!("hosts are {}", hosts.join(", "))));
+        return Err(usage(
+            format!("nothing happened on a host `{host}`"),
+            format!("hosts are {}", hosts.join(", ")),
+        ));
     }
     for record in &run.trace.records {
-        let wanted = args.only.as_ref().is_none_or(|host| *host == record.host || record.host == "world");
+        let wanted =
+            args.only.as_ref().is_none_or(|host| *host == record.host || record.host == "world");
         if wanted && !(args.no_marks && record.kind == Kind::Mark) {
             writeln!(out, "{record}")?;
         }
@@ -282,7 +296,10 @@ fn scenarios(
     }
     match (library.ids().len(), broken) {
         (0, _) => {
-            writeln!(err, "error: there are no scenarios here\n  hint: give the folder that holds `events/`")?;
+            writeln!(
+                err,
+                "error: there are no scenarios here\n  hint: give the folder that holds `events/`"
+            )?;
             Ok(exit::NOTHING_RAN)
         }
         (count, 0) => {

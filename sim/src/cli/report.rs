@@ -76,7 +76,10 @@ impl Report<'_> {
         self.summary(&mut text);
         match self.verdict {
             Verdict::Pass => {
-                let _ = writeln!(text, "  {GOOD}ok{GOOD:#}         nothing lost, duplicated or reordered");
+                let _ = writeln!(
+                    text,
+                    "  {GOOD}ok{GOOD:#}         nothing lost, duplicated or reordered"
+                );
             }
             Verdict::Violation(violations) => {
                 let _ = writeln!(text, "  {BAD}violation{BAD:#}  {}", self.count(violations.len()));
@@ -137,10 +140,13 @@ impl Report<'_> {
         let faults: Vec<_> =
             run.faults.iter().map(|(kind, count)| format!("{kind} ×{count}")).collect();
         let injected: u64 = run.faults.values().sum();
-        line("faults", &match injected {
-            0 => "none".to_owned(),
-            _ => format!("{injected} injected: {}", faults.join(", ")),
-        });
+        line(
+            "faults",
+            &match injected {
+                0 => "none".to_owned(),
+                _ => format!("{injected} injected: {}", faults.join(", ")),
+            },
+        );
         let known = gapless::marks::all().len();
         let mut marks = format!("{} of {known} reached", run.marks.len());
         if !run.plan.reaches.is_empty() {
@@ -199,14 +205,21 @@ impl Report<'_> {
             (None, _) | (_, "world") => true,
             // Of what the server does with frames, that which goes to or comes from the client.
             (Some(client), "server") => {
-                !matches!(record.kind, Kind::Send | Kind::Receive) || record.text.starts_with(client.as_str())
+                !matches!(record.kind, Kind::Send | Kind::Receive)
+                    || record.text.starts_with(client.as_str())
             }
             (Some(client), host) => host == client,
         };
-        let records: Vec<_> = self.run.trace.records.iter().filter(|record| concerns(record)).collect();
+        let records: Vec<_> =
+            self.run.trace.records.iter().filter(|record| concerns(record)).collect();
         let shown = &records[records.len().saturating_sub(RECORDS_MAX)..];
         let whose = client.as_deref().unwrap_or("all hosts");
-        let _ = writeln!(text, "\n  ╭─ the {} records before {}, {whose}", shown.len(), seconds(violation.at_ms));
+        let _ = writeln!(
+            text,
+            "\n  ╭─ the {} records before {}, {whose}",
+            shown.len(),
+            seconds(violation.at_ms)
+        );
         for record in shown {
             let _ = writeln!(text, "  │ {}", cut(&record.to_string()));
         }

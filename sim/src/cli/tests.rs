@@ -7,7 +7,8 @@ use crate::exit;
 /// Exit code, output and errors of a command line.
 fn sim(line: &str) -> (u8, String, String) {
     let args = std::iter::once("gapless-sim").chain(line.split_whitespace()).map(OsString::from);
-    let (mut out, mut err) = (anstream::StripStream::new(Vec::new()), anstream::StripStream::new(Vec::new()));
+    let (mut out, mut err) =
+        (anstream::StripStream::new(Vec::new()), anstream::StripStream::new(Vec::new()));
     let code = super::main(args, &mut out, &mut err);
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (code, text(out.into_inner()), text(err.into_inner()))
@@ -73,7 +74,10 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
         let (code, out, err) = sim(line);
         assert_eq!(code, exit::USAGE, "{line}: {out}{err}");
         assert!(err.contains(message), "{line}: {message:?} is not in\n{err}");
-        assert!(err.contains("hint:") || err.contains("help:") || err.contains("--help"), "{line}: {err}");
+        assert!(
+            err.contains("hint:") || err.contains("help:") || err.contains("--help"),
+            "{line}: {err}"
+        );
     }
 }
 

@@ -389,7 +389,9 @@ impl Plan {
     /// What is wrong with it, as a sentence.
     pub fn check(&self) -> Result<(), String> {
         let topology = &self.topology;
-        if !(1..=4).contains(&topology.clients) || !(1..=topology.clients).contains(&topology.agents) {
+        if !(1..=4).contains(&topology.clients)
+            || !(1..=topology.clients).contains(&topology.agents)
+        {
             return Err("there are 1 to 4 clients, and no more agents than clients".to_owned());
         }
         if !(1..=100).contains(&self.tick_ms) {

@@ -87,7 +87,9 @@ impl Library {
     pub fn get(&self, id: &str) -> Result<Scenario, LibraryError> {
         let Some(text) = self.texts.get(id) else {
             let remedy = match nearest(id, self.texts.keys().map(String::as_str)) {
-                Some(near) => format!("did you mean `{near}`? `gapless-sim scenarios` lists them all"),
+                Some(near) => {
+                    format!("did you mean `{near}`? `gapless-sim scenarios` lists them all")
+                }
                 None => "`gapless-sim scenarios` lists them all".to_owned(),
             };
             return Err(LibraryError::Unknown { id: id.to_owned(), remedy });

@@ -153,7 +153,12 @@ fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
     if let Some((title, span)) = &title
         && title.trim().is_empty()
     {
-        root.problem("a scenario needs a title", span, "empty", "say in one sentence what it shows");
+        root.problem(
+            "a scenario needs a title",
+            span,
+            "empty",
+            "say in one sentence what it shows",
+        );
     }
     let protocol = root.one_of("protocol", &[("events", Protocol::Events)]);
     let statements = root.texts("statements");
@@ -269,7 +274,8 @@ fn client_options(table: Option<&Table<'_>>) -> ClientOptions {
     let mut options = ClientOptions::default();
     let Some(table) = table else { return options };
     table.set(&mut options.extension, table.boolean("extension"));
-    if let Some(beginning) = table.one_of_optional("start", &[("live", false), ("beginning", true)]) {
+    if let Some(beginning) = table.one_of_optional("start", &[("live", false), ("beginning", true)])
+    {
         options.from_beginning = beginning;
     }
     table.set(&mut options.ping_every_ms, table.duration("ping-every"));
@@ -303,7 +309,9 @@ fn swarm(table: &Table<'_>) -> Swarm {
         clients: table.integer_range("clients", 1..=clients_max).unwrap_or((1, 1)),
         agents: table.integer_range("agents", 1..=clients_max).unwrap_or((1, 1)),
         faults_per_minute: table.integer_range("faults-per-minute", 0..=600).unwrap_or((1, 10)),
-        events_per_minute: table.integer_range("events-per-minute", 1..=100_000).unwrap_or((10, 100)),
+        events_per_minute: table
+            .integer_range("events-per-minute", 1..=100_000)
+            .unwrap_or((10, 100)),
     };
     table.finish();
     swarm

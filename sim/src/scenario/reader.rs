@@ -37,7 +37,8 @@ pub(super) fn document<'a>(text: &'a str, problems: &Problems) -> Option<Spanned
                 "this is not TOML".to_owned(),
                 &span,
                 error.message().to_owned(),
-                "see https://toml.io for the syntax; strings need quotes, tables `[name]`".to_owned(),
+                "see https://toml.io for the syntax; strings need quotes, tables `[name]`"
+                    .to_owned(),
             );
             None
         }
@@ -125,7 +126,12 @@ impl<'a> Table<'a> {
         self.problem(message, &value.span(), label, format!("write {wanted}"));
     }
 
-    fn as_text(&self, key: &str, value: &'a Spanned<DeValue<'a>>, wanted: &str) -> Option<At<String>> {
+    fn as_text(
+        &self,
+        key: &str,
+        value: &'a Spanned<DeValue<'a>>,
+        wanted: &str,
+    ) -> Option<At<String>> {
         match value.get_ref() {
             DeValue::String(text) => Some((text.to_string(), value.span())),
             _ => {
@@ -172,11 +178,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    pub(super) fn integer(
-        &self,
-        key: &'static str,
-        range: RangeInclusive<u64>,
-    ) -> Option<At<u64>> {
+    pub(super) fn integer(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<At<u64>> {
         let value = self.get(key)?;
         let wanted = format!("an integer from {} to {}", range.start(), range.end());
         let integer = match value.get_ref() {

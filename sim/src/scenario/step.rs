@@ -94,11 +94,8 @@ fn publish(table: &Table<'_>, topology: &Topology) -> Option<Publish> {
 }
 
 fn fault(table: &Table<'_>, topology: &Topology) -> Option<Fault> {
-    let named: Vec<At<String>> = table
-        .keys()
-        .into_iter()
-        .filter(|(key, _)| FAULTS.contains(&key.as_str()))
-        .collect();
+    let named: Vec<At<String>> =
+        table.keys().into_iter().filter(|(key, _)| FAULTS.contains(&key.as_str())).collect();
     let kind = match named.as_slice() {
         [(kind, _)] => kind.as_str(),
         [] => {
@@ -129,7 +126,9 @@ fn read_fault(table: &Table<'_>, kind: &str, topology: &Topology) -> Option<Faul
         }
     };
     let small = |key, default: u32| {
-        table.integer(key, 1..=100_000).map_or(default, |(n, _)| u32::try_from(n).unwrap_or(default))
+        table
+            .integer(key, 1..=100_000)
+            .map_or(default, |(n, _)| u32::try_from(n).unwrap_or(default))
     };
     Some(match kind {
         "cut" => {
@@ -190,7 +189,9 @@ fn read_fault(table: &Table<'_>, kind: &str, topology: &Topology) -> Option<Faul
             let times = small("times", 1);
             Fault::FailOpenHandler { client: client("fail-open-handler")?, times }
         }
-        "duplicate" => Fault::Duplicate { client: client("duplicate")?, frames: small("frames", 1) },
+        "duplicate" => {
+            Fault::Duplicate { client: client("duplicate")?, frames: small("frames", 1) }
+        }
         "lose" => Fault::Lose { client: client("lose")?, frames: small("frames", 1) },
         "inject" => {
             let frame = table.one_of(
@@ -231,7 +232,9 @@ fn numbered(table: &Table<'_>, (name, span): &At<String>, what: &str, count: u32
     if found.is_none() {
         let remedy = match count {
             1 => format!("there is `{what}-1`; `[topology] {what}s = …` makes more"),
-            _ => format!("there are `{what}-1` to `{what}-{count}`; `[topology] {what}s = …` makes more"),
+            _ => format!(
+                "there are `{what}-1` to `{what}-{count}`; `[topology] {what}s = …` makes more"
+            ),
         };
         table.problem(format!("there is no `{name}`"), span, format!("no such {what}"), remedy);
     }

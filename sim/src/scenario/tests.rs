@@ -75,7 +75,11 @@ fn each_problem_is_reported_at_its_place_with_its_remedy() {
         (with("EV-5", "EV5"), "\"EV5\"", "statements are written"),
         (with("\"10ms\"\n\n", "\"0ms\"\n\n"), "\"0ms\"", "a tick is between"),
         (with("clients = 2", "clients = 9"), "9", "write an integer from 1 to 4"),
-        (with("crash =", "krash ="), "{ krash = \"client-2\", restart = \"500ms\" }", "name one of"),
+        (
+            with("crash =", "krash ="),
+            "{ krash = \"client-2\", restart = \"500ms\" }",
+            "name one of",
+        ),
         (with("restart = \"500ms\"", "hold = \"client-1\""), "hold", "a step of its own"),
         (with("\"events\"", "\"event\""), "\"event\"", "did you mean `events`?"),
         (with("\"beginning\"", "\"end\""), "\"end\"", "known here: `live`, `beginning`"),
@@ -100,7 +104,10 @@ fn all_problems_of_a_file_are_reported_at_once() {
 fn a_step_has_one_time_and_one_action() {
     let none = problems(&with("at = \"1s\"", ""));
     assert_eq!(none[0].0, "a step happens some time");
-    let two = problems(&with("at = \"1s\"", "at = \"1s\"\nfault = { refuse = \"client-1\", for = \"1s\" }"));
+    let two = problems(&with(
+        "at = \"1s\"",
+        "at = \"1s\"\nfault = { refuse = \"client-1\", for = \"1s\" }",
+    ));
     assert_eq!(two[0].0, "a step does one thing");
 }
 

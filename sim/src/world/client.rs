@@ -149,14 +149,18 @@ impl App {
     fn notice(&self, notice: Notice) {
         let client = self.client;
         let (text, seen) = match notice {
-            Notice::Opened { .. } => ("connected".to_owned(), None),
+            Notice::Opened { .. } => {
+                let incarnation = self.process.life;
+                ("connected".to_owned(), Some(Seen::Connected { client, incarnation }))
+            }
             Notice::Joined { position } => (format!("joins at {}", position.sequence), None),
             Notice::Disconnected { reason, retry_in } => {
                 (format!("disconnected: {reason}; again in {} ms", retry_in.as_millis()), None)
             }
             Notice::Gap { verdict, lost, position } => {
                 let ranges: Vec<String> = lost.iter().map(ToString::to_string).collect();
-                let ranges = if ranges.is_empty() { "unknown".to_owned() } else { ranges.join(", ") };
+                let ranges =
+                    if ranges.is_empty() { "unknown".to_owned() } else { ranges.join(", ") };
                 let text = format!(
                     "gap: {}, lost {ranges}, goes on after {}",
                     verdict.as_str(),
@@ -177,7 +181,11 @@ impl App {
             ),
             Notice::GaveUp { event, .. } => {
                 let (sequence, key) = (event.sequence(), key_of(event.text()));
-                let text = format!("gives up on {} {}", sequence.unwrap_or(0), key.as_deref().unwrap_or("?"));
+                let text = format!(
+                    "gives up on {} {}",
+                    sequence.unwrap_or(0),
+                    key.as_deref().unwrap_or("?")
+                );
                 (text, Some(Seen::GaveUp { client, sequence, key }))
             }
             Notice::Ignored { error } => (format!("ignores a frame: {error}"), None),
@@ -204,7 +212,8 @@ impl Handler for App {
                 tokio::time::sleep(takes).await;
             }
             if fails {
-                self.process.record(Kind::App, format!("handler fails on {}", offer.event.text().len()));
+                self.process
+                    .record(Kind::App, format!("handler fails on {}", offer.event.text().len()));
                 return Err(HandlerError("the handler was told to fail".to_owned()));
             }
             match self.apply(offer) {

@@ -140,7 +140,11 @@ impl Frame {
         match self.opcode {
             TEXT => match serde_json::from_slice(&self.payload) {
                 Ok(Value::Object(object)) => describe_object(&object),
-                _ => format!("text of {} bytes: {}", self.payload.len(), short(&String::from_utf8_lossy(&self.payload), 40)),
+                _ => format!(
+                    "text of {} bytes: {}",
+                    self.payload.len(),
+                    short(&String::from_utf8_lossy(&self.payload), 40)
+                ),
             },
             BINARY => format!("binary of {} bytes", self.payload.len()),
             CLOSE => match &self.payload[..] {

@@ -401,7 +401,10 @@ impl AsyncRead for FaultyStream {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(())) if chunk.filled().is_empty() => {
-                    this.record(Kind::Life, format!("connection {} ended by the server", this.number));
+                    this.record(
+                        Kind::Life,
+                        format!("connection {} ended by the server", this.number),
+                    );
                     this.finish(End::Quiet);
                 }
                 Poll::Ready(Ok(())) => {

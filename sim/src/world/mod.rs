@@ -246,8 +246,10 @@ impl<'a> World<'a> {
             }
         }
         let virtual_ms = self.now_ms();
+        self.recorder.step("over: a look into the log".to_owned());
         *lock(&self.inspecting) = true;
-        self.crash(Host::Server, Duration::ZERO);
+        self.server.kill(Duration::ZERO);
+        self.sim.bounce("server");
         for _ in 0..3 {
             self.tick()?;
         }

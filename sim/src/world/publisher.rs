@@ -104,10 +104,9 @@ fn report(recorder: &Recorder, agent: u32, key: &str, result: &Result<Receipt, P
             format!("published {key} as {sequence}"),
             Seen::Published { agent, key, epoch: epoch.to_string(), sequence: *sequence },
         ),
-        Err(PublishFailure::Unknown(problem)) => (
-            format!("does not know about {key}: {problem}"),
-            Seen::PublishUnknown { agent, key },
-        ),
+        Err(PublishFailure::Unknown(problem)) => {
+            (format!("does not know about {key}: {problem}"), Seen::PublishUnknown { agent, key })
+        }
         Err(problem) => {
             (format!("did not publish {key}: {problem}"), Seen::NotPublished { agent, key })
         }

@@ -22,6 +22,8 @@ pub(crate) struct Pages {
     reached_at: BTreeMap<&'static str, Vec<u64>>,
     /// How many faults of each kind were injected.
     faults: BTreeMap<&'static str, u64>,
+    /// The newest mark: where its record is, what it was at first, and how often it came.
+    repeated: Option<(usize, Record, u64)>,
     /// The virtual time when no host is running.
     between_ticks_ms: u64,
     /// The highest acknowledged sequence per agent.
@@ -72,7 +74,20 @@ impl Recorder {
         }
         let (host, incarnation) = super::host::current();
         let text = mark.to_owned();
-        pages.records.push(Record { at_ms, host, incarnation, kind: Kind::Mark, text });
+        let record = Record { at_ms, host, incarnation, kind: Kind::Mark, text };
+        // The same place again and again is one line.
+        let length = pages.records.len();
+        match &mut pages.repeated {
+            Some((at, first, times)) if *at + 1 == length && *first == record => {
+                *times += 1;
+                let (at, text) = (*at, format!("{mark} ×{times}"));
+                pages.records[at].text = text;
+            }
+            repeated => {
+                *repeated = Some((length, record.clone(), 1));
+                pages.records.push(record);
+            }
+        }
     }
 
     /// When a mark was reached for the `nth` time.
@@ -140,7 +155,9 @@ impl Recorder {
     /// Hosts run one after the other within a tick, so their records interleave by tick. Nothing
     /// crosses from one host to another within a tick, so sorting by time keeps causes before
     /// effects.
-    pub(crate) fn finish(&self) -> (Trace, History, BTreeMap<&'static str, u64>, BTreeMap<&'static str, u64>) {
+    pub(crate) fn finish(
+        &self,
+    ) -> (Trace, History, BTreeMap<&'static str, u64>, BTreeMap<&'static str, u64>) {
         let mut pages = self.pages();
         let mut records = std::mem::take(&mut pages.records);
         records.sort_by_key(|record| record.at_ms);

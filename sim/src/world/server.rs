@@ -90,10 +90,10 @@ pub(crate) async fn serve(
         page_events: options.page_events,
         ..ServerConfig::default()
     };
-    let tokens = (1..=topology.agents).fold(
-        Tokens::default().publisher(PUBLISHER_TOKEN, "publisher"),
-        |tokens, agent| tokens.subscriber(&agent_token(agent), agent_id(agent)),
-    );
+    let tokens = (1..=topology.agents)
+        .fold(Tokens::default().publisher(PUBLISHER_TOKEN, "publisher"), |tokens, agent| {
+            tokens.subscriber(&agent_token(agent), agent_id(agent))
+        });
     let store = InlineLog {
         log,
         process: process.clone(),
@@ -185,7 +185,11 @@ impl LogStore for InlineLog {
             Ok(replies) => replies.iter().filter_map(describe_reply).collect::<Vec<_>>().join(", "),
             Err(error) => error.to_string(),
         };
-        let text = format!("log: {}{}{outcome}", wanted.join(", "), if outcome.is_empty() { "" } else { " = " });
+        let text = format!(
+            "log: {}{}{outcome}",
+            wanted.join(", "),
+            if outcome.is_empty() { "" } else { " = " }
+        );
         self.process.record(Kind::Store, text);
         tokio::time::sleep(self.commit).await;
         if self.process.disk.powered_off() {

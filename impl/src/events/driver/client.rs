@@ -111,6 +111,9 @@ where
 }
 
 type Handlers = Vec<Box<dyn Handler>>;
+/// What was lent to a future comes back with its result.
+type HandledBy = (Handlers, Ticket, Vec<HandlerOutcome>);
+type Saved = (Box<dyn CursorStore>, StoreId, Result<(), String>);
 type OpenHandlers = Vec<Box<dyn OpenHandler>>;
 type Dialed<S> = Result<(WebSocketStream<S>, bool), DialFailure>;
 
@@ -128,11 +131,11 @@ struct Driver<C, N: Connector> {
     cursor: Option<Box<dyn CursorStore>>,
     dialing: Option<(ConnectionId, BoxFuture<'static, Dialed<N::Stream>>)>,
     socket: Option<Open<N::Stream>>,
-    handling: Option<BoxFuture<'static, (Handlers, Ticket, Vec<HandlerOutcome>)>>,
+    handling: Option<BoxFuture<'static, HandledBy>>,
     offers: Option<Offer>,
     opening: Option<BoxFuture<'static, (OpenHandlers, ConnectionId)>>,
     open_next: Option<ConnectionId>,
-    saving: Option<BoxFuture<'static, (Box<dyn CursorStore>, StoreId, Result<(), String>)>>,
+    saving: Option<BoxFuture<'static, Saved>>,
     save_next: Option<(StoreId, Position)>,
     stopping: bool,
 }
@@ -147,9 +150,9 @@ struct Open<S> {
 
 enum Event<S> {
     Command(Option<Input>),
-    Handled((Handlers, Ticket, Vec<HandlerOutcome>)),
+    Handled(HandledBy),
     Ran((OpenHandlers, ConnectionId)),
-    Saved((Box<dyn CursorStore>, StoreId, Result<(), String>)),
+    Saved(Saved),
     Dialed(Dialed<S>),
     Socket(SocketEvent),
     Deadline,
@@ -377,8 +380,9 @@ where
     let mut request = format!("ws://{}/v1/ws", target.host)
         .into_client_request()
         .map_err(|error| other(&error))?;
-    let bearer = HeaderValue::from_str(&format!("Bearer {}", target.token))
-        .map_err(|_| DialFailure::Other("the token has characters that no header takes".to_owned()))?;
+    let bearer = HeaderValue::from_str(&format!("Bearer {}", target.token)).map_err(|_| {
+        DialFailure::Other("the token has characters that no header takes".to_owned())
+    })?;
     request.headers_mut().insert(AUTHORIZATION, bearer);
     if offer_extension {
         let offer = HeaderValue::from_static(SUBPROTOCOL);

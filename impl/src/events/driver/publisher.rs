@@ -88,7 +88,10 @@ pub struct Publisher<N> {
 
 enum Attempt {
     Stored(Receipt),
-    Refused { status: u16, error: String },
+    Refused {
+        status: u16,
+        error: String,
+    },
     NotStored(String),
     Unknown(String),
     /// The server does not know any more, and never will.
@@ -151,19 +154,23 @@ impl<N: Connector> Publisher<N> {
             Ok(request) => request,
             Err(problem) => return Attempt::Refused { status: 0, error: problem },
         };
-        let mut connection = match self.connection.take().filter(|connection| !connection.is_closed())
-        {
-            Some(connection) => connection,
-            None => match tokio::time::timeout(self.config.timeout, connect(self.connector.connect()))
+        let mut connection =
+            match self.connection.take().filter(|connection| !connection.is_closed()) {
+                Some(connection) => connection,
+                None => match tokio::time::timeout(
+                    self.config.timeout,
+                    connect(self.connector.connect()),
+                )
                 .await
-            {
-                Ok(Ok(connection)) => connection,
-                Ok(Err(problem)) => return Attempt::NotStored(problem),
-                Err(_) => return Attempt::NotStored("connecting took too long".to_owned()),
-            },
-        };
+                {
+                    Ok(Ok(connection)) => connection,
+                    Ok(Err(problem)) => return Attempt::NotStored(problem),
+                    Err(_) => return Attempt::NotStored("connecting took too long".to_owned()),
+                },
+            };
         let exchange = async {
-            let response = connection.send_request(request).await.map_err(|error| error.to_string())?;
+            let response =
+                connection.send_request(request).await.map_err(|error| error.to_string())?;
             let status = response.status();
             let body = Limited::new(response.into_body(), 64 << 10).collect();
             let body = body.await.map_err(|error| error.to_string())?.to_bytes();
@@ -241,7 +248,9 @@ struct NotStored {
 fn answer(status: StatusCode, body: &[u8]) -> Attempt {
     if status == StatusCode::CREATED {
         return match serde_json::from_slice(body) {
-            Ok(Stored { epoch, agent_seq }) => Attempt::Stored(Receipt { epoch, sequence: agent_seq }),
+            Ok(Stored { epoch, agent_seq }) => {
+                Attempt::Stored(Receipt { epoch, sequence: agent_seq })
+            }
             Err(error) => Attempt::Unknown(format!("the answer is not readable: {error}")),
         };
     }

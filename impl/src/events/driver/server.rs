@@ -18,9 +18,7 @@ use super::access::Access;
 use super::application::BoxFuture;
 use crate::Core;
 use crate::events::log::{Command, LogStore, Reply, StoreError};
-use crate::events::server::{
-    ConnectionId, Input, Output, PublishError, Receipt, StoreId, Ticket,
-};
+use crate::events::server::{ConnectionId, Input, Output, PublishError, Receipt, StoreId, Ticket};
 use crate::events::wire::{ClientFrame, EventBody, EventBodyError, FrameError, SUBPROTOCOL};
 use crate::events::{AgentId, CloseCode};
 use crate::net::http::{self, BodyError, Service, UpgradedStream};
@@ -301,12 +299,12 @@ impl EventService {
         };
         let subprotocol = self.extension.then_some(SUBPROTOCOL);
         match http::upgrade(request, subprotocol, &self.limits) {
-            Ok((response, socket, extension)) => {
+            Ok(http::Upgrade { response, subprotocol, pending }) => {
                 let service = self.clone();
                 tokio::spawn(async move {
-                    if let Some(stream) = socket.await {
+                    if let Some(stream) = pending.open().await {
                         let socket = Socket::new(stream, &service.limits);
-                        service.serve_socket(socket, agent, extension).await;
+                        service.serve_socket(socket, agent, subprotocol).await;
                     }
                 });
                 response
@@ -406,8 +404,7 @@ impl EventService {
 impl Service for EventService {
     async fn call(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path().to_owned();
-        let agent =
-            path.strip_prefix("/v1/agents/").and_then(|path| path.strip_suffix("/events"));
+        let agent = path.strip_prefix("/v1/agents/").and_then(|path| path.strip_suffix("/events"));
         match (request.method(), path.as_str(), agent) {
             (&Method::GET, "/v1/ws", _) => self.connect(request),
             (&Method::POST, _, Some(agent)) => self.publish(request, agent).await,

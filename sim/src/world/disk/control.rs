@@ -165,10 +165,7 @@ impl Disk {
             );
             disks.push(Arc::clone(&self.0));
         });
-        DiskGuard {
-            disk: Arc::clone(&self.0),
-            this_thread: PhantomData,
-        }
+        DiskGuard { disk: Arc::clone(&self.0), this_thread: PhantomData }
     }
 
     /// The path under which SQLite opens the host's `path` on this disk.
@@ -236,9 +233,7 @@ impl Drop for DiskGuard {
     fn drop(&mut self) {
         // At the end of a thread the list may be gone already, and then nothing is installed.
         let _gone = INSTALLED.try_with(|disks| {
-            disks
-                .borrow_mut()
-                .retain(|disk| !Arc::ptr_eq(disk, &self.disk));
+            disks.borrow_mut().retain(|disk| !Arc::ptr_eq(disk, &self.disk));
         });
     }
 }
@@ -262,9 +257,7 @@ pub(super) fn of_this_host() -> Option<Arc<Inner>> {
     let here = Handle::try_current().ok()?.id();
     INSTALLED.with_borrow(|disks| {
         let mut latest_first = disks.iter().rev();
-        latest_first
-            .find(|disk| disk.runtime.get() == Some(&here))
-            .cloned()
+        latest_first.find(|disk| disk.runtime.get() == Some(&here)).cloned()
     })
 }
 
@@ -380,13 +373,7 @@ impl Inner {
         outcome: DiskOutcome,
     ) {
         if let Some(observer) = &self.observer {
-            observer(DiskOp {
-                kind,
-                file: Arc::clone(file),
-                offset,
-                len,
-                outcome,
-            });
+            observer(DiskOp { kind, file: Arc::clone(file), offset, len, outcome });
         }
     }
 
@@ -464,11 +451,7 @@ impl Inner {
             file.len = len;
             file.entry_unsynced = true;
         }
-        Slot {
-            index,
-            handle,
-            level: ffi::SQLITE_LOCK_NONE,
-        }
+        Slot { index, handle, level: ffi::SQLITE_LOCK_NONE }
     }
 
     /// Takes a handle out of the table, with its locks.
@@ -526,11 +509,7 @@ impl Inner {
             if wanted > ffi::SQLITE_LOCK_SHARED {
                 // An exclusive lock waits for the readers, and keeps new ones out meanwhile.
                 let waits = wanted == ffi::SQLITE_LOCK_EXCLUSIVE && file.readers > 1;
-                level = if waits {
-                    ffi::SQLITE_LOCK_PENDING
-                } else {
-                    wanted
-                };
+                level = if waits { ffi::SQLITE_LOCK_PENDING } else { wanted };
                 file.writer = Some((handle, level));
                 if waits {
                     return Err(Busy);

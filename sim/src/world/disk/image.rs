@@ -46,10 +46,7 @@ pub fn restore(path: impl AsRef<Path>, snapshot: &Snapshot) -> io::Result<()> {
         if !files.contains(&file) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!(
-                    "`{name}` is no file of the database `{}`",
-                    files[0].display()
-                ),
+                format!("`{name}` is no file of the database `{}`", files[0].display()),
             ));
         }
         fs::write(&file, bytes)?;

@@ -25,9 +25,8 @@ fn simulation<'a, F>(host: impl Fn(u32) -> F + 'static) -> Sim<'a>
 where
     F: Future<Output = Result> + 'static,
 {
-    let mut sim = turmoil::Builder::new()
-        .epoch(UNIX_EPOCH + Duration::from_secs(1_750_000_000))
-        .build();
+    let mut sim =
+        turmoil::Builder::new().epoch(UNIX_EPOCH + Duration::from_secs(1_750_000_000)).build();
     let incarnation = Cell::new(0);
     sim.host(HOST, move || {
         let software = host(incarnation.get());
@@ -240,27 +239,17 @@ fn check_script(disk: &Disk, pragmas: &str, acked: u32) -> Result<u32> {
     let db = open_script(disk, pragmas)?;
     let sql = format!("SELECT step, print, {PRINT} FROM acked");
     let (step, print, now): (u32, i64, i64) = db.query_row(&sql, [], |row| row.try_into())?;
-    assert!(
-        step >= acked,
-        "step {step} is there of {acked} acknowledged"
-    );
-    assert!(
-        step <= acked + 1,
-        "step {step} was not asked for after {acked}"
-    );
-    assert_eq!(
-        print, now,
-        "a transaction is there as a whole or not at all"
-    );
+    assert!(step >= acked, "step {step} is there of {acked} acknowledged");
+    assert!(step <= acked + 1, "step {step} was not asked for after {acked}");
+    assert_eq!(print, now, "a transaction is there as a whole or not at all");
     Ok(step)
 }
 
 /// Runs the script in one incarnation per fault, each ended by a power loss, and checks the database in the beginning
 /// of each and in a last one. Returns how many of the faults fired.
 fn survives(pragmas: &'static str, faults: &[DiskFault]) -> usize {
-    let disks: Vec<Disk> = (0..=faults.len())
-        .map(|incarnation| disk(&format!("host.{incarnation}")))
-        .collect();
+    let disks: Vec<Disk> =
+        (0..=faults.len()).map(|incarnation| disk(&format!("host.{incarnation}"))).collect();
     let acked = Rc::new(Cell::new(0));
     let shared = (disks.clone(), faults.to_owned(), Rc::clone(&acked));
     let mut sim = simulation(move |incarnation| {
@@ -321,10 +310,7 @@ fn a_torn_write_at_any_operation_keeps_acknowledged_commits() {
     for pragmas in [WAL_FULL, ROLLBACK_EXTRA] {
         for keep_percent in [0, 30, 70, 100] {
             let fired = (0..).step_by(2).take_while(|&after_ops| {
-                let fault = DiskFault::TornWrite {
-                    after_ops,
-                    keep_percent,
-                };
+                let fault = DiskFault::TornWrite { after_ops, keep_percent };
                 survives(pragmas, &[fault]) == 1
             });
             assert!(fired.count() > 50, "{keep_percent}");
@@ -349,10 +335,7 @@ fn a_torn_write_keeps_whole_sectors() {
         let db = open(&disk, WAL_FULL)?;
         insert(&db, 1)?;
         // The header of the frame is a write of its own.
-        disk.schedule(DiskFault::TornWrite {
-            after_ops: 1,
-            keep_percent: 50,
-        });
+        disk.schedule(DiskFault::TornWrite { after_ops: 1, keep_percent: 50 });
         assert!(insert(&db, 2).is_err());
         assert!(disk.powered_off() && disk.is_dead());
         Ok(())
@@ -362,10 +345,7 @@ fn a_torn_write_keeps_whole_sectors() {
         panic!("one torn write, not {seen:?}");
     };
     assert_eq!(len, 4096);
-    assert!(
-        kept_bytes > 2048 - 512 && kept_bytes <= 2048,
-        "{kept_bytes}"
-    );
+    assert!(kept_bytes > 2048 - 512 && kept_bytes <= 2048, "{kept_bytes}");
     assert_eq!((offset + kept_bytes) % 512, 0);
 }
 
@@ -376,10 +356,7 @@ fn a_failed_write_is_an_error_and_the_database_stays_usable() {
         let _installed = disk.install();
         let db = open(&disk, WAL_FULL)?;
         insert(&db, 1)?;
-        disk.schedule(DiskFault::FailWrite {
-            after_ops: 0,
-            count: 1,
-        });
+        disk.schedule(DiskFault::FailWrite { after_ops: 0, count: 1 });
         let error = insert(&db, 2).expect_err("the write fails");
         assert_eq!(error.sqlite_error_code(), Some(ErrorCode::SystemIoFailure));
         insert(&db, 3)?;
@@ -395,10 +372,7 @@ fn a_failed_sync_is_an_error_and_the_database_can_be_opened_again() {
         let _installed = disk.install();
         let db = open(&disk, WAL_FULL)?;
         insert(&db, 1)?;
-        disk.schedule(DiskFault::FailSync {
-            after_ops: 0,
-            count: u32::MAX,
-        });
+        disk.schedule(DiskFault::FailSync { after_ops: 0, count: u32::MAX });
         let error = insert(&db, 2).expect_err("the sync fails");
         assert_eq!(error.sqlite_error_code(), Some(ErrorCode::SystemIoFailure));
         disk.clear_faults();
@@ -418,12 +392,8 @@ fn a_full_disk_refuses_growth_until_there_is_space() {
         let _installed = disk.install();
         let db = open(&disk, WAL_FULL)?;
         insert(&db, 1)?;
-        disk.schedule(DiskFault::Full {
-            capacity_bytes: 64 * 1024,
-        });
-        let error = (2..100)
-            .find_map(|n| insert(&db, n).err())
-            .expect("the disk fills up");
+        disk.schedule(DiskFault::Full { capacity_bytes: 64 * 1024 });
+        let error = (2..100).find_map(|n| insert(&db, n).err()).expect("the disk fills up");
         assert_eq!(error.sqlite_error_code(), Some(ErrorCode::DiskFull));
         let rows = count(&db)?;
         assert!(rows > 3, "{rows}");
@@ -442,21 +412,10 @@ fn faults_that_do_not_fire_are_harmless() {
         let far = u64::MAX;
         for fault in [
             DiskFault::PowerOff { after_ops: far },
-            DiskFault::TornWrite {
-                after_ops: far,
-                keep_percent: 0,
-            },
-            DiskFault::FailWrite {
-                after_ops: far,
-                count: 1,
-            },
-            DiskFault::FailSync {
-                after_ops: 0,
-                count: 0,
-            },
-            DiskFault::Full {
-                capacity_bytes: far,
-            },
+            DiskFault::TornWrite { after_ops: far, keep_percent: 0 },
+            DiskFault::FailWrite { after_ops: far, count: 1 },
+            DiskFault::FailSync { after_ops: 0, count: 0 },
+            DiskFault::Full { capacity_bytes: far },
         ] {
             disk.schedule(fault);
         }
@@ -489,10 +448,7 @@ fn two_runs_give_the_same_operations() {
     assert!(has(DiskOpKind::Open) && has(DiskOpKind::Close) && has(DiskOpKind::Read));
     assert!(has(DiskOpKind::Write) && has(DiskOpKind::Sync) && has(DiskOpKind::SyncDir));
     assert!(has(DiskOpKind::Truncate) && has(DiskOpKind::Delete));
-    assert!(
-        once.iter().all(|op| op.file.starts_with("/data")),
-        "without the disk's name"
-    );
+    assert!(once.iter().all(|op| op.file.starts_with("/data")), "without the disk's name");
 }
 
 #[test]
@@ -521,9 +477,7 @@ fn readers_and_one_writer_share_a_database_without_wal() {
         writer.execute_batch("CREATE TABLE t(n, filler); BEGIN IMMEDIATE")?;
         let reader = connect(&disk, DATABASE)?;
         assert_eq!(count(&reader)?, 0, "a reserved lock lets readers in");
-        let error = reader
-            .execute_batch("BEGIN IMMEDIATE")
-            .expect_err("but no other writer");
+        let error = reader.execute_batch("BEGIN IMMEDIATE").expect_err("but no other writer");
         assert_eq!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy));
         insert(&writer, 1)?;
         reader.execute_batch("BEGIN")?;
@@ -563,10 +517,7 @@ fn a_connection_may_outlive_its_host_and_its_simulation() {
     let [first, second] = kept.take().try_into().expect("two connections");
     drop(first);
     drop(sim);
-    assert!(
-        second.execute_batch("INSERT INTO t VALUES(2)").is_ok(),
-        "in the cache"
-    );
+    assert!(second.execute_batch("INSERT INTO t VALUES(2)").is_ok(), "in the cache");
     assert!(second.execute_batch("COMMIT").is_err());
     drop(second);
     assert_eq!((living.ops(), dead.ops()), ops, "nothing was written");
@@ -722,9 +673,7 @@ fn sqlite_reads_the_clock_of_the_host() {
         let _installed = disk.install();
         let db = connect(&disk, DATABASE)?;
         let now: String =
-            db.query_row("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')", [], |row| {
-                row.get(0)
-            })?;
+            db.query_row("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')", [], |row| row.get(0))?;
         assert_eq!(now, "2025-06-15 15:06:40.123");
         Ok(())
     });

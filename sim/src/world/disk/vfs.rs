@@ -139,20 +139,14 @@ impl SimFile {
         let path = Arc::from(path);
         let slot = disk.enter(&path, len, !exists);
         disk.observe(DiskOpKind::Open, &path, 0, 0, DiskOutcome::Done);
-        Ok(Self {
-            disk,
-            path,
-            file,
-            slot,
-        })
+        Ok(Self { disk, path, file, slot })
     }
 
     /// Always succeeds: there is nothing that SQLite could do about it.
     pub(super) fn close(mut self) {
         self.disk.leave(&mut self.slot);
         if self.disk.is_usable() {
-            self.disk
-                .observe(DiskOpKind::Close, &self.path, 0, 0, DiskOutcome::Done);
+            self.disk.observe(DiskOpKind::Close, &self.path, 0, 0, DiskOutcome::Done);
         }
         // The file's own `drop` closes its descriptor in whatever host is current and panics between hosts. It owns no
         // memory, so where it must not run nothing is lost but an entry in turmoil's table.
@@ -278,8 +272,7 @@ impl SimFile {
     }
 
     fn observe(&self, kind: DiskOpKind, offset: u64, len: usize, outcome: DiskOutcome) {
-        self.disk
-            .observe(kind, &self.path, offset, len as u64, outcome);
+        self.disk.observe(kind, &self.path, offset, len as u64, outcome);
     }
 }
 
@@ -315,10 +308,7 @@ fn sync_parent(disk: &Inner, path: &str) -> Code {
     const FAILED: c_int = ffi::SQLITE_IOERR_DIR_FSYNC;
     let directory = image::parent_of(Path::new(path));
     let (outcome, code) = match disk.admit(DiskOpKind::SyncDir, 0) {
-        Verdict::Go => (
-            DiskOutcome::Done,
-            fs::sync_dir(directory).map_err(|_| FAILED),
-        ),
+        Verdict::Go => (DiskOutcome::Done, fs::sync_dir(directory).map_err(|_| FAILED)),
         refused => (refusal(refused), Err(FAILED)),
     };
     let name = Arc::from(directory.to_string_lossy());
@@ -336,10 +326,7 @@ pub(super) fn delete(name: &str, sync_dir: bool) -> Code {
         return Err(ffi::SQLITE_IOERR_DELETE_NOENT);
     }
     let (outcome, code) = match disk.admit(DiskOpKind::Delete, 0) {
-        Verdict::Go => (
-            DiskOutcome::Done,
-            image::remove(Path::new(path)).map_err(|_| FAILED),
-        ),
+        Verdict::Go => (DiskOutcome::Done, image::remove(Path::new(path)).map_err(|_| FAILED)),
         refused => (refusal(refused), Err(FAILED)),
     };
     disk.observe(DiskOpKind::Delete, &Arc::from(path), 0, 0, outcome);
