@@ -586,6 +586,10 @@ impl<'de> Deserialize<'de> for Fields {
 }
 
 fn parse_object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, FrameError> {
+    // A list would be taken for a struct's fields in their order.
+    if !text.trim_start().starts_with('{') {
+        return Err(FrameError::NotAnObject("it does not begin with `{`".to_owned()));
+    }
     serde_json::from_str(text).map_err(|error| FrameError::NotAnObject(error.to_string()))
 }
 
@@ -763,6 +767,7 @@ mod tests {
     fn bad_frames_are_errors_that_name_the_problem() {
         assert!(matches!(ClientFrame::parse("{"), Err(FrameError::NotAnObject(_))));
         assert!(matches!(ClientFrame::parse("[]"), Err(FrameError::NotAnObject(_))));
+        assert!(matches!(ClientFrame::parse("[\"ping\"]"), Err(FrameError::NotAnObject(_))));
         assert_eq!(ClientFrame::parse("{}"), Err(FrameError::NoType));
         assert_eq!(
             ClientFrame::parse(r#"{"type":"dance"}"#),

@@ -66,12 +66,12 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
 /// is not owed: a base server gives a cursor with the first event only.
 fn owed_without_joining<'a>(facts: &Facts<'a>, client: u32) -> Option<&'a str> {
     let entries = &facts.history.entries;
-    let connected = entries.iter().enumerate().filter_map(|(index, entry)| match entry.what {
+    let mut connected = entries.iter().enumerate().filter_map(|(index, entry)| match entry.what {
         Seen::Connected { client: who, incarnation } if who == client => Some((incarnation, index)),
         _ => None,
     });
     let newest = connected.clone().map(|(incarnation, _)| incarnation).max();
-    let first = { connected }.find(|(incarnation, _)| Some(*incarnation) == newest);
+    let first = connected.find(|(incarnation, _)| Some(*incarnation) == newest);
     let since = first.map_or(0, |(_, index)| index);
     let agent = facts.topology.agent_of(client);
     entries[since..].iter().find_map(|entry| match &entry.what {

@@ -433,6 +433,11 @@ fn publication(
     body: &[u8],
     bytes_max: usize,
 ) -> Result<(EventBody, Option<u64>), (StatusCode, String)> {
+    // A list would be taken for the fields in their order.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        let error = "the body is not an event: it does not begin with `{`".to_owned();
+        return Err((StatusCode::BAD_REQUEST, error));
+    }
     let parsed: PublishBody<'_> = serde_json::from_slice(body)
         .map_err(|error| (StatusCode::BAD_REQUEST, format!("the body is not an event: {error}")))?;
     if parsed.after.is_some_and(|after| after > MAX_SEQUENCE) {

@@ -1,0 +1,41 @@
+//! What the type system has to say about the drivers.
+#![cfg(feature = "net")]
+
+use std::sync::Arc;
+
+use gapless::events::client::{Client, ClientConfig};
+use gapless::events::driver::{
+    Application, Handled, ServerTaskConfig, Target, client, handler_fn, server,
+};
+use gapless::events::log::{Command, LogStore, Reply, StoreError};
+use gapless::events::server::{Server, ServerConfig};
+use gapless::net::{SystemClock, TcpConnector};
+use rand::SeedableRng;
+use rand_chacha::ChaCha12Rng;
+
+/// A log that nobody asks.
+struct NoLog;
+
+impl LogStore for NoLog {
+    async fn run(&mut self, _: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+        Err(StoreError::NotApplied("there is no log".to_owned()))
+    }
+}
+
+fn is_send<T: Send>(value: T) -> T {
+    value
+}
+
+#[test]
+fn drivers_can_be_spawned_on_any_runtime() {
+    let entropy = || Box::new(ChaCha12Rng::seed_from_u64(1));
+    let wall = Arc::new(SystemClock);
+    let core = Server::new(ServerConfig::default(), entropy());
+    let (handle, task) = server(core, NoLog, wall.clone(), ServerTaskConfig::default());
+    drop((is_send(handle), is_send(task)));
+    let core = Client::new(ClientConfig::default(), entropy());
+    let application = Application::new(handler_fn(|_| Ok(Handled::Done)));
+    let target = Target::new("localhost", "token");
+    let (handle, run) = client(core, TcpConnector::new("localhost:1"), target, wall, application);
+    drop((is_send(handle), is_send(run)));
+}

@@ -1,0 +1,350 @@
+//! The server's core, input by input.
+
+use std::time::Duration;
+
+use gapless::Core;
+use gapless::events::log::{Appended, Command, Reply, StoreError, StreamState};
+use gapless::events::server::{
+    ConnectionId, Input, Output, PublishError, Server, ServerConfig, StoreId, Ticket,
+};
+use gapless::events::wire::{ClientFrame, EventBody, Resync, ResyncVerdict, ServerFrame};
+use gapless::events::{AgentId, CloseCode};
+use gapless::recovery::{Epoch, EpochStart, Instant, Lineage, WallTime};
+use rand::SeedableRng;
+use rand_chacha::ChaCha12Rng;
+use serde_json::value::RawValue;
+
+const CONN: ConnectionId = ConnectionId(1);
+const WALL: WallTime = WallTime::from_millis(1_767_225_600_000);
+
+fn agent() -> AgentId {
+    AgentId::parse("agent-1").expect("valid")
+}
+
+fn body(n: u64) -> EventBody {
+    let payload = RawValue::from_string(format!(r#"{{"n":{n}}}"#)).expect("JSON");
+    EventBody::new(Some(&format!("id-{n}")), "note", &payload, 1024).expect("valid")
+}
+
+/// A server whose log is played by the test.
+struct Fixture {
+    server: Server,
+    now: u64,
+    epoch: Epoch,
+}
+
+impl Fixture {
+    /// A server with an open epoch.
+    fn new(config: ServerConfig) -> Self {
+        let server = Server::new(config, Box::new(ChaCha12Rng::seed_from_u64(1)));
+        let epoch = Epoch::parse("placeholder-until-opened").expect("valid");
+        let mut fixture = Self { server, now: 0, epoch };
+        let (id, command) = fixture.commands().remove(0);
+        let Command::OpenEpoch(epoch) = command else { panic!("an epoch is opened first") };
+        fixture.epoch = epoch;
+        fixture.feed(Input::Stored(id, Ok(Reply::EpochOpened)));
+        fixture
+    }
+
+    fn feed(&mut self, input: Input) -> Vec<Output> {
+        self.server.handle(Instant::from_millis(self.now), input);
+        self.drain()
+    }
+
+    fn drain(&mut self) -> Vec<Output> {
+        std::iter::from_fn(|| self.server.poll()).collect()
+    }
+
+    fn commands(&mut self) -> Vec<(StoreId, Command)> {
+        commands(self.drain())
+    }
+
+    /// Connects to a stream with `head` events, all in the log.
+    fn connect(&mut self, extension: bool, oldest: u64, head: u64) -> Vec<Output> {
+        let loads = commands(self.feed(Input::Connected { conn: CONN, agent: agent(), extension }));
+        let lineage = Lineage::new(vec![EpochStart { epoch: self.epoch.clone(), first: Some(1) }]);
+        let state = StreamState { oldest, head, lineage };
+        self.feed(Input::Stored(loads[0].0, Ok(Reply::Loaded(state))))
+    }
+
+    fn resync(&mut self, last_seen_seq: u64, epoch: Option<Epoch>) -> Vec<Output> {
+        let resync = Resync { last_seen_seq, since: None, epoch };
+        self.feed(Input::Frame { conn: CONN, frame: ClientFrame::Resync(resync), at: WALL })
+    }
+
+    fn publish(&mut self, n: u64) -> StoreId {
+        let outputs = self.feed(Input::Publish {
+            ticket: Ticket(n),
+            principal: "p".to_owned(),
+            agent: agent(),
+            body: body(n),
+            after: None,
+            at: WALL,
+        });
+        assert!(frames(&outputs).is_empty(), "nothing is shown before it is stored");
+        commands(outputs).remove(0).0
+    }
+
+    fn stored(&mut self, id: StoreId, sequence: u64) -> Vec<Output> {
+        let appended = Appended::New { sequence, oldest: 1, body: body(sequence) };
+        self.feed(Input::Stored(id, Ok(Reply::Appended(appended))))
+    }
+}
+
+fn commands(outputs: Vec<Output>) -> Vec<(StoreId, Command)> {
+    let commands = outputs.into_iter().filter_map(|output| match output {
+        Output::Store(id, command) => Some((id, command)),
+        _ => None,
+    });
+    commands.collect()
+}
+
+fn frames(outputs: &[Output]) -> Vec<ServerFrame> {
+    let frames = outputs.iter().filter_map(|output| match output {
+        Output::Send { frame, .. } => Some(frame.clone()),
+        _ => None,
+    });
+    frames.collect()
+}
+
+fn sequences(outputs: &[Output]) -> Vec<u64> {
+    let events = frames(outputs).into_iter().filter_map(|frame| match frame {
+        ServerFrame::Event(event) => event.sequence(),
+        _ => None,
+    });
+    events.collect()
+}
+
+#[test]
+fn an_event_is_shown_and_acknowledged_only_after_the_log_has_it() {
+    let mut fixture = Fixture::new(ServerConfig::default());
+    fixture.connect(true, 1, 0);
+    let epoch = fixture.epoch.clone();
+    fixture.resync(0, Some(epoch));
+    let id = fixture.publish(1);
+    let outputs = fixture.stored(id, 1);
+    assert_eq!(sequences(&outputs), [1]);
+    let acknowledged = outputs.iter().any(|output| {
+        matches!(output, Output::Published { ticket: Ticket(1), result: Ok(receipt) } if receipt.sequence == 1)
+    });
+    assert!(acknowledged, "{outputs:?}");
+}
+
+#[test]
+fn a_failed_transaction_shows_nothing_and_says_what_is_known() {
+    let mut fixture = Fixture::new(ServerConfig::default());
+    fixture.connect(true, 1, 0);
+    for (error, expected) in [
+        (StoreError::NotApplied("no space".to_owned()), PublishError::Unavailable),
+        (StoreError::Unknown("the disk is gone".to_owned()), PublishError::Unknown),
+    ] {
+        let id = fixture.publish(1);
+        let outputs = fixture.feed(Input::Stored(id, Err(error)));
+        assert_eq!(sequences(&outputs), [0; 0]);
+        let said = outputs.iter().find_map(|output| match output {
+            Output::Published { result: Err(error), .. } => Some(error.clone()),
+            _ => None,
+        });
+        assert_eq!(said, Some(expected));
+    }
+}
+
+#[test]
+fn after_an_unknown_outcome_the_stream_is_read_again_before_anything_is_sent() {
+    let mut fixture = Fixture::new(ServerConfig::default());
+    fixture.connect(true, 1, 0);
+    let epoch = fixture.epoch.clone();
+    fixture.resync(0, Some(epoch.clone()));
+    let id = fixture.publish(1);
+    let outputs = fixture.feed(Input::Stored(id, Err(StoreError::Unknown("?".to_owned()))));
+    let (load, command) = commands(outputs).remove(0);
+    assert!(matches!(command, Command::Load(_)));
+    // It was stored after all.
+    let lineage = Lineage::new(vec![EpochStart { epoch, first: Some(1) }]);
+    let state = StreamState { oldest: 1, head: 1, lineage };
+    let outputs = fixture.feed(Input::Stored(load, Ok(Reply::Loaded(state))));
+    let (read, command) = commands(outputs).remove(0);
+    assert!(matches!(command, Command::Read(_)));
+    let outputs = fixture.feed(Input::Stored(read, Ok(Reply::Page(vec![(1, body(1))]))));
+    assert_eq!(sequences(&outputs), [1]);
+}
+
+#[test]
+fn a_log_that_went_back_is_another_epoch() {
+    let mut fixture = Fixture::new(ServerConfig::default());
+    fixture.connect(true, 1, 0);
+    for n in 1..=3 {
+        let id = fixture.publish(n);
+        fixture.stored(id, n);
+    }
+    let id = fixture.publish(4);
+    let outputs = fixture.feed(Input::Stored(id, Err(StoreError::Unknown("?".to_owned()))));
+    let (load, _) = commands(outputs).remove(0);
+    let lineage = Lineage::new(vec![EpochStart { epoch: fixture.epoch.clone(), first: Some(1) }]);
+    let state = StreamState { oldest: 1, head: 2, lineage };
+    let outputs = fixture.feed(Input::Stored(load, Ok(Reply::Loaded(state))));
+    let closed = outputs
+        .iter()
+        .any(|output| matches!(output, Output::Close { code: CloseCode::RESUME, .. }));
+    assert!(closed, "{outputs:?}");
+    let opened = commands(outputs)
+        .into_iter()
+        .any(|(_, command)| matches!(command, Command::OpenEpoch(epoch) if epoch != fixture.epoch));
+    assert!(opened);
+}
+
+#[test]
+fn live_events_wait_for_the_replay() {
+    let mut fixture = Fixture::new(ServerConfig::default());
+    fixture.connect(false, 1, 5);
+    let id = fixture.publish(6);
+    assert_eq!(sequences(&fixture.stored(id, 6)), [0; 0], "held until the resync");
+    let outputs = fixture.resync(3, None);
+    let (read, command) = commands(outputs).remove(0);
+    assert!(matches!(command, Command::Read(read) if (read.after, read.to) == (3, 6)));
+    let id = fixture.publish(7);
+    assert_eq!(sequences(&fixture.stored(id, 7)), [0; 0], "the replay is not complete");
+    let page = (4..=6).map(|n| (n, body(n))).collect();
+    let outputs = fixture.feed(Input::Stored(read, Ok(Reply::Page(page))));
+    assert_eq!(sequences(&outputs), [4, 5, 6, 7]);
+    let frames = frames(&outputs);
+    let ack = frames.iter().position(|frame| matches!(frame, ServerFrame::ResyncAck(_)));
+    assert_eq!(ack, Some(3), "the end of the replay comes before what is live: {frames:?}");
+}
+
+#[test]
+fn the_grace_ends_the_hold_and_loses_nothing() {
+    let mut fixture = Fixture::new(ServerConfig::default());
+    fixture.connect(false, 1, 0);
+    let id = fixture.publish(1);
+    assert_eq!(sequences(&fixture.stored(id, 1)), [0; 0]);
+    fixture.now = 2_000;
+    assert_eq!(fixture.server.deadline(), Some(Instant::from_millis(2_000)));
+    assert_eq!(sequences(&fixture.feed(Input::Timeout)), [1]);
+}
+
+#[test]
+fn each_cursor_gets_its_verdict() {
+    let verdict = |oldest, head, cursor: u64, epoch: Option<&str>| {
+        let mut fixture = Fixture::new(ServerConfig::default());
+        fixture.connect(true, oldest, head);
+        let epoch = match epoch {
+            Some(epoch) => Some(Epoch::parse(epoch).expect("valid")),
+            None => Some(fixture.epoch.clone()),
+        };
+        let outputs = fixture.resync(cursor, epoch);
+        frames(&outputs).into_iter().find_map(|frame| match frame {
+            ServerFrame::ResyncBegin(begin) => Some((begin.verdict, begin.from, begin.to)),
+            _ => None,
+        })
+    };
+    assert_eq!(verdict(1, 9, 9, None), Some((ResyncVerdict::UpToDate, 10, 9)));
+    assert_eq!(verdict(1, 9, 4, None), Some((ResyncVerdict::Replay, 5, 9)));
+    assert_eq!(verdict(6, 9, 2, None), Some((ResyncVerdict::TooOld, 6, 9)));
+    assert_eq!(verdict(1, 9, 12, None), Some((ResyncVerdict::Ahead, 10, 9)));
+    assert_eq!(verdict(3, 9, 4, Some("elsewhere")), Some((ResyncVerdict::OtherEpoch, 3, 9)));
+}
+
+#[test]
+fn a_number_from_a_base_connection_proves_nothing_to_the_extension() {
+    let mut fixture = Fixture::new(ServerConfig::default());
+    fixture.connect(true, 1, 9);
+    let outputs = fixture.resync(9, None);
+    let ack = frames(&outputs).into_iter().find_map(|frame| match frame {
+        ServerFrame::ResyncAck(ack) => Some(ack),
+        _ => None,
+    });
+    let ack = ack.expect("the replay is empty and ends at once");
+    assert_eq!((ack.verdict, ack.gap_detected), (Some(ResyncVerdict::Unknown), true));
+}
+
+#[test]
+fn the_window_bounds_what_is_on_its_way() {
+    let config = ServerConfig { window_frames: 4, ..ServerConfig::default() };
+    let mut fixture = Fixture::new(config);
+    fixture.connect(true, 1, 0);
+    let epoch = fixture.epoch.clone();
+    fixture.resync(0, Some(epoch));
+    fixture.feed(Input::Written { conn: CONN, frames: 3 });
+    let mut sent = Vec::new();
+    for n in 1..=10 {
+        let id = fixture.publish(n);
+        sent.extend(sequences(&fixture.stored(id, n)));
+    }
+    assert_eq!(sent, [1, 2, 3, 4]);
+    sent.extend(sequences(&fixture.feed(Input::Written { conn: CONN, frames: 2 })));
+    assert_eq!(sent, [1, 2, 3, 4, 5, 6]);
+    fixture.now = 30_000;
+    let outputs = fixture.feed(Input::Timeout);
+    let closed = outputs
+        .iter()
+        .any(|output| matches!(output, Output::Close { code: CloseCode::RESUME, .. }));
+    assert!(closed, "a reader that stops is disconnected: {outputs:?}");
+}
+
+#[test]
+fn a_flood_of_pings_is_cut_off() {
+    let mut fixture = Fixture::new(ServerConfig::default());
+    fixture.connect(true, 1, 0);
+    let closed = (0..1_000).any(|_| {
+        let outputs = fixture.feed(Input::Frame { conn: CONN, frame: ClientFrame::Ping, at: WALL });
+        outputs
+            .iter()
+            .any(|output| matches!(output, Output::Close { code: CloseCode::PROTOCOL, .. }))
+    });
+    assert!(closed);
+}
+
+#[test]
+fn a_silent_client_is_dropped_and_a_talking_one_is_not() {
+    let mut fixture = Fixture::new(ServerConfig::default());
+    fixture.connect(true, 1, 0);
+    fixture.feed(Input::Written { conn: CONN, frames: 1 });
+    for _ in 0..5 {
+        fixture.now += 60_000;
+        let outputs = fixture.feed(Input::Alive { conn: CONN });
+        assert!(outputs.is_empty());
+    }
+    fixture.now += Duration::from_secs(75).as_millis() as u64;
+    let outputs = fixture.feed(Input::Timeout);
+    let closed = outputs
+        .iter()
+        .any(|output| matches!(output, Output::Close { code: CloseCode::SILENT, .. }));
+    assert!(closed, "{outputs:?}");
+}
+
+#[test]
+fn an_epoch_that_could_not_be_opened_is_tried_again_under_another_name() {
+    let mut server = Server::new(ServerConfig::default(), Box::new(ChaCha12Rng::seed_from_u64(1)));
+    let drain =
+        |server: &mut Server| -> Vec<Output> { std::iter::from_fn(|| server.poll()).collect() };
+    let (id, first) = commands(drain(&mut server)).remove(0);
+    server.handle(
+        Instant::from_millis(0),
+        Input::Stored(id, Err(StoreError::Unknown("?".to_owned()))),
+    );
+    assert!(drain(&mut server).is_empty());
+    let retry = server.deadline().expect("it tries again");
+    server.handle(retry, Input::Timeout);
+    let (_, second) = commands(drain(&mut server)).remove(0);
+    match (first, second) {
+        (Command::OpenEpoch(first), Command::OpenEpoch(second)) => assert_ne!(first, second),
+        other => panic!("epochs were expected: {other:?}"),
+    }
+}
+
+#[test]
+fn the_oldest_of_too_many_sockets_is_closed() {
+    let config = ServerConfig { sockets_per_agent_max: 2, ..ServerConfig::default() };
+    let mut fixture = Fixture::new(config);
+    let mut closed = Vec::new();
+    for number in 1..=3 {
+        let input =
+            Input::Connected { conn: ConnectionId(number), agent: agent(), extension: true };
+        closed.extend(fixture.feed(input).into_iter().filter_map(|output| match output {
+            Output::Close { conn, code, .. } => Some((conn, code)),
+            _ => None,
+        }));
+    }
+    assert_eq!(closed, [(ConnectionId(1), CloseCode::TOO_MANY_SOCKETS)]);
+}

@@ -1,0 +1,55 @@
+set positional-arguments
+
+# A seed may come first (`just SEED=42 sim`), last (`just sim SEED=42`) or from the environment.
+
+SEED := env('SEED', '')
+_seed := if SEED == '' { '' } else { '--seed ' + quote(SEED) }
+
+# List the recipes.
+[private]
+default:
+    @{{ just_executable() }} --list --unsorted
+
+# Run one simulation: `just sim`, `just sim 42`, `just sim SEED=42`, `just SEED=42 sim`, `just sim --seed 42 --trace out.txt`.
+[group('simulate')]
+[no-exit-message]
+@sim *args:
+    cargo sim run {{ _seed }} "$@"
+
+# Print everything that happens in a run: `just show 42`, `just show events/server-restart 1 --only client-1`.
+[group('simulate')]
+[no-exit-message]
+@show *args:
+    cargo sim show {{ _seed }} "$@"
+
+# List the scenarios: what each shows, and the statements that it is about.
+[group('simulate')]
+[no-exit-message]
+@scenarios *args:
+    cargo sim scenarios "$@"
+
+# Run all tests.
+[group('develop')]
+test *args:
+    cargo test --workspace "$@"
+
+# Do what the continuous integration does. It only reads.
+[group('develop')]
+ci:
+    bash .ci/run
+
+# Format, and apply the fixes that clippy knows.
+[group('develop')]
+fix:
+    cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+    cargo fmt --all
+
+# Look at the changed snapshots one by one (needs `cargo install cargo-insta`).
+[group('develop')]
+review:
+    cargo insta review
+
+# Build the documentation of the library and of the simulator.
+[group('develop')]
+docs:
+    cargo doc --workspace --no-deps
