@@ -78,7 +78,7 @@ fn options(plan: &mut Plan, rng: &mut ChaCha12Rng) {
         queue_events: pick(rng, &[2, 8, 256]),
         offers_max: 5,
         open_handler_ms: pick(rng, &[0, 0, 30, 400]),
-        handler_ms: pick(rng, &[0, 0, 3, 40]),
+        handler_ms: pick(rng, &[0, 3, 40, 150]),
     };
 }
 
@@ -185,9 +185,27 @@ fn faults(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -> Vec<Step> {
     steps
 }
 
+/// When a fault comes: half of them while something is being published, because a fault in a
+/// silence shows little.
+fn moment(plan: &Plan, rng: &mut ChaCha12Rng) -> u64 {
+    let any = rng.random_range(500..plan.duration_ms);
+    let bursts: Vec<u64> = plan
+        .steps
+        .iter()
+        .filter_map(|step| match (&step.when, &step.action) {
+            (When::At(at), Action::Publish(_)) => Some(*at),
+            _ => None,
+        })
+        .collect();
+    if bursts.is_empty() || rng.random() {
+        return any;
+    }
+    (pick(rng, &bursts) + rng.random_range(20..1_500)).clamp(500, plan.duration_ms - 1)
+}
+
 fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
     let client = rng.random_range(1..=plan.topology.clients);
-    let at = When::At(rng.random_range(500..plan.duration_ms));
+    let at = When::At(moment(plan, rng));
     let short = rng.random_range(100..3_000);
     let for_ms = if rng.random_ratio(1, 4) { rng.random_range(3_000..9_000) } else { short };
     let how = pick(

@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use include_dir::{Dir, include_dir};
 use miette::Diagnostic;
 
-use super::reader::nearest;
+use super::reader::distance;
 use super::{Invalid, Scenario};
 
 static EMBEDDED: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../scenarios");
 
 /// The folders under `scenarios/` that hold scenarios.
 const FOLDERS: [&str; 4] = ["events", "regressions", "session", "tasks"];
+
+/// How many ids are suggested for one that is not known.
+const NEAR_MAX: usize = 3;
 
 /// Scenarios by id.
 #[derive(Debug, Clone)]
@@ -86,15 +89,42 @@ impl Library {
     /// [`LibraryError`] if there is none, or its file is no scenario.
     pub fn get(&self, id: &str) -> Result<Scenario, LibraryError> {
         let Some(text) = self.texts.get(id) else {
-            let remedy = match nearest(id, self.texts.keys().map(String::as_str)) {
-                Some(near) => {
-                    format!("did you mean `{near}`? `gapless-sim scenarios` lists them all")
-                }
-                None => "`gapless-sim scenarios` lists them all".to_owned(),
-            };
-            return Err(LibraryError::Unknown { id: id.to_owned(), remedy });
+            return Err(LibraryError::Unknown { id: id.to_owned(), remedy: self.suggestion(id) });
         };
         Scenario::parse(id, text).map_err(|invalid| LibraryError::Invalid(Box::new(invalid)))
+    }
+
+    /// What somebody may have meant by a word that is no id.
+    pub(crate) fn suggestion(&self, word: &str) -> String {
+        let all = "`gapless-sim scenarios` lists the scenarios";
+        match self.near(word).as_slice() {
+            [] => all.to_owned(),
+            near => {
+                let near: Vec<_> = near.iter().map(|id| format!("`{id}`")).collect();
+                format!("did you mean {}? {all}", near.join(" or "))
+            }
+        }
+    }
+
+    /// The ids that hold the word or are spelled nearly like it, with or without their folder.
+    fn near(&self, word: &str) -> Vec<&str> {
+        let allowed = 1 + word.len() / 4;
+        let mut near: Vec<_> = self
+            .texts
+            .keys()
+            .map(|id| {
+                let name = id.rsplit_once('/').map_or(id.as_str(), |(_, name)| name);
+                // A letter or two are in every id.
+                let far = match word.len() > 2 && id.contains(word) {
+                    true => 0,
+                    false => distance(word, id).min(distance(word, name)),
+                };
+                (far, id.as_str())
+            })
+            .filter(|(far, _)| *far <= allowed)
+            .collect();
+        near.sort_unstable();
+        near.into_iter().map(|(_, id)| id).take(NEAR_MAX).collect()
     }
 }
 

@@ -8,13 +8,12 @@ mod library;
 mod reader;
 mod step;
 
-use std::ops::Range;
-
 use miette::{Diagnostic, NamedSource, SourceSpan};
 
 pub use library::{Library, LibraryError};
 
-use self::reader::{Problems, Table};
+use self::reader::{DURATION_MS_MAX, Problems, Table};
+use self::step::Hosts;
 use crate::plan::{Action, ClientOptions, Fault, ServerOptions, Step, Topology, When};
 
 /// A scenario.
@@ -178,7 +177,12 @@ fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
     for (mark, span) in &reaches {
         reader::known_mark(root, mark, span, &marks);
     }
-    let duration_ms = root.duration("duration").map_or(60_000, |(duration, _)| duration);
+    // What is wrong is taken for the largest, so that nothing else is called wrong because of it.
+    let duration_ms = match root.duration_above_zero("duration") {
+        Some((duration, _)) => duration,
+        None if root.has("duration") => DURATION_MS_MAX,
+        None => 60_000,
+    };
     let settle_ms = root.duration("settle").map_or(60_000, |(settle, _)| settle);
     let tick_ms = match root.duration("tick") {
         Some((tick, span)) if !(1..=100).contains(&tick) => {
@@ -193,8 +197,8 @@ fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
     let server = server_options(root.table("server").as_ref());
     let client = client_options(root.table("client").as_ref());
     let swarm = root.table("swarm").map(|table| swarm(&table));
-    let steps = steps(root, &topology, duration_ms, &marks);
-    if steps.is_empty() && swarm.is_none() {
+    let tables = root.tables("step");
+    if tables.as_ref().is_some_and(Vec::is_empty) && !root.has("swarm") {
         root.problem(
             "nothing happens in this scenario",
             &(0..0),
@@ -202,6 +206,13 @@ fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
             "add a `[[step]]` that publishes events and one with a fault",
         );
     }
+    let steps = steps(
+        &tables.unwrap_or_default(),
+        &hosts(&topology, swarm.as_ref()),
+        duration_ms,
+        &marks,
+        swarm.as_ref(),
+    );
     root.finish();
     Some(Scenario {
         id: id.to_owned(),
@@ -233,16 +244,24 @@ fn is_statement(text: &str) -> bool {
 fn topology(table: Option<&Table<'_>>) -> Topology {
     let mut topology = Topology { agents: 1, clients: 1, latency_ms: 5, tcp_capacity: 64 };
     let Some(table) = table else { return topology };
-    if let Some((clients, _)) = table.integer("clients", 1..=u64::from(CLIENTS_MAX)) {
-        topology.clients = u32::try_from(clients).unwrap_or(CLIENTS_MAX);
+    let count = |key| {
+        let (number, span) = table.integer(key, 1..=u64::from(CLIENTS_MAX))?;
+        Some((u32::try_from(number).ok()?, span))
+    };
+    match count("clients") {
+        Some((clients, _)) => topology.clients = clients,
+        None if table.has("clients") => topology.clients = CLIENTS_MAX,
+        None => {}
     }
-    if let Some((agents, span)) = table.integer("agents", 1..=u64::from(CLIENTS_MAX)) {
-        topology.agents = u32::try_from(agents).unwrap_or(CLIENTS_MAX);
-        if topology.agents > topology.clients {
+    match count("agents") {
+        Some((agents, span)) if agents > topology.clients => {
             let remedy = "each agent needs a client that follows it; raise `clients`";
             table.problem("more agents than clients", &span, "this many agents", remedy);
-            topology.agents = topology.clients;
+            topology.agents = CLIENTS_MAX;
         }
+        Some((agents, _)) => topology.agents = agents,
+        None if table.has("agents") => topology.agents = CLIENTS_MAX,
+        None => {}
     }
     table.set(&mut topology.latency_ms, table.duration("latency"));
     if let Some((capacity, _)) = table.integer("tcp-capacity", 4..=4_096) {
@@ -259,8 +278,8 @@ fn server_options(table: Option<&Table<'_>>) -> ServerOptions {
     table.set(&mut options.ring, table.size("ring", 1..=1_000_000));
     table.set(&mut options.resync_grace_ms, table.duration("resync-grace"));
     table.set(&mut options.window_frames, table.size("window-frames", 1..=10_000));
-    table.set(&mut options.write_stall_ms, table.duration("write-stall"));
-    table.set(&mut options.silence_ms, table.duration("silence"));
+    table.set(&mut options.write_stall_ms, table.duration_above_zero("write-stall"));
+    table.set(&mut options.silence_ms, table.duration_above_zero("silence"));
     if let Some((keep, _)) = table.integer("retain-events", 1..=1_000_000_000) {
         options.retain_events = Some(keep);
     }
@@ -278,8 +297,8 @@ fn client_options(table: Option<&Table<'_>>) -> ClientOptions {
     {
         options.from_beginning = beginning;
     }
-    table.set(&mut options.ping_every_ms, table.duration("ping-every"));
-    table.set(&mut options.pong_timeout_ms, table.duration("pong-timeout"));
+    table.set(&mut options.ping_every_ms, table.duration_above_zero("ping-every"));
+    table.set(&mut options.pong_timeout_ms, table.duration_above_zero("pong-timeout"));
     table.set(&mut options.reconnect_ms, table.duration_range("reconnect"));
     table.set(&mut options.queue_events, table.size("queue-events", 1..=1_000_000));
     if let Some((offers, _)) = table.integer("offers", 1..=1_000) {
@@ -300,66 +319,138 @@ fn swarm(table: &Table<'_>) -> Swarm {
         ("application", Group::Application),
     ];
     let mut groups = Vec::new();
-    for (name, span) in table.texts("faults") {
+    for (name, span) in table.texts_required("faults") {
         groups.extend(table.choose(&name, &span, &names));
     }
     let clients_max = u64::from(CLIENTS_MAX);
-    let swarm = Swarm {
+    let mut swarm = Swarm {
         groups,
-        clients: table.integer_range("clients", 1..=clients_max).unwrap_or((1, 1)),
-        agents: table.integer_range("agents", 1..=clients_max).unwrap_or((1, 1)),
-        faults_per_minute: table.integer_range("faults-per-minute", 0..=600).unwrap_or((1, 10)),
-        events_per_minute: table
-            .integer_range("events-per-minute", 1..=100_000)
-            .unwrap_or((10, 100)),
+        clients: (1, 1),
+        agents: (1, 1),
+        faults_per_minute: (1, 10),
+        events_per_minute: (10, 100),
     };
+    match table.integer_range("clients", 1..=clients_max) {
+        Some((clients, _)) => swarm.clients = clients,
+        None if table.has("clients") => swarm.clients = (CLIENTS_MAX, CLIENTS_MAX),
+        None => {}
+    }
+    match table.integer_range("agents", 1..=clients_max) {
+        Some((agents, span)) => {
+            swarm.agents = agents;
+            if agents.0 > swarm.clients.0 || agents.1 > swarm.clients.1 {
+                let remedy = "each agent needs a client that follows it; both ends of `agents` \
+                              are at most those of `clients`";
+                table.problem("more agents than clients", &span, "this many agents", remedy);
+            }
+        }
+        None if table.has("agents") => swarm.agents = (CLIENTS_MAX, CLIENTS_MAX),
+        None => {}
+    }
+    let faults = table.integer_range("faults-per-minute", 0..=600);
+    table.set(&mut swarm.faults_per_minute, faults);
+    let events = table.integer_range("events-per-minute", 1..=100_000);
+    table.set(&mut swarm.events_per_minute, events);
     table.finish();
     swarm
 }
 
-fn steps(root: &Table<'_>, topology: &Topology, duration_ms: u64, marks: &[&str]) -> Vec<Step> {
-    let mut steps: Vec<(Step, Range<usize>)> = Vec::new();
-    for table in root.tables("step") {
-        let step = step::read(&table, topology, duration_ms, marks);
+/// The hosts that are there whatever the seed draws.
+fn hosts(topology: &Topology, swarm: Option<&Swarm>) -> Hosts {
+    match swarm {
+        Some(swarm) => Hosts { clients: swarm.clients.0, agents: swarm.agents.0, table: "swarm" },
+        None => Hosts { clients: topology.clients, agents: topology.agents, table: "topology" },
+    }
+}
+
+fn steps(
+    tables: &[Table<'_>],
+    hosts: &Hosts,
+    duration_ms: u64,
+    marks: &[&str],
+    swarm: Option<&Swarm>,
+) -> Vec<Step> {
+    let mut steps: Vec<(Step, &Table<'_>)> = Vec::new();
+    for table in tables {
+        let step = step::read(table, hosts, duration_ms, marks);
         table.finish();
-        steps.extend(step.map(|step| (step, table.span())));
+        steps.extend(step.map(|step| (step, table)));
     }
-    let held = lasting(&steps, |fault| match fault {
-        Fault::Hold { client, for_ms } => Some((*client, *for_ms)),
-        _ => None,
-    });
-    let partitioned = lasting(&steps, |fault| match fault {
-        Fault::Partition { client, for_ms } => Some((*client, *for_ms)),
-        _ => None,
-    });
-    for (client, from, to, span) in held {
-        let clash = partitioned
-            .iter()
-            .any(|(other, begins, ends, _)| *other == client && *begins < to && from < *ends);
-        if clash {
-            root.problem(
-                format!("client-{client} is held and partitioned at the same time"),
-                &span,
-                "held here",
-                "what is held across a partition is never delivered; let one end before the other",
-            );
-        }
-    }
+    never_held_and_partitioned(&steps, duration_ms, swarm);
     steps.into_iter().map(|(step, _)| step).collect()
 }
 
-/// Client, beginning, end and place of each fault of one kind whose time is fixed.
-fn lasting(
-    steps: &[(Step, Range<usize>)],
-    of: impl Fn(&Fault) -> Option<(u32, u64)>,
-) -> Vec<(u32, u64, u64, Range<usize>)> {
-    let times = steps.iter().filter_map(|(step, span)| match (&step.when, &step.action) {
-        (When::At(at), Action::Fault(fault)) => {
-            of(fault).map(|(client, for_ms)| (client, *at, at + for_ms, span.clone()))
-        }
+/// Turmoil never delivers what was held across a repair, so the two must not meet.
+fn never_held_and_partitioned(
+    steps: &[(Step, &Table<'_>)],
+    duration_ms: u64,
+    swarm: Option<&Swarm>,
+) {
+    const REMEDY: &str =
+        "what is held across a partition is never delivered; let one end before the other";
+    let held = lasting(steps, duration_ms, |fault| match fault {
+        Fault::Hold { client, for_ms } => Some((*client, *for_ms)),
         _ => None,
     });
-    times.collect()
+    let partitioned = lasting(steps, duration_ms, |fault| match fault {
+        Fault::Partition { client, for_ms } => Some((*client, *for_ms)),
+        _ => None,
+    });
+    for hold in &held {
+        if let Some(partition) = partitioned.iter().find(|partition| hold.meets(partition)) {
+            let certainty = if hold.waits || partition.waits { "may be" } else { "is" };
+            hold.table.problem(
+                format!("client-{} {certainty} held and partitioned at the same time", hold.client),
+                &hold.table.span(),
+                "held here",
+                REMEDY,
+            );
+        }
+    }
+    if swarm.is_some_and(|swarm| swarm.groups.contains(&Group::Link)) {
+        for fault in held.iter().chain(&partitioned) {
+            fault.table.problem(
+                format!("a seed may hold and partition client-{} at the same time", fault.client),
+                &fault.table.span(),
+                "the group `link` has both",
+                "leave this step or the group `link` out: what is held across a partition is \
+                 never delivered",
+            );
+        }
+    }
+}
+
+/// A fault that lasts, and when it can be there at all.
+struct Lasting<'a> {
+    client: u32,
+    from_ms: u64,
+    to_ms: u64,
+    /// Whether it waits for a mark.
+    waits: bool,
+    table: &'a Table<'a>,
+}
+
+impl Lasting<'_> {
+    fn meets(&self, other: &Self) -> bool {
+        self.client == other.client && self.from_ms < other.to_ms && other.from_ms < self.to_ms
+    }
+}
+
+fn lasting<'a>(
+    steps: &[(Step, &'a Table<'a>)],
+    duration_ms: u64,
+    of: impl Fn(&Fault) -> Option<(u32, u64)>,
+) -> Vec<Lasting<'a>> {
+    let found = steps.iter().filter_map(|(step, table)| {
+        let Action::Fault(fault) = &step.action else { return None };
+        let (client, for_ms) = of(fault)?;
+        let waits = matches!(step.when, When::Mark { .. });
+        let from_ms = step::begins_ms(&step.when);
+        // A mark may be reached as late as the end.
+        let to_ms = if waits { duration_ms } else { from_ms + for_ms };
+        Some(Lasting { client, from_ms, to_ms, waits, table })
+    });
+    found.collect()
 }
 
 #[cfg(test)]

@@ -27,22 +27,22 @@ impl Problems {
 /// A value with its place.
 pub(super) type At<T> = (T, Range<usize>);
 
-/// Parses the text; what is no TOML is a problem.
+/// The longest duration that a file may name: a day.
+pub(super) const DURATION_MS_MAX: u64 = 24 * 3_600_000;
+
+/// Parses the text; each place that is no TOML is a problem.
 pub(super) fn document<'a>(text: &'a str, problems: &Problems) -> Option<Spanned<DeTable<'a>>> {
-    match DeTable::parse(text) {
-        Ok(document) => Some(document),
-        Err(error) => {
-            let span = error.span().unwrap_or(0..0);
-            problems.add(
-                "this is not TOML".to_owned(),
-                &span,
-                error.message().to_owned(),
-                "see https://toml.io for the syntax; strings need quotes, tables `[name]`"
-                    .to_owned(),
-            );
-            None
-        }
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        problems.add(
+            "this is not TOML".to_owned(),
+            &error.span().unwrap_or(0..0),
+            error.message().to_owned(),
+            "see https://toml.io for the syntax; strings need quotes, tables `[name]`".to_owned(),
+        );
     }
+    // What was made of the rest is a guess, which would only be complained about.
+    errors.is_empty().then_some(document)
 }
 
 /// A table of the file, and which of its keys have been asked for.
@@ -106,6 +106,11 @@ impl<'a> Table<'a> {
         keys
     }
 
+    /// Whether a key stands in the table, right or wrong.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
     fn get(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
         self.asked.borrow_mut().insert(key);
         self.table.get(key)
@@ -154,7 +159,15 @@ impl<'a> Table<'a> {
 
     /// A list of strings, possibly absent.
     pub(super) fn texts(&self, key: &'static str) -> Vec<At<String>> {
-        let Some(value) = self.get(key) else { return vec![] };
+        self.get(key).map_or_else(Vec::new, |value| self.as_texts(key, value))
+    }
+
+    /// A list of strings that has to be there.
+    pub(super) fn texts_required(&self, key: &'static str) -> Vec<At<String>> {
+        self.required(key).map_or_else(Vec::new, |value| self.as_texts(key, value))
+    }
+
+    fn as_texts(&self, key: &str, value: &'a Spanned<DeValue<'a>>) -> Vec<At<String>> {
         match value.get_ref() {
             DeValue::Array(items) => items
                 .iter()
@@ -205,7 +218,7 @@ impl<'a> Table<'a> {
     /// Milliseconds, from `250ms`, `2s`, `5m` or `1h`.
     pub(super) fn duration(&self, key: &'static str) -> Option<At<u64>> {
         let value = self.get(key)?;
-        let wanted = "a duration such as \"250ms\", \"2s\", \"5m\" or \"1h\"";
+        let wanted = "a duration such as \"250ms\", \"2s\", \"5m\" or \"1h\", up to \"24h\"";
         let (text, span) = self.as_text(key, value, wanted)?;
         match parse_duration(&text) {
             Some(duration) => Some((duration, span)),
@@ -214,6 +227,21 @@ impl<'a> Table<'a> {
                 None
             }
         }
+    }
+
+    /// A duration that is not zero.
+    pub(super) fn duration_above_zero(&self, key: &'static str) -> Option<At<u64>> {
+        let duration = self.duration(key)?;
+        if duration.0 == 0 {
+            self.problem(
+                format!("`{key}` must be longer than nothing"),
+                &duration.1,
+                "no time at all",
+                "write a duration of at least \"1ms\"",
+            );
+            return None;
+        }
+        Some(duration)
     }
 
     /// Two durations, from `1s..30s`.
@@ -235,16 +263,16 @@ impl<'a> Table<'a> {
         &self,
         key: &'static str,
         within: RangeInclusive<u64>,
-    ) -> Option<(u32, u32)> {
+    ) -> Option<At<(u32, u32)>> {
         let value = self.get(key)?;
         if let DeValue::Integer(_) = value.get_ref() {
-            let (integer, _) = self.integer(key, within)?;
+            let (integer, span) = self.integer(key, within)?;
             let integer = u32::try_from(integer).ok()?;
-            return Some((integer, integer));
+            return Some(((integer, integer), span));
         }
         let wanted =
             format!("a range such as \"1..3\", between {} and {}", within.start(), within.end());
-        let (text, _) = self.as_text(key, value, &wanted)?;
+        let (text, span) = self.as_text(key, value, &wanted)?;
         let (from, to) = text.split_once("..").unwrap_or((&text, &text));
         let number = |text: &str| text.trim().parse::<u64>().ok().filter(|n| within.contains(n));
         let range = match (number(from), number(to)) {
@@ -256,7 +284,7 @@ impl<'a> Table<'a> {
         if range.is_none() {
             self.wrong(key, value, &wanted);
         }
-        range
+        range.map(|range| (range, span))
     }
 
     /// One of a few words, which has to be there.
@@ -310,23 +338,22 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// The tables of a list of tables, possibly absent.
-    pub(super) fn tables(&self, key: &'static str) -> Vec<Table<'a>> {
-        let Some(value) = self.get(key) else { return vec![] };
+    /// The tables of a list of tables, possibly absent; `None` if it is something else.
+    pub(super) fn tables(&self, key: &'static str) -> Option<Vec<Table<'a>>> {
+        let Some(value) = self.get(key) else { return Some(vec![]) };
         let DeValue::Array(items) = value.get_ref() else {
             self.wrong(key, value, "a list of tables, each begun with `[[step]]`");
-            return vec![];
+            return None;
         };
-        items
-            .iter()
-            .filter_map(|item| match item.get_ref() {
-                DeValue::Table(table) => Some(Table::new(table, item.span(), self.problems)),
-                _ => {
-                    self.wrong(key, item, "a table");
-                    None
-                }
-            })
-            .collect()
+        let tables = items.iter().map(|item| match item.get_ref() {
+            DeValue::Table(table) => Some(Table::new(table, item.span(), self.problems)),
+            _ => {
+                self.wrong(key, item, "a table");
+                None
+            }
+        });
+        // Every item is looked at, also behind one that is no table.
+        tables.collect::<Vec<_>>().into_iter().collect()
     }
 }
 
@@ -363,7 +390,12 @@ fn parse_duration(text: &str) -> Option<u64> {
         "h" => 3_600_000,
         _ => return None,
     };
-    digits.parse::<u64>().ok()?.checked_mul(unit)
+    // `parse` would take a sign.
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let duration = digits.parse::<u64>().ok()?.checked_mul(unit)?;
+    (duration <= DURATION_MS_MAX).then_some(duration)
 }
 
 /// The known word that is most like the given one, if any is.
@@ -377,7 +409,7 @@ pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
 }
 
 /// How many letters have to be changed, put in or left out.
-fn distance(a: &str, b: &str) -> usize {
+pub(super) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, letter) in a.chars().enumerate() {

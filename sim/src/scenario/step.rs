@@ -1,7 +1,15 @@
 //! Reads a `[[step]]`: when, and what.
 
-use super::reader::{At, Table, known_mark};
-use crate::plan::{Action, Cut, Fault, Host, Publish, Step, Strange, Topology, When};
+use super::reader::{At, Table, known_mark, nearest};
+use crate::plan::{Action, Cut, Fault, Host, Publish, Step, Strange, When};
+
+/// The hosts that a step may name: those that are there in every run.
+pub(super) struct Hosts {
+    pub(super) clients: u32,
+    pub(super) agents: u32,
+    /// The table that says how many there are.
+    pub(super) table: &'static str,
+}
 
 /// The kinds of faults, by the key that names them.
 const FAULTS: [&str; 16] = [
@@ -25,19 +33,39 @@ const FAULTS: [&str; 16] = [
 
 pub(super) fn read(
     table: &Table<'_>,
-    topology: &Topology,
+    hosts: &Hosts,
     duration_ms: u64,
     marks: &[&str],
 ) -> Option<Step> {
     let when = when(table, duration_ms, marks);
-    let (publish, fault) = (table.table("publish"), table.table("fault"));
-    let action = match (&publish, &fault) {
-        (Some(publish), None) => self::publish(publish, topology).map(Action::Publish),
-        (None, Some(fault)) => self::fault(fault, topology).map(Action::Fault),
-        (given, _) => {
-            let (message, label) = match given {
-                Some(_) => ("a step does one thing", "publishes and breaks something"),
-                None => ("a step does something", "does nothing"),
+    let begins_ms = when.as_ref().map_or(0, begins_ms);
+    // One that begins too late has been reported.
+    let late = |ends_ms| begins_ms < duration_ms && begins_ms + ends_ms > duration_ms;
+    // Both are read even if only one may be there, so that all problems are reported at once.
+    let publish = table.table("publish").and_then(|inner| {
+        let publish = publish(&inner, hosts)?;
+        if late(u64::from(publish.count - 1) * publish.every_ms) {
+            let remedy = "lower `count` or `every`, or raise `duration`";
+            let label = "goes on for too long";
+            inner.problem("the last event comes after the end", &inner.span(), label, remedy);
+        }
+        Some(publish)
+    });
+    let fault = table.table("fault").and_then(|inner| {
+        let fault = fault(&inner, hosts)?;
+        if late(lasts_ms(&fault)) {
+            let remedy = "lower `for` or `restart`, or raise `duration`: faults end there";
+            inner.problem("the fault goes on after the end", &inner.span(), "too long", remedy);
+        }
+        Some(fault)
+    });
+    let action = match (table.has("publish"), table.has("fault")) {
+        (true, false) => publish.map(Action::Publish),
+        (false, true) => fault.map(Action::Fault),
+        (both, _) => {
+            let (message, label) = match both {
+                true => ("a step does one thing", "publishes and breaks something"),
+                false => ("a step does something", "does nothing"),
             };
             let remedy = "write `publish = { … }` or `fault = { … }`, one of them in each step";
             table.problem(message, &table.span(), label, remedy);
@@ -47,27 +75,52 @@ pub(super) fn read(
     Some(Step { when: when?, action: action? })
 }
 
+/// The earliest time at which a step can happen.
+pub(super) fn begins_ms(when: &When) -> u64 {
+    match when {
+        When::At(at) => *at,
+        When::Mark { after_ms, .. } => *after_ms,
+    }
+}
+
+/// How long a fault lasts; nothing for one that happens at once.
+fn lasts_ms(fault: &Fault) -> u64 {
+    match *fault {
+        Fault::Cut { for_ms, .. }
+        | Fault::Hold { for_ms, .. }
+        | Fault::Partition { for_ms, .. }
+        | Fault::Latency { for_ms, .. }
+        | Fault::Refuse { for_ms, .. }
+        | Fault::NeverAnswer { for_ms, .. }
+        | Fault::SlowReader { for_ms, .. }
+        | Fault::SlowHandler { for_ms, .. } => for_ms,
+        Fault::Crash { restart_ms, .. } => restart_ms,
+        Fault::FailHandler { .. }
+        | Fault::FailOpenHandler { .. }
+        | Fault::Duplicate { .. }
+        | Fault::Lose { .. }
+        | Fault::Inject { .. }
+        | Fault::Retain { .. } => 0,
+    }
+}
+
 fn when(table: &Table<'_>, duration_ms: u64, marks: &[&str]) -> Option<When> {
-    match (table.duration("at"), table.table("on")) {
-        (Some((at, span)), None) => {
+    let (at, on) = (table.duration("at"), table.table("on"));
+    let on = on.map(|on| mark(&on, duration_ms, marks));
+    match (table.has("at"), table.has("on")) {
+        (true, false) => {
+            let (at, span) = at?;
             if at >= duration_ms {
                 let remedy = "move the step, or raise `duration`: faults end there";
                 table.problem("the step comes after the end", &span, "too late", remedy);
             }
             Some(When::At(at))
         }
-        (None, Some(on)) => {
-            let (mark, span) = on.text("mark")?;
-            known_mark(&on, &mark, &span, marks);
-            let nth = on.integer("nth", 1..=1_000).map_or(1, |(nth, _)| nth);
-            let after_ms = on.duration("after").map_or(0, |(after, _)| after);
-            on.finish();
-            Some(When::Mark { mark, nth: u32::try_from(nth).unwrap_or(1), after_ms })
-        }
-        (at, _) => {
-            let (message, label) = match at {
-                Some(_) => ("a step happens once", "two times are given"),
-                None => ("a step happens some time", "no time is given"),
+        (false, true) => on?,
+        (both, _) => {
+            let (message, label) = match both {
+                true => ("a step happens once", "two times are given"),
+                false => ("a step happens some time", "no time is given"),
             };
             let remedy = "write `at = \"2s\"` or `on = { mark = \"…\", nth = 1 }`, one of them";
             table.problem(message, &table.span(), label, remedy);
@@ -76,8 +129,25 @@ fn when(table: &Table<'_>, duration_ms: u64, marks: &[&str]) -> Option<When> {
     }
 }
 
-fn publish(table: &Table<'_>, topology: &Topology) -> Option<Publish> {
-    let agent = table.text("to").and_then(|to| agent(table, &to, topology));
+fn mark(on: &Table<'_>, duration_ms: u64, marks: &[&str]) -> Option<When> {
+    let mark = on.text("mark");
+    if let Some((mark, span)) = &mark {
+        known_mark(on, mark, span, marks);
+    }
+    let nth = on.integer("nth", 1..=1_000).map_or(1, |(nth, _)| nth);
+    let after_ms = on.duration("after").map_or(0, |(after, span)| {
+        if after >= duration_ms {
+            let remedy = "lower `after`, or raise `duration`: faults end there";
+            on.problem("the step comes after the end", &span, "too late", remedy);
+        }
+        after
+    });
+    on.finish();
+    Some(When::Mark { mark: mark?.0, nth: u32::try_from(nth).unwrap_or(1), after_ms })
+}
+
+fn publish(table: &Table<'_>, hosts: &Hosts) -> Option<Publish> {
+    let agent = table.text("to").and_then(|to| agent(table, &to, hosts));
     let small = |key, range, default: u32| {
         table.integer(key, range).map_or(default, |(n, _)| u32::try_from(n).unwrap_or(default))
     };
@@ -93,14 +163,29 @@ fn publish(table: &Table<'_>, topology: &Topology) -> Option<Publish> {
     agent.map(|_| publish)
 }
 
-fn fault(table: &Table<'_>, topology: &Topology) -> Option<Fault> {
+fn fault(table: &Table<'_>, hosts: &Hosts) -> Option<Fault> {
     let named: Vec<At<String>> =
         table.keys().into_iter().filter(|(key, _)| FAULTS.contains(&key.as_str())).collect();
     let kind = match named.as_slice() {
         [(kind, _)] => kind.as_str(),
         [] => {
-            let remedy = format!("name one of: {}", FAULTS.join(", "));
-            table.problem("the fault has no kind", &table.span(), "no kind", remedy);
+            let near = table.keys().into_iter().find_map(|(key, span)| {
+                nearest(&key, FAULTS.into_iter()).map(|near| (key, span, near))
+            });
+            match near {
+                Some((key, span, near)) => table.problem(
+                    format!("there is no fault `{key}`"),
+                    &span,
+                    "unknown",
+                    format!("did you mean `{near}`?"),
+                ),
+                None => table.problem(
+                    "the fault has no kind",
+                    &table.span(),
+                    "no kind",
+                    format!("name one of: {}", FAULTS.join(", ")),
+                ),
+            }
             return None;
         }
         [_, (_, second), ..] => {
@@ -109,22 +194,23 @@ fn fault(table: &Table<'_>, topology: &Topology) -> Option<Fault> {
             return None;
         }
     };
-    let fault = read_fault(table, kind, topology);
+    let fault = read_fault(table, kind, hosts);
     table.finish();
     fault
 }
 
-fn read_fault(table: &Table<'_>, kind: &str, topology: &Topology) -> Option<Fault> {
-    // Each fault asks for its own key, so that an unknown one is noticed.
-    let client = |key| table.text(key).and_then(|name| client(table, &name, topology));
-    let lasts = || match table.duration("for") {
-        Some((for_ms, _)) => Some(for_ms),
-        None => {
-            let remedy = "add how long it lasts: `for = \"2s\"`";
-            table.problem("the fault does not end", &table.span(), "no `for`", remedy);
-            None
+fn read_fault(table: &Table<'_>, kind: &str, hosts: &Hosts) -> Option<Fault> {
+    // Each fault asks for all of its keys before it gives up on one, so that only those are
+    // called unknown that are.
+    let client = |key| table.text(key).and_then(|name| client(table, &name, hosts));
+    let needed = |key, message, remedy| {
+        if !table.has(key) {
+            table.problem(message, &table.span(), format!("no `{key}`"), remedy);
         }
+        table.duration(key).map(|(duration, _)| duration)
     };
+    let lasts = || needed("for", "the fault does not end", "add how long it lasts: `for = \"2s\"`");
+    let client_for = |key| client(key).zip(lasts());
     let small = |key, default: u32| {
         table
             .integer(key, 1..=100_000)
@@ -144,55 +230,75 @@ fn read_fault(table: &Table<'_>, kind: &str, topology: &Topology) -> Option<Faul
                 ],
             );
             let after_frames = table.integer("after-frames", 0..=100_000);
+            let for_ms = table.duration("for").map_or(0, |(for_ms, _)| for_ms);
             Fault::Cut {
                 client: client("cut")?,
                 how: how?,
                 after_frames: after_frames.map(|(n, _)| u32::try_from(n).unwrap_or(0)),
-                for_ms: table.duration("for").map_or(0, |(for_ms, _)| for_ms),
+                for_ms,
             }
         }
-        "hold" => Fault::Hold { client: client("hold")?, for_ms: lasts()? },
-        "partition" => Fault::Partition { client: client("partition")?, for_ms: lasts()? },
-        "latency" => Fault::Latency {
-            client: client("latency")?,
-            latency_ms: table.duration("to").map_or(0, |(to, _)| to),
-            for_ms: lasts()?,
-        },
-        "refuse" => Fault::Refuse { client: client("refuse")?, for_ms: lasts()? },
-        "never-answer" => Fault::NeverAnswer { client: client("never-answer")?, for_ms: lasts()? },
+        "hold" => {
+            let (client, for_ms) = client_for("hold")?;
+            Fault::Hold { client, for_ms }
+        }
+        "partition" => {
+            let (client, for_ms) = client_for("partition")?;
+            Fault::Partition { client, for_ms }
+        }
+        "latency" => {
+            let remedy = "add how slow the link becomes: `to = \"400ms\"`";
+            let to = needed("to", "the latency is not given", remedy);
+            let ((client, for_ms), latency_ms) = client_for("latency").zip(to)?;
+            Fault::Latency { client, latency_ms, for_ms }
+        }
+        "refuse" => {
+            let (client, for_ms) = client_for("refuse")?;
+            Fault::Refuse { client, for_ms }
+        }
+        "never-answer" => {
+            let (client, for_ms) = client_for("never-answer")?;
+            Fault::NeverAnswer { client, for_ms }
+        }
         "crash" => {
             let restart_ms = table.duration("restart").map_or(100, |(restart, _)| restart);
             let (name, span) = table.text("crash")?;
             let host = match name.as_str() {
                 "server" => Host::Server,
-                _ => Host::Client(self::client(table, &(name, span), topology)?),
+                _ => Host::Client(self::client(table, &(name, span), hosts)?),
             };
             Fault::Crash { host, restart_ms }
         }
         "stop-reading" => {
-            Fault::SlowReader { client: client("stop-reading")?, pause_ms: None, for_ms: lasts()? }
+            let (client, for_ms) = client_for("stop-reading")?;
+            Fault::SlowReader { client, pause_ms: None, for_ms }
         }
-        "slow-reader" => Fault::SlowReader {
-            client: client("slow-reader")?,
-            pause_ms: Some(table.duration("pause").map_or(100, |(pause, _)| pause)),
-            for_ms: lasts()?,
-        },
-        "slow-handler" => Fault::SlowHandler {
-            client: client("slow-handler")?,
-            each_ms: table.duration("each").map_or(100, |(each, _)| each),
-            for_ms: lasts()?,
-        },
+        "slow-reader" => {
+            let pause_ms = Some(table.duration("pause").map_or(100, |(pause, _)| pause));
+            let (client, for_ms) = client_for("slow-reader")?;
+            Fault::SlowReader { client, pause_ms, for_ms }
+        }
+        "slow-handler" => {
+            let each_ms = table.duration("each").map_or(100, |(each, _)| each);
+            let (client, for_ms) = client_for("slow-handler")?;
+            Fault::SlowHandler { client, each_ms, for_ms }
+        }
         "fail-handler" => {
-            Fault::FailHandler { client: client("fail-handler")?, times: small("times", 1) }
+            let times = small("times", 1);
+            Fault::FailHandler { client: client("fail-handler")?, times }
         }
         "fail-open-handler" => {
             let times = small("times", 1);
             Fault::FailOpenHandler { client: client("fail-open-handler")?, times }
         }
         "duplicate" => {
-            Fault::Duplicate { client: client("duplicate")?, frames: small("frames", 1) }
+            let frames = small("frames", 1);
+            Fault::Duplicate { client: client("duplicate")?, frames }
         }
-        "lose" => Fault::Lose { client: client("lose")?, frames: small("frames", 1) },
+        "lose" => {
+            let frames = small("frames", 1);
+            Fault::Lose { client: client("lose")?, frames }
+        }
         "inject" => {
             let frame = table.one_of(
                 "frame",
@@ -208,7 +314,7 @@ fn read_fault(table: &Table<'_>, kind: &str, topology: &Topology) -> Option<Faul
             Fault::Inject { client: client("inject")?, frame: frame?, to_server: to_server? }
         }
         "retain" => {
-            let agent = table.text("retain").and_then(|name| agent(table, &name, topology));
+            let agent = table.text("retain").and_then(|name| agent(table, &name, hosts));
             let keep = table.integer("keep", 0..=1_000_000_000).map_or(0, |(keep, _)| keep);
             Fault::Retain { agent: agent?, keep }
         }
@@ -216,26 +322,30 @@ fn read_fault(table: &Table<'_>, kind: &str, topology: &Topology) -> Option<Faul
     })
 }
 
-fn client(table: &Table<'_>, name: &At<String>, topology: &Topology) -> Option<u32> {
-    numbered(table, name, "client", topology.clients)
+fn client(table: &Table<'_>, name: &At<String>, hosts: &Hosts) -> Option<u32> {
+    numbered(table, name, ("client", hosts.clients), hosts.table)
 }
 
-fn agent(table: &Table<'_>, name: &At<String>, topology: &Topology) -> Option<u32> {
-    numbered(table, name, "agent", topology.agents)
+fn agent(table: &Table<'_>, name: &At<String>, hosts: &Hosts) -> Option<u32> {
+    numbered(table, name, ("agent", hosts.agents), hosts.table)
 }
 
 /// `client-2` → 2, if there are as many.
-fn numbered(table: &Table<'_>, (name, span): &At<String>, what: &str, count: u32) -> Option<u32> {
+fn numbered(
+    table: &Table<'_>,
+    (name, span): &At<String>,
+    (what, count): (&str, u32),
+    said_in: &str,
+) -> Option<u32> {
     let number = name.strip_prefix(what).and_then(|rest| rest.strip_prefix('-'));
     let number = number.and_then(|number| number.parse::<u32>().ok());
     let found = number.filter(|number| (1..=count).contains(number));
     if found.is_none() {
-        let remedy = match count {
-            1 => format!("there is `{what}-1`; `[topology] {what}s = …` makes more"),
-            _ => format!(
-                "there are `{what}-1` to `{what}-{count}`; `[topology] {what}s = …` makes more"
-            ),
+        let there = match count {
+            1 => format!("there is `{what}-1`"),
+            _ => format!("there are `{what}-1` to `{what}-{count}`"),
         };
+        let remedy = format!("{there}; `[{said_in}] {what}s = …` makes more");
         table.problem(format!("there is no `{name}`"), span, format!("no such {what}"), remedy);
     }
     found

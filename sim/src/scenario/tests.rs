@@ -32,16 +32,15 @@ on = { mark = "events.replay_started", nth = 2, after = "10ms" }
 fault = { crash = "client-2", restart = "500ms" }
 "#;
 
-fn problems(text: &str) -> Vec<(String, String, String)> {
+/// What is wrong with a text: message, place, label, remedy.
+fn problems(text: &str) -> Vec<(String, String, String, String)> {
     let invalid = Scenario::parse("events/x", text).expect_err("the text is wrong");
-    invalid
-        .problems()
-        .iter()
-        .map(|problem| {
-            let place = &text[problem.span.offset()..problem.span.offset() + problem.span.len()];
-            (problem.message.clone(), place.to_owned(), problem.remedy.clone())
-        })
-        .collect()
+    let problems = invalid.problems().iter().map(|problem| {
+        let place = &text[problem.span.offset()..problem.span.offset() + problem.span.len()];
+        let (message, label) = (problem.message.clone(), problem.label.clone());
+        (message, place.to_owned(), label, problem.remedy.clone())
+    });
+    problems.collect()
 }
 
 /// The good text with one line replaced.
@@ -62,53 +61,147 @@ fn a_good_file_is_read_whole() {
     assert_eq!(scenario.steps[1].action, Action::Fault(crash));
 }
 
+/// A place, the label there, and how its remedy begins or what is in it.
+type Expected = (&'static str, &'static str, &'static str);
+
 #[test]
 fn each_problem_is_reported_at_its_place_with_its_remedy() {
-    let cases = [
-        (with("latency =", "latancy ="), "latancy", "did you mean `latency`?"),
-        (with("\"20ms\"", "20"), "20", "write a duration such as"),
-        (with("\"20ms\"", "\"20 parsec\""), "\"20 parsec\"", "write a duration such as"),
-        (with("client-2", "client-3"), "\"client-3\"", "`client-1` to `client-2`"),
-        (with("agent-1", "agent-2"), "\"agent-2\"", "there is `agent-1`"),
-        (with("\"1s\"", "\"11s\""), "\"11s\"", "raise `duration`"),
-        (with("replay_started", "replay_startet"), "\"events.replay_startet\"", "did you mean"),
-        (with("EV-5", "EV5"), "\"EV5\"", "statements are written"),
-        (with("\"10ms\"\n\n", "\"0ms\"\n\n"), "\"0ms\"", "a tick is between"),
-        (with("clients = 2", "clients = 9"), "9", "write an integer from 1 to 4"),
+    let cases: &[(&str, &str, Expected)] = &[
+        ("latency =", "latancy =", ("latancy", "unknown", "did you mean `latency`?")),
         (
-            with("crash =", "krash ="),
-            "{ krash = \"client-2\", restart = \"500ms\" }",
-            "name one of",
+            "\"20ms\"",
+            "20",
+            ("20", "this is an integer that does not fit", "write a duration such as"),
         ),
-        (with("restart = \"500ms\"", "hold = \"client-1\""), "hold", "a step of its own"),
-        (with("\"events\"", "\"event\""), "\"event\"", "did you mean `events`?"),
-        (with("\"beginning\"", "\"end\""), "\"end\"", "known here: `live`, `beginning`"),
-        (with("\"a replay is cut and goes on\"", "\" \""), "\" \"", "say in one sentence"),
+        (
+            "\"20ms\"",
+            "\"20 parsec\"",
+            ("\"20 parsec\"", "this is a string that does not fit", "write a duration such as"),
+        ),
+        ("\"20ms\"", "\"25h\"", ("\"25h\"", "this is a string that does not fit", "up to \"24h\"")),
+        ("\"10s\"", "\"0s\"", ("\"0s\"", "no time at all", "write a duration of at least \"1ms\"")),
+        (
+            "\"client-2\"",
+            "\"client-3\"",
+            ("\"client-3\"", "no such client", "`client-1` to `client-2`"),
+        ),
+        ("agent-1", "agent-2", ("\"agent-2\"", "no such agent", "there is `agent-1`; `[topology]")),
+        ("\"1s\"", "\"11s\"", ("\"11s\"", "too late", "raise `duration`")),
+        (
+            "after = \"10ms\"",
+            "after = \"10s\"",
+            ("\"10s\"", "too late", "lower `after`, or raise `duration`"),
+        ),
+        (
+            "every = \"10ms\"",
+            "every = \"4s\"",
+            (
+                "{ to = \"agent-1\", count = 4, every = \"4s\" }",
+                "goes on for too long",
+                "lower `count` or `every`",
+            ),
+        ),
+        (
+            "restart = \"500ms\"",
+            "restart = \"10s\"",
+            (
+                "{ crash = \"client-2\", restart = \"10s\" }",
+                "too long",
+                "lower `for` or `restart`, or raise `duration`",
+            ),
+        ),
+        (
+            "replay_started",
+            "replay_startet",
+            ("\"events.replay_startet\"", "unknown mark", "did you mean `events.replay_started`?"),
+        ),
+        ("EV-5", "EV5", ("\"EV5\"", "not the form of a statement", "statements are written")),
+        ("\"10ms\"\n\n", "\"0ms\"\n\n", ("\"0ms\"", "this tick", "a tick is between")),
+        ("\"10ms\"\n\n", "\"101ms\"\n\n", ("\"101ms\"", "this tick", "a tick is between")),
+        (
+            "clients = 2",
+            "clients = 9",
+            ("9", "this is an integer that does not fit", "write an integer from 1 to 4"),
+        ),
+        (
+            "clients = 2",
+            "clients = 2\nagents = 3",
+            ("3", "this many agents", "each agent needs a client"),
+        ),
+        ("crash =", "krash =", ("krash", "unknown", "did you mean `crash`?")),
+        (
+            "crash = \"client-2\", ",
+            "",
+            ("{ restart = \"500ms\" }", "no kind", "name one of: cut, hold"),
+        ),
+        (
+            "restart = \"500ms\"",
+            "hold = \"client-1\"",
+            ("hold", "a second kind", "a step of its own"),
+        ),
+        (
+            "crash = \"client-2\", restart = \"500ms\"",
+            "hold = \"client-2\"",
+            ("{ hold = \"client-2\" }", "no `for`", "add how long it lasts"),
+        ),
+        (
+            "crash = \"client-2\", restart = \"500ms\"",
+            "latency = \"client-2\", for = \"1s\"",
+            ("{ latency = \"client-2\", for = \"1s\" }", "no `to`", "add how slow"),
+        ),
+        ("\"events\"", "\"event\"", ("\"event\"", "unknown", "did you mean `events`?")),
+        ("\"beginning\"", "\"end\"", ("\"end\"", "unknown", "known here: `live`, `beginning`")),
+        ("\"a replay is cut and goes on\"", "\" \"", ("\" \"", "empty", "say in one sentence")),
     ];
-    for (text, place, remedy) in cases {
-        let found = problems(&text);
+    for (line, replacement, (place, label, remedy)) in cases {
+        let found = problems(&with(line, replacement));
+        let (_, at, said, help) = &found[0];
         assert!(
-            found.iter().any(|(_, at, help)| at == place && help.contains(remedy)),
-            "{place}: {found:?}"
+            at == place && said == label && help.contains(remedy) && found.len() == 1,
+            "{replacement}: {found:?}"
         );
     }
 }
 
 #[test]
-fn all_problems_of_a_file_are_reported_at_once() {
-    let text = with("latency =", "latancy =").replace("client-2", "client-7");
-    assert_eq!(problems(&text).len(), 2);
+fn all_problems_of_a_file_are_reported_at_once_and_nothing_else_is() {
+    let text = GOOD
+        .replace("latency =", "latancy =")
+        .replace("mark =", "marke =")
+        .replace("crash = \"client-2\", restart = \"500ms\"", "hold = \"client-7\", for = \"1s\"")
+        .replace("at = \"1s\"\npublish = { to = \"agent-1\"", "at = 1\npublish = { too = \"x\"");
+    let found: Vec<_> = problems(&text).into_iter().map(|(message, ..)| message).collect();
+    assert_eq!(
+        found,
+        [
+            "unknown key `latancy`",
+            "`at` must be a duration such as \"250ms\", \"2s\", \"5m\" or \"1h\", up to \"24h\"",
+            "`to` is missing",
+            "unknown key `too`",
+            "`mark` is missing",
+            "unknown key `marke`",
+            "there is no `client-7`",
+        ]
+    );
+}
+
+#[test]
+fn every_place_that_is_no_toml_is_reported() {
+    let found = problems(&GOOD.replace("\"events\"\n", "events\n").replace("[server]", "[server"));
+    let found: Vec<_> = found.iter().map(|(message, at, ..)| (&message[..], &at[..])).collect();
+    assert_eq!(found, [("this is not TOML", "events"), ("this is not TOML", "")]);
 }
 
 #[test]
 fn a_step_has_one_time_and_one_action() {
-    let none = problems(&with("at = \"1s\"", ""));
-    assert_eq!(none[0].0, "a step happens some time");
-    let two = problems(&with(
-        "at = \"1s\"",
-        "at = \"1s\"\nfault = { refuse = \"client-1\", for = \"1s\" }",
-    ));
-    assert_eq!(two[0].0, "a step does one thing");
+    let first = |text: &str| problems(text).remove(0).0;
+    assert_eq!(first(&with("at = \"1s\"", "")), "a step happens some time");
+    let two = "at = \"1s\"\non = { mark = \"events.joined\" }";
+    assert_eq!(first(&with("at = \"1s\"", two)), "a step happens once");
+    let two = "at = \"1s\"\nfault = { refuse = \"client-1\", for = \"1s\" }";
+    assert_eq!(first(&with("at = \"1s\"", two)), "a step does one thing");
+    let none = with("publish = { to = \"agent-1\", count = 4, every = \"10ms\" }", "");
+    assert_eq!(first(&none), "a step does something");
 }
 
 #[test]
@@ -117,20 +210,39 @@ fn what_is_held_is_not_partitioned() {
                  [[step]]\nat = \"2s\"\nfault = { partition = \"client-1\", for = \"1s\" }\n";
     let found = problems(&format!("{GOOD}{clash}"));
     assert_eq!(found[0].0, "client-1 is held and partitioned at the same time");
-    let apart = clash.replace("3s", "500ms");
-    assert!(Scenario::parse("events/x", &format!("{GOOD}{apart}")).is_ok());
+    for apart in [clash.replace("3s", "500ms"), clash.replacen("client-1", "client-2", 1)] {
+        assert!(Scenario::parse("events/x", &format!("{GOOD}{apart}")).is_ok(), "{apart}");
+    }
+    // A mark may be reached at any time.
+    let waits = clash.replacen("at = \"1s\"", "on = { mark = \"events.joined\" }", 1);
+    let found = problems(&format!("{GOOD}{waits}"));
+    assert_eq!(found[0].0, "client-1 may be held and partitioned at the same time");
+}
+
+#[test]
+fn a_swarm_has_no_run_that_cannot_be_carried_out() {
+    let swarm = |lines: &str| format!("{GOOD}[swarm]\nfaults = [\"link\"]\n{lines}");
+    let good = "clients = \"2..3\"\nagents = \"1..2\"\n";
+    assert!(Scenario::parse("events/x", &swarm(good)).is_ok());
+    // The step crashes `client-2`.
+    let found = problems(&swarm("clients = \"1..3\"\n"));
+    assert_eq!(found[0].0, "there is no `client-2`");
+    assert!(found[0].3.contains("`[swarm] clients = …`"), "{found:?}");
+    let found = problems(&swarm("clients = \"2..3\"\nagents = \"3..3\"\n"));
+    assert_eq!(found[0].0, "more agents than clients");
+    let found = problems(&swarm(good).replace("faults = [\"link\"]\n", ""));
+    assert_eq!(found[0].0, "`faults` is missing");
+    let found = problems(&swarm(good).replace("\"link\"", "\"lnk\""));
+    assert!(found[0].3.contains("did you mean `link`?"), "{found:?}");
+    let hold = "crash = \"client-2\", restart = \"500ms\"";
+    let found = problems(&swarm(good).replace(hold, "hold = \"client-2\", for = \"1s\""));
+    assert_eq!(found[0].0, "a seed may hold and partition client-2 at the same time");
 }
 
 #[test]
 fn a_scenario_in_which_nothing_happens_is_refused() {
     let found = problems("title = \"x\"\nprotocol = \"events\"\n");
     assert_eq!(found[0].0, "nothing happens in this scenario");
-}
-
-#[test]
-fn text_that_is_no_toml_is_refused_at_its_place() {
-    let found = problems("title = \"x\"\nprotocol = events\n");
-    assert_eq!(found[0].0, "this is not TOML");
 }
 
 #[test]
@@ -143,8 +255,16 @@ fn every_embedded_scenario_is_right() {
 }
 
 #[test]
-fn an_unknown_id_is_answered_with_the_nearest_one() {
-    let error = Library::embedded().get("events/swrm").expect_err("there is none");
-    let help = miette::Diagnostic::help(&error).expect("there is a remedy").to_string();
-    assert!(help.contains("`events/swarm`"), "{help}");
+fn an_unknown_id_is_answered_with_the_nearest_ones() {
+    let library = Library::embedded();
+    let help = |id: &str| {
+        let error = library.get(id).expect_err("there is none");
+        miette::Diagnostic::help(&error).expect("there is a remedy").to_string()
+    };
+    assert!(help("events/swrm").contains("did you mean `events/swarm`?"));
+    assert!(help("swarm").contains("did you mean `events/swarm`?"));
+    assert!(
+        help("half-open").contains("`events/half-open-one-way` or `events/half-open-takeover`")
+    );
+    assert_eq!(help("nothing/like-it"), "`gapless-sim scenarios` lists the scenarios");
 }

@@ -1,0 +1,57 @@
+//! What the README shows is what the command prints.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+fn readme() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    std::fs::read_to_string(path).expect("the README is there")
+}
+
+/// The first console block: its command and what it prints.
+fn demo(readme: &str) -> (String, String) {
+    let block = readme.split_once("```console\n$ ").expect("a console block").1;
+    let block = block.split_once("```").expect("it ends").0;
+    let (command, output) = block.split_once('\n').expect("a command and its output");
+    (command.to_owned(), output.to_owned())
+}
+
+/// How long it really took differs.
+fn without_real_time(output: &str) -> String {
+    output
+        .lines()
+        .map(|line| match line.split_once(" s virtual, ") {
+            Some((before, _)) => format!("{before} s virtual\n"),
+            None => format!("{line}\n"),
+        })
+        .collect()
+}
+
+#[test]
+fn the_demo_of_the_readme_is_real() {
+    let (command, shown) = demo(&readme());
+    let words = command.strip_prefix("cargo sim ").expect("the demo is `cargo sim …`");
+    let args = std::iter::once("gapless-sim").chain(words.split_whitespace()).map(OsString::from);
+    let mut out = anstream::StripStream::new(Vec::new());
+    let code = gapless_sim::cli::main(args, &mut out, &mut Vec::new());
+    let printed = String::from_utf8(out.into_inner()).expect("UTF-8");
+    assert_eq!(code, 0, "{printed}");
+    assert_eq!(without_real_time(&shown), without_real_time(&printed));
+}
+
+#[test]
+fn every_file_that_the_readme_links_to_is_there() {
+    let readme = readme();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let links: Vec<&str> = readme
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split_once(')'))
+        .map(|(link, _)| link)
+        .filter(|link| !link.starts_with("http"))
+        .collect();
+    assert!(links.len() > 5, "{links:?}");
+    for link in links {
+        assert!(root.join(link).exists(), "{link}");
+    }
+}
