@@ -22,6 +22,12 @@ default:
 @show *args:
     cargo sim show {{ _seed }} "$@"
 
+# Run many simulations on all cores: `just sweep --seeds 2000 --base 7`.
+[group('simulate')]
+[no-exit-message]
+@sweep *args:
+    cargo sim sweep "$@"
+
 # List the scenarios: what each shows, and the statements that it is about.
 [group('simulate')]
 [no-exit-message]

@@ -10,6 +10,14 @@ pub struct History {
     pub entries: Vec<Entry>,
 }
 
+impl History {
+    /// How many events the applications got.
+    pub fn delivered(&self) -> u64 {
+        self.entries.iter().filter(|entry| matches!(entry.what, Seen::Delivered { .. })).count()
+            as u64
+    }
+}
+
 /// One thing that could be seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {

@@ -9,6 +9,7 @@
 //! * [`world`]: the plan is carried out: real clients and servers in turmoil's network;
 //! * [`trace`] and [`history`]: what happened, and what of it the outside can see;
 //! * [`check`]: one invariant per file, each a pure function over a history;
+//! * [`sweep`]: many runs on all cores, judged together;
 //! * [`cli`]: the command `gapless-sim`.
 //!
 //! The same seed gives a byte-identical trace: in one process, in another one, and beside others
@@ -28,5 +29,6 @@ pub mod history;
 pub mod plan;
 pub mod scenario;
 pub mod seed;
+pub mod sweep;
 pub mod trace;
 pub mod world;

@@ -80,3 +80,14 @@ fn wire_bytes_and_keys_leave_no_trace() {
     let trace = trace("events/strange-frames", 1);
     assert!(!trace.to_lowercase().contains("sec-websocket"));
 }
+
+#[test]
+fn the_command_meta_compares_runs_in_two_processes() {
+    let meta = Command::new(env!("CARGO_BIN_EXE_gapless-sim"))
+        .args(["meta", "--seeds", "3", "7"])
+        .output()
+        .expect("the program runs");
+    let said = String::from_utf8_lossy(&meta.stdout);
+    assert!(meta.status.success(), "{said}");
+    assert!(said.contains("3 runs") && said.contains("the same in two processes"), "{said}");
+}

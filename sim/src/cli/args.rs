@@ -34,8 +34,70 @@ pub(super) enum Command {
     Show(ShowArgs),
     /// Compare two traces and print where they part
     Diff(DiffArgs),
+    /// Carry out many runs on all cores and judge them together
+    Sweep(SweepArgs),
+    /// Judge the runs of several sweeps together, from their `--jsonl` files
+    Merge(MergeArgs),
+    /// Carry out runs in two processes each, and compare them while they run
+    Meta(MetaArgs),
     /// List the scenarios
     Scenarios(ScenariosArgs),
+}
+
+/// From how many runs of a swarm on its marks are judged.
+const REACH_SEEDS: &str = "500";
+
+#[derive(Debug, Args)]
+pub(super) struct SweepArgs {
+    /// Scenarios, by id or by a pattern with `*` (default: all swarms)
+    #[arg(value_name = "SCENARIO")]
+    pub(super) words: Vec<String>,
+    /// How many runs, over all scenarios
+    #[arg(long, value_name = "N", default_value = "200", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) seeds: u64,
+    /// The seed or commit from which the seeds of the runs follow
+    #[arg(long, value_name = "SEED", default_value = "1")]
+    pub(super) base: String,
+    /// How many threads (default: one per core)
+    #[arg(long, value_name = "N")]
+    pub(super) jobs: Option<usize>,
+    /// Only a part of the runs: `2/4` is the second of four parts
+    #[arg(long, value_name = "I/N", default_value = "1/1")]
+    pub(super) shard: String,
+    /// From how many runs of a swarm on it has to have reached its marks
+    #[arg(long, value_name = "N", default_value = REACH_SEEDS)]
+    pub(super) reach_seeds: u64,
+    /// Write one JSON object per run to a file, for `merge`
+    #[arg(long, value_name = "FILE")]
+    pub(super) jsonl: Option<PathBuf>,
+    /// No progress
+    #[arg(long, short)]
+    pub(super) quiet: bool,
+    /// Read scenarios from a folder instead of those built in
+    #[arg(long, value_name = "DIR")]
+    pub(super) scenarios: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MergeArgs {
+    /// Files written by `sweep --jsonl`
+    #[arg(value_name = "FILE", required = true)]
+    pub(super) files: Vec<PathBuf>,
+    /// From how many runs of a swarm on it has to have reached its marks
+    #[arg(long, value_name = "N", default_value = REACH_SEEDS)]
+    pub(super) reach_seeds: u64,
+    /// Read scenarios from a folder instead of those built in
+    #[arg(long, value_name = "DIR")]
+    pub(super) scenarios: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MetaArgs {
+    #[command(flatten)]
+    pub(super) source: Source,
+    /// Compare this many runs, whose seeds follow from the seed
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) seeds: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -162,8 +224,20 @@ fn random_seed() -> Seed {
 
 /// Puts `run` in where the first word is no command.
 pub(super) fn with_default_command(mut args: Vec<OsString>) -> Vec<OsString> {
-    const COMMANDS: [&str; 9] =
-        ["run", "show", "diff", "scenarios", "help", "-h", "--help", "-V", "--version"];
+    const COMMANDS: [&str; 12] = [
+        "run",
+        "show",
+        "diff",
+        "sweep",
+        "merge",
+        "meta",
+        "scenarios",
+        "help",
+        "-h",
+        "--help",
+        "-V",
+        "--version",
+    ];
     let known =
         args.get(1).and_then(|word| word.to_str()).is_some_and(|word| COMMANDS.contains(&word));
     if !known {

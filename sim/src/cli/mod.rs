@@ -5,7 +5,9 @@
 //! quietly.
 
 mod args;
+mod meta;
 mod report;
+mod sweep;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -44,6 +46,9 @@ pub fn main(
         Command::Run(args) => run(&args, out, err),
         Command::Show(args) => show(&args, out),
         Command::Diff(args) => diff(&args, out),
+        Command::Sweep(args) => sweep::run(&args, out, err),
+        Command::Merge(args) => sweep::merge(&args, out),
+        Command::Meta(args) => meta::run(&args, out),
         Command::Scenarios(args) => scenarios(&args, out, err),
     };
     let code = done.unwrap_or_else(|failure| match failure {

@@ -130,3 +130,49 @@ fn a_scenario_whose_marks_are_not_reached_is_inconclusive() {
     assert_eq!(code, exit::INCONCLUSIVE);
     assert!(out.contains("not reached: events.hole_seen"), "{out}");
 }
+
+#[test]
+fn a_sweep_in_parts_is_the_sweep_in_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let (one, two) = (file("one"), file("two"));
+    let parts = [("1/2", &one), ("2/2", &two)];
+    for (shard, file) in parts {
+        let line = format!("sweep --seeds 10 --base 3 --quiet --shard {shard} --jsonl {file}");
+        let (code, out, err) = sim(&line);
+        assert_eq!(code, exit::OK, "{out}{err}");
+        assert!(out.contains("runs       5, 5 passed"), "{out}");
+    }
+    let (code, merged, err) = sim(&format!("merge {one} {two}"));
+    assert_eq!(code, exit::OK, "{merged}{err}");
+    let (_, whole, _) = sim("sweep --seeds 10 --base 3 --quiet --jobs 1");
+    let facts = |text: &str| -> Vec<String> {
+        let lines =
+            text.lines().filter(|line| !line.contains("time") && !line.contains("runs     "));
+        lines.map(str::to_owned).collect()
+    };
+    assert_eq!(facts(&merged), facts(&whole));
+}
+
+#[test]
+fn a_sweep_of_fixed_scenarios_takes_patterns() {
+    let (code, out, err) = sim("sweep events/hole-* --seeds 6 --quiet");
+    assert_eq!(code, exit::OK, "{out}{err}");
+    assert!(out.contains("runs       6, 6 passed"), "{out}");
+}
+
+#[test]
+fn a_sweep_that_makes_no_sense_is_refused() {
+    let cases = [
+        ("sweep events/none-*", "no scenario fits"),
+        ("sweep --shard 5/4", "is no shard"),
+        ("sweep --base nope", "is not a seed"),
+        ("sweep --seeds 0", "invalid value '0'"),
+        ("merge /does/not/exist", "cannot be read"),
+    ];
+    for (line, message) in cases {
+        let (code, out, err) = sim(line);
+        assert_eq!(code, exit::USAGE, "{line}: {out}");
+        assert!(err.contains(message), "{line}: {err}");
+    }
+}

@@ -52,7 +52,8 @@ fn topology(swarm: &Swarm, base: &Topology, rng: &mut ChaCha12Rng) -> Topology {
         clients,
         agents: rng.random_range(swarm.agents.0..=swarm.agents.1.min(clients)),
         latency_ms: pick(rng, &[10, 10, 20, 50, 120]),
-        tcp_capacity: base.tcp_capacity,
+        // Small enough for a slow reader to be felt, large enough for all that connect at once.
+        tcp_capacity: pick(rng, &[24, base.tcp_capacity]),
     }
 }
 
@@ -259,7 +260,7 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
         }
         Sort::Retain => {
             let agent = rng.random_range(1..=plan.topology.agents);
-            (at, Fault::Retain { agent, keep: pick(rng, &[0, 2, 10, 40]) })
+            (at, Fault::Retain { agent, keep: pick(rng, &[0, 1, 3, 10]) })
         }
         Sort::Lose => (at, Fault::Lose { client, frames: 1 }),
         Sort::Duplicate => (at, Fault::Duplicate { client, frames: rng.random_range(1..10) }),

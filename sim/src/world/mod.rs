@@ -7,7 +7,7 @@
 //! has to arrive.
 //!
 //! What turmoil does differently from a real network is made up for here: a connection that dies
-//! silently, loses a frame or carries a strange one is a matter of [`link`], which stands between
+//! silently, loses a frame or carries a strange one is a matter of `link`, which stands between
 //! the client's driver and turmoil's TCP; a process that dies keeps what it wrote and nothing that
 //! it does while it is torn down reaches the disk ([`disk`]).
 

@@ -26,7 +26,7 @@ pub(crate) struct Pages {
     repeated: Option<(usize, Record, u64)>,
     /// The virtual time when no host is running.
     between_ticks_ms: u64,
-    /// The highest acknowledged sequence per agent.
+    /// The highest sequence in the log per agent.
     heads: BTreeMap<u32, u64>,
     /// How far each client's application is.
     positions: BTreeMap<u32, u64>,
@@ -104,10 +104,6 @@ impl Recorder {
     pub(crate) fn see(&self, what: Seen) {
         let mut pages = self.pages();
         match &what {
-            Seen::Published { agent, sequence, .. } => {
-                let head = pages.heads.entry(*agent).or_default();
-                *head = (*head).max(*sequence);
-            }
             Seen::Delivered { client, sequence: Some(sequence), .. } => {
                 pages.positions.insert(*client, *sequence);
             }
@@ -128,7 +124,14 @@ impl Recorder {
         self.pages().publishers_running -= 1;
     }
 
-    /// The highest acknowledged sequence of an agent.
+    /// The log has stored an event, whether or not anybody will be told.
+    pub(crate) fn stored(&self, agent: u32, sequence: u64) {
+        let mut pages = self.pages();
+        let head = pages.heads.entry(agent).or_default();
+        *head = (*head).max(sequence);
+    }
+
+    /// The highest sequence in the log of an agent.
     pub(crate) fn head(&self, agent: u32) -> u64 {
         self.pages().heads.get(&agent).copied().unwrap_or(0)
     }

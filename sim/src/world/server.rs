@@ -180,7 +180,13 @@ struct InlineLog {
 impl LogStore for InlineLog {
     async fn run(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let wanted: Vec<String> = commands.iter().map(describe).collect();
+        let agents: Vec<Option<u32>> = commands.iter().map(appends_to).collect();
         let result = self.log.transact(commands);
+        for (agent, reply) in agents.into_iter().zip(result.iter().flatten()) {
+            if let (Some(agent), Reply::Appended(Appended::New { sequence, .. })) = (agent, reply) {
+                self.process.recorder.stored(agent, *sequence);
+            }
+        }
         let outcome = match &result {
             Ok(replies) => replies.iter().filter_map(describe_reply).collect::<Vec<_>>().join(", "),
             Err(error) => error.to_string(),
@@ -197,6 +203,14 @@ impl LogStore for InlineLog {
             std::future::pending::<()>().await;
         }
         result
+    }
+}
+
+/// The number of the agent to whose stream the command appends.
+fn appends_to(command: &Command) -> Option<u32> {
+    match command {
+        Command::Append(append) => append.agent.as_str().strip_prefix("agent-")?.parse().ok(),
+        _ => None,
     }
 }
 
