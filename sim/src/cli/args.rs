@@ -132,9 +132,9 @@ pub(super) struct ShowArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct DiffArgs {
-    /// A seed, or a file written by `run --trace`
+    /// A seed, or a file written by `run --trace` or `run --save-plan`
     pub(super) left: String,
-    /// A seed, or a file written by `run --trace`
+    /// A seed, or a file written by `run --trace` or `run --save-plan`
     pub(super) right: String,
     /// The scenario of the seeds
     #[arg(long, default_value = DEFAULT_SCENARIO)]
@@ -175,6 +175,12 @@ pub(super) struct Source {
 }
 
 impl Source {
+    /// Whether it is said which run is meant, instead of any.
+    pub(super) fn is_certain(&self) -> bool {
+        let is_seed = |word: &String| word.parse::<Seed>().is_ok();
+        self.plan.is_some() || self.seed.is_some() || self.words.iter().any(is_seed)
+    }
+
     /// The scenario and the seed. A word that is a seed is the seed, one that names a scenario is
     /// the scenario; two of a kind, or neither, is an error.
     pub(super) fn resolve(&self, library: &Library) -> Result<(String, Seed), Failure> {
@@ -199,13 +205,9 @@ impl Source {
                         return Err(usage(message, "leave one out; a run has one scenario"));
                     }
                 },
-                (Err(_), false) if word.contains('/') => {
-                    let Err(error) = library.get(word) else { continue };
-                    return Err(super::diagnostic(error));
-                }
                 (Err(_), false) => {
                     let message = format!("`{word}` is neither a seed nor a scenario");
-                    let hint = format!("{SEED_FORMS}; `gapless-sim scenarios` lists the scenarios");
+                    let hint = format!("{}; {SEED_FORMS}", library.suggestion(word));
                     return Err(usage(message, hint));
                 }
             }

@@ -1,22 +1,25 @@
 //! The command `gapless-sim`.
 //!
 //! Output goes through two writers, so that a test can read it; colour is put in as escapes and
-//! taken out by the writer where nobody wants it. A reader who closes the pipe ends the command
-//! quietly.
+//! taken out by the writer where nobody wants it. A reader who closes the pipe changes no exit
+//! code.
 
 mod args;
 mod meta;
+mod output;
 mod report;
 mod sweep;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use clap::Parser;
 use miette::Diagnostic;
 
 use self::args::{Cli, Command, DiffArgs, RunArgs, ScenariosArgs, ShowArgs, Source};
+use self::output::Output;
 use crate::check::{Verdict, judge};
 use crate::exit;
 use crate::plan::{FORMAT, Plan, draw};
@@ -31,6 +34,7 @@ pub fn main(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> u8 {
+    let (out, err) = (&mut Output::new(out), &mut Output::new(err));
     let args = args::with_default_command(args.into_iter().collect());
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
@@ -60,8 +64,6 @@ pub fn main(
             let _ = write!(err, "{problem}");
             exit::INTERNAL
         }
-        // Whoever read the output has seen enough.
-        Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::OK,
         Failure::Output(error) => {
             let _ = writeln!(err, "error: the output cannot be written: {error}");
             exit::INTERNAL
@@ -112,52 +114,95 @@ struct Request {
 
 fn request(source: &Source) -> Result<Request, Failure> {
     if let Some(path) = &source.plan {
-        let named = || format!("`{}`", path.display());
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            usage(
-                format!("the plan {} cannot be read: {error}", named()),
-                "make one with `--save-plan FILE`",
-            )
-        })?;
-        let plan: Plan = serde_json::from_str(&text).map_err(|error| {
-            usage(format!("{} is no plan: {error}", named()), "make one with `--save-plan FILE`")
-        })?;
-        if plan.format != FORMAT {
-            let message =
-                format!("{} has plan format {}, this program knows {FORMAT}", named(), plan.format);
-            return Err(usage(
-                message,
-                "draw it again from its seed, or use the program that wrote it",
-            ));
-        }
-        plan.check().map_err(|problem| {
-            usage(
-                format!("{} cannot be carried out: {problem}", named()),
-                "correct it, or make one with `--save-plan FILE`",
-            )
-        })?;
-        let again = format!("run --plan {}", path.display());
-        return Ok(Request { plan, title: "a saved plan".to_owned(), again });
+        return saved(path);
     }
     let library = library(source.scenarios.as_deref())?;
     let (id, seed) = source.resolve(&library)?;
-    let scenario = library.get(&id).map_err(diagnostic)?;
-    let mut again = format!("{id} {seed}");
-    if let Some(folder) = &source.scenarios {
-        again = format!("{again} --scenarios {}", folder.display());
+    drawn(&library, &id, seed, source.scenarios.as_deref())
+}
+
+/// The plan in a file.
+fn saved(path: &Path) -> Result<Request, Failure> {
+    let named = || format!("`{}`", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        usage(
+            format!("the plan {} cannot be read: {error}", named()),
+            "make one with `--save-plan FILE`",
+        )
+    })?;
+    let plan: Plan = serde_json::from_str(&text).map_err(|error| {
+        usage(format!("{} is no plan: {error}", named()), "make one with `--save-plan FILE`")
+    })?;
+    if plan.format != FORMAT {
+        let message =
+            format!("{} has plan format {}, this program knows {FORMAT}", named(), plan.format);
+        return Err(usage(
+            message,
+            "draw it again from its seed, or use the program that wrote it",
+        ));
     }
-    Ok(Request { plan: draw(&scenario, seed), title: scenario.title, again })
+    plan.check().map_err(|problem| {
+        usage(
+            format!("{} cannot be carried out: {problem}", named()),
+            "correct it, or make one with `--save-plan FILE`",
+        )
+    })?;
+    let again = format!("run --plan {}", word(path));
+    Ok(Request { plan, title: "a saved plan".to_owned(), again })
+}
+
+/// What a scenario and a seed give.
+fn drawn(
+    library: &Library,
+    id: &str,
+    seed: Seed,
+    folder: Option<&Path>,
+) -> Result<Request, Failure> {
+    let scenario = library.get(id).map_err(diagnostic)?;
+    let mut again = format!("{id} {seed}");
+    if let Some(folder) = folder {
+        again = format!("{again} --scenarios {}", word(folder));
+    }
+    let plan = guarded(seed.0, &again, || draw(&scenario, seed))?;
+    Ok(Request { plan, title: scenario.title, again })
+}
+
+/// A path as a word for a shell.
+fn word(path: &Path) -> String {
+    let path = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_./-+=:@".contains(c);
+    match !path.is_empty() && path.chars().all(plain) {
+        true => path,
+        false => format!("'{}'", path.replace('\'', r"'\''")),
+    }
 }
 
 fn carry_out(request: &Request) -> Result<Run, Failure> {
-    world::run(&request.plan).map_err(|RunError { problem, last }| {
-        let last: String = last.iter().map(|line| format!("  │ {line}\n")).collect();
-        Failure::Run(format!(
-            "error: the simulation broke: {problem}\n  ╭─ the last things that happened\n{last}  ╰─\n  \
-             seed       {}\n  reproduce  cargo sim {}\n",
-            request.plan.seed, request.again
-        ))
+    let (seed, again) = (request.plan.seed, request.again.as_str());
+    let run = guarded(seed, again, || world::run(&request.plan))?;
+    run.map_err(|error| broke(seed, again, &error))
+}
+
+/// Makes a panic a failure that says how to have it again.
+fn guarded<T>(seed: u64, again: &str, what: impl FnOnce() -> T) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(what)).map_err(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+        let problem = format!("panic: {}", said.unwrap_or("without a message"));
+        broke(seed, again, &RunError { problem, last: Vec::new() })
     })
+}
+
+fn broke(seed: u64, again: &str, error: &RunError) -> Failure {
+    let mut text = format!("error: the simulation broke: {}\n", error.problem);
+    if !error.last.is_empty() {
+        text += "  ╭─ the last things that happened\n";
+        for line in &error.last {
+            text += &format!("  │ {line}\n");
+        }
+        text += "  ╰─\n";
+    }
+    Failure::Run(text + &format!("  seed       {seed}\n  reproduce  cargo sim {again}\n"))
 }
 
 fn save(path: &Path, text: &str) -> Result<(), Failure> {
@@ -178,6 +223,12 @@ fn run(args: &RunArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, F
     if let Some(path) = &args.save_plan {
         save(path, &plan_text(&request.plan))?;
     }
+    let heading = report::heading(&request.plan, &request.title);
+    if !args.json && !args.quiet {
+        // Before the run: whoever ends one that hangs knows its seed.
+        write!(out, "{heading}")?;
+        out.flush()?;
+    }
     #[expect(clippy::disallowed_methods, reason = "tells a person how long they waited")]
     let began = std::time::Instant::now();
     let run = carry_out(&request)?;
@@ -185,18 +236,13 @@ fn run(args: &RunArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, F
     if let Some(path) = &args.trace {
         save(path, &run.trace.to_string())?;
     }
-    let verdict = judge(&run);
-    let report = report::Report {
-        run: &run,
-        verdict: &verdict,
-        title: &request.title,
-        again: &request.again,
-        real,
-    };
+    let verdict = guarded(request.plan.seed, &request.again, || judge(&run))?;
+    let report = report::Report { run: &run, verdict: &verdict, again: &request.again, real };
     match (args.json, args.quiet) {
         (true, _) => writeln!(out, "{}", report.json())?,
         (false, true) if verdict == Verdict::Pass => {}
-        (false, _) => write!(out, "{}", report.text())?,
+        (false, true) => write!(out, "{heading}{}", report.text())?,
+        (false, false) => write!(out, "{}", report.text())?,
     }
     out.flush()?;
     err.flush()?;
@@ -209,6 +255,10 @@ fn run(args: &RunArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, F
 }
 
 fn show(args: &ShowArgs, out: &mut dyn Write) -> Result<u8, Failure> {
+    if !args.source.is_certain() {
+        let hint = "`gapless-sim run` prints the seed of a run; show that one";
+        return Err(usage("no seed is given", hint));
+    }
     let request = request(&args.source)?;
     let run = carry_out(&request)?;
     if let Some(host) = &args.only
@@ -235,20 +285,24 @@ fn show(args: &ShowArgs, out: &mut dyn Write) -> Result<u8, Failure> {
 
 fn diff(args: &DiffArgs, out: &mut dyn Write) -> Result<u8, Failure> {
     let library = library(args.scenarios.as_deref())?;
+    let trace = |request: &Request| -> Result<Vec<String>, Failure> {
+        Ok(carry_out(request)?.trace.to_string().lines().map(str::to_owned).collect())
+    };
     let read = |side: &str| -> Result<Vec<String>, Failure> {
         if let Ok(seed) = side.parse::<Seed>() {
-            let scenario = library.get(&args.scenario).map_err(diagnostic)?;
-            let plan = draw(&scenario, seed);
-            let (title, again) = (scenario.title, format!("{} {seed}", args.scenario));
-            let run = carry_out(&Request { plan, title, again })?;
-            return Ok(run.trace.to_string().lines().map(str::to_owned).collect());
+            let folder = args.scenarios.as_deref();
+            return trace(&drawn(&library, &args.scenario, seed, folder)?);
         }
         let text = std::fs::read_to_string(side).map_err(|error| {
             usage(
                 format!("`{side}` is no seed, and as a file it cannot be read: {error}"),
-                "give two seeds, or two files written by `--trace FILE`",
+                "give two seeds, or two files written by `--trace FILE` or `--save-plan FILE`",
             )
         })?;
+        // No line of a trace begins like that.
+        if text.starts_with('{') {
+            return trace(&saved(side.as_ref())?);
+        }
         Ok(text.lines().map(str::to_owned).collect())
     };
     let (left, right) = (read(&args.left)?, read(&args.right)?);

@@ -8,6 +8,7 @@ use anstyle::{AnsiColor, Style};
 
 use crate::check::{Verdict, Violation};
 use crate::history::Seen;
+use crate::plan::Plan;
 use crate::scenario::Scenario;
 use crate::trace::{Kind, Record};
 use crate::world::Run;
@@ -15,8 +16,11 @@ use crate::world::Run;
 /// How many violations are spelled out.
 const VIOLATIONS_MAX: usize = 5;
 
-/// How many records before the first violation are shown.
-const RECORDS_MAX: usize = 30;
+/// How many records before the first violation are shown, if there is room.
+const RECORDS_MAX: usize = 40;
+
+/// How many lines a report has, with its heading.
+const LINES_MAX: usize = 60;
 
 /// How many columns a line of the trace has.
 const COLUMNS_MAX: usize = 110;
@@ -29,7 +33,6 @@ const QUIET: Style = Style::new().dimmed();
 pub(super) struct Report<'a> {
     pub(super) run: &'a Run,
     pub(super) verdict: &'a Verdict,
-    pub(super) title: &'a str,
     /// The words after `cargo sim` that repeat it.
     pub(super) again: &'a str,
     pub(super) real: Duration,
@@ -70,7 +73,7 @@ impl Report<'_> {
         counts
     }
 
-    /// The report for a person.
+    /// The report for a person, below its heading.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
         self.summary(&mut text);
@@ -118,11 +121,7 @@ impl Report<'_> {
     fn summary(&self, text: &mut String) {
         let run = self.run;
         let counts = self.counts();
-        let mut line = |label: &str, value: &str| {
-            let _ = writeln!(text, "  {QUIET}{label:<10}{QUIET:#} {value}");
-        };
-        line("seed", &run.plan.seed.to_string());
-        line("scenario", &format!("{}: {}", run.plan.scenario, self.title));
+        let mut line = |label: &str, value: &str| text.push_str(&labelled(label, value));
         let plural = |count: u32, what: &str| match count {
             1 => format!("1 {what}"),
             count => format!("{count} {what}s"),
@@ -212,7 +211,10 @@ impl Report<'_> {
         };
         let records: Vec<_> =
             self.run.trace.records.iter().filter(|record| concerns(record)).collect();
-        let shown = &records[records.len().saturating_sub(RECORDS_MAX)..];
+        // What else is to be said: the heading, the frame around the records, the commands.
+        let others = HEADING_LINES + text.lines().count() + 3 + 4;
+        let most = RECORDS_MAX.min(LINES_MAX.saturating_sub(others));
+        let shown = &records[records.len().saturating_sub(most)..];
         let whose = client.as_deref().unwrap_or("all hosts");
         let _ = writeln!(
             text,
@@ -277,6 +279,19 @@ impl Report<'_> {
             "reproduce": format!("cargo sim {}", self.again),
         })
     }
+}
+
+/// How many lines [`heading`] has.
+const HEADING_LINES: usize = 2;
+
+/// What is known before a run.
+pub(super) fn heading(plan: &Plan, title: &str) -> String {
+    let scenario = format!("{}: {title}", plan.scenario);
+    labelled("seed", &plan.seed.to_string()) + &labelled("scenario", &scenario)
+}
+
+fn labelled(label: &str, value: &str) -> String {
+    format!("  {QUIET}{label:<10}{QUIET:#} {value}\n")
 }
 
 /// A scenario in the list of scenarios.

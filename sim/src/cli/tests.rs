@@ -1,8 +1,17 @@
 //! The command, from its arguments to its output and exit code.
 
 use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
 
+use super::{Failure, report};
+use crate::check::{Verdict, Violation};
 use crate::exit;
+use crate::plan::draw;
+use crate::scenario::Library;
+use crate::seed::Seed;
+use crate::world;
 
 /// Exit code, output and errors of a command line.
 fn sim(line: &str) -> (u8, String, String) {
@@ -22,9 +31,16 @@ fn a_seed_in_any_form_and_place_is_the_same_run() {
         out.lines().find(|line| line.contains("hash")).map(str::to_owned).expect("a hash")
     };
     let first = hash("42");
-    for line in
-        ["run 42", "SEED=42", "run --seed 42", "0x2a", "run events/swarm 42", "42 events/swarm"]
-    {
+    for line in [
+        "run 42",
+        "SEED=42",
+        "run --seed 42",
+        "--seed seed=42",
+        "0x2a",
+        "run events/swarm 42",
+        "42 events/swarm",
+        "000000000000000000000000000000000000002a",
+    ] {
         assert_eq!(hash(line), first, "{line}");
     }
 }
@@ -64,6 +80,11 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
         ("run --seed nope", "`nope` is not a seed"),
         ("events/swarm events/swarm", "two scenarios are given"),
         ("events/swrm", "did you mean `events/swarm`?"),
+        ("swarm 1", "did you mean `events/swarm`?"),
+        ("1 --seed 1", "two seeds are given: `1` and `1`"),
+        ("run 1 --plan plan.json", "cannot be used with"),
+        ("show", "no seed is given"),
+        ("show events/held-link", "no seed is given"),
         ("run --plan /does/not/exist.json", "cannot be read"),
         ("run 1 --scenarios /does/not/exist", "cannot be read"),
         ("show events/hole-in-the-live-stream 1 --only client-9", "hosts are client-1"),
@@ -103,11 +124,41 @@ fn a_saved_plan_is_the_same_run() {
 }
 
 #[test]
+fn a_trace_is_written_as_it_is_shown() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("trace.txt");
+    let run = format!("run --quiet events/held-link 3 --trace {}", file.display());
+    assert_eq!(sim(&run), (exit::OK, String::new(), String::new()));
+    let (code, shown, _) = sim("show events/held-link 3");
+    assert_eq!(code, exit::OK);
+    assert_eq!(std::fs::read_to_string(&file).expect("the trace"), shown);
+    assert_eq!(sim(&format!("diff --scenario events/held-link 3 {}", file.display())).0, exit::OK);
+    let (_, without, _) = sim("show events/held-link 3 --no-marks --only client-1");
+    assert!(shown.contains(" # ") && !without.contains(" # "), "{without}");
+    assert!(without.contains("  client-1.1 ") && !without.contains("  server.1 "), "{without}");
+}
+
+#[test]
 fn traces_are_compared_to_where_they_part() {
     assert_eq!(sim("diff 5 5").0, exit::OK);
     let (code, out, _) = sim("diff 5 6");
     assert_eq!(code, exit::NONDETERMINISM);
     assert!(out.contains("then different:"), "{out}");
+}
+
+#[test]
+fn plans_are_compared_by_what_happens_in_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let plan = |seed: u32| {
+        let path = folder.path().join(format!("{seed}.json")).display().to_string();
+        assert_eq!(sim(&format!("run -q {seed} --save-plan {path}")).0, exit::OK);
+        path
+    };
+    let (five, six) = (plan(5), plan(6));
+    assert_eq!(sim(&format!("diff {five} 5")).0, exit::OK);
+    let (code, out, _) = sim(&format!("diff {five} {six}"));
+    assert_eq!(code, exit::NONDETERMINISM);
+    assert!(out.contains("then different:") && !out.contains("\"seed\""), "{out}");
 }
 
 #[test]
@@ -175,4 +226,94 @@ fn a_sweep_that_makes_no_sense_is_refused() {
         assert_eq!(code, exit::USAGE, "{line}: {out}");
         assert!(err.contains(message), "{line}: {err}");
     }
+}
+
+/// A folder with one scenario, `events/x`, in which nothing arrives in time.
+fn late() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("events")).expect("a folder");
+    let text = "title = \"x\"\nprotocol = \"events\"\nduration = \"2s\"\nsettle = \"1s\"\n\
+                [client]\nhandler = \"5s\"\n\
+                [[step]]\nat = \"1s\"\npublish = { to = \"agent-1\", count = 9 }\n";
+    std::fs::write(folder.path().join("events/x.toml"), text).expect("written");
+    folder
+}
+
+#[test]
+fn a_failing_run_says_what_is_wrong_what_led_to_it_and_how_to_have_it_again() {
+    let folder = late();
+    let folder = folder.path().display();
+    let (code, out, _) = sim(&format!("--quiet events/x 7 --scenarios {folder}"));
+    assert_eq!(code, exit::LIVENESS, "{out}");
+    assert!(out.starts_with("  seed       7\n  scenario   events/x: x\n"), "{out}");
+    for wanted in [
+        "no progress  within 1 s after healing",
+        "    progress (",
+        "records before 3.000 s, client-1",
+        &format!("cargo sim events/x 7 --scenarios {folder}\n"),
+        &format!("cargo sim show events/x 7 --scenarios {folder}\n"),
+        "--save-plan failing.json",
+    ] {
+        assert!(out.contains(wanted), "{wanted:?} is not in\n{out}");
+    }
+    assert!(!out.lines().any(|line| line.contains("│") && line.contains(" #  ")), "{out}");
+}
+
+#[test]
+fn a_report_has_at_most_sixty_lines() {
+    let scenario = Library::embedded().get("events/swarm").expect("the scenario is there");
+    let run = world::run(&draw(&scenario, Seed(1))).expect("it can be carried out");
+    let violation = Violation {
+        checker: "loss",
+        statements: &["CORE-1"],
+        message: "an event is lost".to_owned(),
+        at_ms: run.virtual_ms,
+        client: None,
+    };
+    for count in 1..9 {
+        let verdict = Verdict::Violation(vec![violation.clone(); count]);
+        let real = Duration::ZERO;
+        let report = report::Report { run: &run, verdict: &verdict, again: "1", real };
+        let lines = (report::heading(&run.plan, "x") + &report.text()).lines().count();
+        assert!((50..=60).contains(&lines), "{count} violations: {lines} lines");
+    }
+}
+
+#[test]
+fn a_reader_who_has_seen_enough_does_not_change_the_verdict() {
+    struct Closed;
+
+    impl io::Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let folder = late();
+    let line = format!("gapless-sim events/x 7 --scenarios {}", folder.path().display());
+    let code = super::main(line.split(' ').map(OsString::from), &mut Closed, &mut Closed);
+    assert_eq!(code, exit::LIVENESS);
+}
+
+#[test]
+fn a_panic_is_an_internal_error_with_its_seed_and_command() {
+    let broken = super::guarded(7, "events/x 7", || panic!("index {} of {}", 3, 2));
+    let Err::<(), _>(Failure::Run(text)) = broken else { panic!("it went well") };
+    assert_eq!(
+        text,
+        "error: the simulation broke: panic: index 3 of 2\n  \
+           seed       7\n  reproduce  cargo sim events/x 7\n"
+    );
+}
+
+#[test]
+fn a_path_is_one_word_of_the_command_to_reproduce() {
+    let word = |path| super::word(Path::new(path));
+    assert_eq!(word("target/plan-1.json"), "target/plan-1.json");
+    assert_eq!(word("my plan.json"), "'my plan.json'");
+    assert_eq!(word("it's;rm"), r"'it'\''s;rm'");
 }

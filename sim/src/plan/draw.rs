@@ -129,6 +129,11 @@ enum Sort {
     SlowHandler,
     FailHandler,
     FailOpenHandler,
+    PowerOff,
+    DiskError,
+    DiskFull,
+    SlowCommit,
+    ClockStep,
 }
 
 fn sorts(group: Group) -> &'static [Sort] {
@@ -144,6 +149,10 @@ fn sorts(group: Group) -> &'static [Sort] {
         ],
         Group::Process => &[Sort::ServerCrash, Sort::ClientCrash, Sort::CrashAtMark],
         Group::Server => &[Sort::Retain],
+        Group::Disk => {
+            &[Sort::PowerOff, Sort::PowerOff, Sort::DiskError, Sort::DiskFull, Sort::SlowCommit]
+        }
+        Group::Clock => &[Sort::ClockStep],
         Group::Peer => &[Sort::Lose, Sort::Duplicate, Sort::Strange],
         Group::Application => {
             &[Sort::SlowReader, Sort::SlowHandler, Sort::FailHandler, Sort::FailOpenHandler]
@@ -221,6 +230,7 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
             Cut::HalfOpenDown,
         ],
     );
+    let host = if rng.random() { Host::Server } else { Host::Client(client) };
     let (when, fault) = match sort {
         Sort::Cut => {
             let after_frames = rng.random_ratio(1, 3).then(|| rng.random_range(0..30));
@@ -255,8 +265,22 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
                 nth: rng.random_range(1..8),
                 after_ms: pick(rng, &[0, 0, 20, 60]),
             };
-            let host = if rng.random() { Host::Server } else { Host::Client(client) };
             (when, Fault::Crash { host, restart_ms: short })
+        }
+        Sort::PowerOff => {
+            let torn_percent = rng.random_ratio(1, 3).then(|| rng.random_range(0..100));
+            let after_ops = rng.random_range(0..12);
+            (at, Fault::PowerOff { host, after_ops, torn_percent, restart_ms: short })
+        }
+        Sort::DiskError => {
+            let (sync, after_ops) = (rng.random(), rng.random_range(0..8));
+            (at, Fault::DiskError { host, sync, after_ops, count: rng.random_range(1..4) })
+        }
+        Sort::DiskFull => (at, Fault::DiskFull { host, for_ms: short }),
+        Sort::SlowCommit => (at, Fault::SlowCommit { each_ms: pick(rng, &[80, 400]), for_ms }),
+        Sort::ClockStep => {
+            let by_ms: i64 = pick(rng, &[1_000, 3_600_000, 86_400_000]);
+            (at, Fault::ClockStep { host, by_ms: if rng.random() { by_ms } else { -by_ms } })
         }
         Sort::Retain => {
             let agent = rng.random_range(1..=plan.topology.agents);

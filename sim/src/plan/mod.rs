@@ -282,6 +282,50 @@ pub enum Fault {
         /// When it is started again.
         restart_ms: u64,
     },
+    /// The machine loses power at its disk's n-th next operation, mostly inside a commit: what was
+    /// not synced is gone, and nobody gets a goodbye. A plug is pulled.
+    PowerOff {
+        /// Which.
+        host: Host,
+        /// Disk operations that still succeed.
+        after_ops: u64,
+        /// How much of the next write is kept, in percent; absent = nothing of it.
+        torn_percent: Option<u8>,
+        /// When it is started again.
+        restart_ms: u64,
+    },
+    /// Writes or syncs of the disk fail. A bad cable, a failing sector.
+    DiskError {
+        /// Whose.
+        host: Host,
+        /// Whether syncs fail instead of writes.
+        sync: bool,
+        /// Disk operations that still succeed.
+        after_ops: u64,
+        /// How many fail.
+        count: u32,
+    },
+    /// Files cannot grow. The volume is full.
+    DiskFull {
+        /// Whose.
+        host: Host,
+        /// How long.
+        for_ms: u64,
+    },
+    /// A commit of the log takes long. A busy disk.
+    SlowCommit {
+        /// How long each takes.
+        each_ms: u64,
+        /// How long this lasts.
+        for_ms: u64,
+    },
+    /// The wall clock jumps. Somebody sets it, a time server corrects it, daylight saving ends.
+    ClockStep {
+        /// Whose.
+        host: Host,
+        /// By how much, forward or back.
+        by_ms: i64,
+    },
     /// The client's machine reads slowly or not at all. A suspended laptop, a stuck process.
     SlowReader {
         /// Whose.
@@ -428,6 +472,10 @@ impl Fault {
             | Self::Refuse { client, .. }
             | Self::NeverAnswer { client, .. }
             | Self::Crash { host: Host::Client(client), .. }
+            | Self::PowerOff { host: Host::Client(client), .. }
+            | Self::DiskError { host: Host::Client(client), .. }
+            | Self::DiskFull { host: Host::Client(client), .. }
+            | Self::ClockStep { host: Host::Client(client), .. }
             | Self::SlowReader { client, .. }
             | Self::SlowHandler { client, .. }
             | Self::FailHandler { client, .. }
@@ -435,7 +483,13 @@ impl Fault {
             | Self::Duplicate { client, .. }
             | Self::Lose { client, .. }
             | Self::Inject { client, .. } => Some(client),
-            Self::Crash { host: Host::Server, .. } | Self::Retain { .. } => None,
+            Self::Crash { host: Host::Server, .. }
+            | Self::PowerOff { host: Host::Server, .. }
+            | Self::DiskError { host: Host::Server, .. }
+            | Self::DiskFull { host: Host::Server, .. }
+            | Self::ClockStep { host: Host::Server, .. }
+            | Self::SlowCommit { .. }
+            | Self::Retain { .. } => None,
         }
     }
 
@@ -454,6 +508,12 @@ impl Fault {
             Self::Refuse { .. } => "refuse",
             Self::NeverAnswer { .. } => "never-answer",
             Self::Crash { .. } => "crash",
+            Self::PowerOff { torn_percent: None, .. } => "power-off",
+            Self::PowerOff { torn_percent: Some(_), .. } => "torn-write",
+            Self::DiskError { .. } => "disk-error",
+            Self::DiskFull { .. } => "disk-full",
+            Self::SlowCommit { .. } => "slow-commit",
+            Self::ClockStep { .. } => "clock-step",
             Self::SlowReader { .. } => "slow-reader",
             Self::SlowHandler { .. } => "slow-handler",
             Self::FailHandler { .. } => "fail-handler",

@@ -84,6 +84,10 @@ pub enum Group {
     Peer,
     /// The application and its machine.
     Application,
+    /// The disks under the log and under the applications.
+    Disk,
+    /// Wall clocks.
+    Clock,
 }
 
 /// A file is no scenario. Every problem is listed, with its place and its remedy.
@@ -317,6 +321,8 @@ fn swarm(table: &Table<'_>) -> Swarm {
         ("server", Group::Server),
         ("peer", Group::Peer),
         ("application", Group::Application),
+        ("disk", Group::Disk),
+        ("clock", Group::Clock),
     ];
     let mut groups = Vec::new();
     for (name, span) in table.texts_required("faults") {

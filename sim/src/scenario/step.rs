@@ -12,7 +12,7 @@ pub(super) struct Hosts {
 }
 
 /// The kinds of faults, by the key that names them.
-const FAULTS: [&str; 16] = [
+const FAULTS: [&str; 21] = [
     "cut",
     "hold",
     "partition",
@@ -29,6 +29,11 @@ const FAULTS: [&str; 16] = [
     "lose",
     "inject",
     "retain",
+    "power-off",
+    "disk-error",
+    "disk-full",
+    "slow-commit",
+    "clock-step",
 ];
 
 pub(super) fn read(
@@ -93,14 +98,18 @@ fn lasts_ms(fault: &Fault) -> u64 {
         | Fault::Refuse { for_ms, .. }
         | Fault::NeverAnswer { for_ms, .. }
         | Fault::SlowReader { for_ms, .. }
-        | Fault::SlowHandler { for_ms, .. } => for_ms,
-        Fault::Crash { restart_ms, .. } => restart_ms,
+        | Fault::SlowHandler { for_ms, .. }
+        | Fault::DiskFull { for_ms, .. }
+        | Fault::SlowCommit { for_ms, .. } => for_ms,
+        Fault::Crash { restart_ms, .. } | Fault::PowerOff { restart_ms, .. } => restart_ms,
         Fault::FailHandler { .. }
         | Fault::FailOpenHandler { .. }
         | Fault::Duplicate { .. }
         | Fault::Lose { .. }
         | Fault::Inject { .. }
-        | Fault::Retain { .. } => 0,
+        | Fault::Retain { .. }
+        | Fault::DiskError { .. }
+        | Fault::ClockStep { .. } => 0,
     }
 }
 
@@ -209,6 +218,13 @@ fn read_fault(table: &Table<'_>, kind: &str, hosts: &Hosts) -> Option<Fault> {
         }
         table.duration(key).map(|(duration, _)| duration)
     };
+    let host = |key| {
+        let (name, span) = table.text(key)?;
+        match name.as_str() {
+            "server" => Some(Host::Server),
+            _ => Some(Host::Client(self::client(table, &(name, span), hosts)?)),
+        }
+    };
     let lasts = || needed("for", "the fault does not end", "add how long it lasts: `for = \"2s\"`");
     let client_for = |key| client(key).zip(lasts());
     let small = |key, default: u32| {
@@ -262,12 +278,42 @@ fn read_fault(table: &Table<'_>, kind: &str, hosts: &Hosts) -> Option<Fault> {
         }
         "crash" => {
             let restart_ms = table.duration("restart").map_or(100, |(restart, _)| restart);
-            let (name, span) = table.text("crash")?;
-            let host = match name.as_str() {
-                "server" => Host::Server,
-                _ => Host::Client(self::client(table, &(name, span), hosts)?),
-            };
-            Fault::Crash { host, restart_ms }
+            Fault::Crash { host: host("crash")?, restart_ms }
+        }
+        "power-off" => {
+            let after_ops = table.integer("after-ops", 0..=1_000_000).map_or(0, |(ops, _)| ops);
+            let torn = table.integer("torn-percent", 0..=100);
+            Fault::PowerOff {
+                restart_ms: table.duration("restart").map_or(100, |(restart, _)| restart),
+                host: host("power-off")?,
+                after_ops,
+                torn_percent: torn.map(|(percent, _)| u8::try_from(percent).unwrap_or(100)),
+            }
+        }
+        "disk-error" => {
+            let sync = table.one_of("of", &[("sync", true), ("write", false)]);
+            let after_ops = table.integer("after-ops", 0..=1_000_000).map_or(0, |(ops, _)| ops);
+            let count = small("times", 1);
+            Fault::DiskError { host: host("disk-error")?, sync: sync?, after_ops, count }
+        }
+        "disk-full" => {
+            let (host, for_ms) = host("disk-full").zip(lasts())?;
+            Fault::DiskFull { host, for_ms }
+        }
+        "slow-commit" => {
+            let (name, span) = table.text("slow-commit")?;
+            if name != "server" {
+                let remedy = "write `slow-commit = \"server\"`";
+                table.problem("only the server has a log", &span, "not the server", remedy);
+            }
+            let each_ms = table.duration("each").map_or(500, |(each, _)| each);
+            Fault::SlowCommit { each_ms, for_ms: lasts()? }
+        }
+        "clock-step" => {
+            let by = table.duration("by").map_or(3_600_000, |(by, _)| by);
+            let back = table.boolean("back").is_some_and(|(back, _)| back);
+            let by_ms = i64::try_from(by).unwrap_or(i64::MAX);
+            Fault::ClockStep { host: host("clock-step")?, by_ms: if back { -by_ms } else { by_ms } }
         }
         "stop-reading" => {
             let (client, for_ms) = client_for("stop-reading")?;

@@ -46,6 +46,37 @@ impl Moods {
     }
 }
 
+/// What the world knows of a client's database over the lives of the client's process.
+#[derive(Clone, Default)]
+pub(crate) struct Known(Arc<Mutex<KnownState>>);
+
+#[derive(Default)]
+struct KnownState {
+    joined: bool,
+    /// The newest row of `applied` that is in the history.
+    applied: i64,
+}
+
+impl Known {
+    fn state(&self) -> MutexGuard<'_, KnownState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long a client that cannot open its database waits before it tries again.
+const OPEN_RETRY: Duration = Duration::from_secs(1);
+
+fn open_database(process: &Process) -> rusqlite::Result<(Connection, SqliteCursor)> {
+    let database = open_connection(&process.disk.path("/data/app.db"), Some(VFS_NAME))?;
+    database.execute_batch(
+        "CREATE TABLE IF NOT EXISTS applied (
+             nth INTEGER PRIMARY KEY AUTOINCREMENT,
+             epoch TEXT, sequence INTEGER, key TEXT) STRICT",
+    )?;
+    let cursor = SqliteCursor::create(&database, "events")?;
+    Ok((database, cursor))
+}
+
 /// One life of a client.
 pub(crate) async fn live(
     process: Process,
@@ -54,16 +85,22 @@ pub(crate) async fn live(
     options: ClientOptions,
     link: Link,
     moods: Moods,
+    known: Known,
 ) -> turmoil::Result {
     process.boot().await;
     create_dir("/data")?;
-    let database = open_connection(&process.disk.path("/data/app.db"), Some(VFS_NAME))?;
-    database.execute_batch(
-        "CREATE TABLE IF NOT EXISTS applied (
-             nth INTEGER PRIMARY KEY AUTOINCREMENT, sequence INTEGER, key TEXT) STRICT",
-    )?;
-    let cursor = SqliteCursor::create(&database, "events")?;
+    let (database, cursor) = loop {
+        match open_database(&process) {
+            Ok(opened) => break opened,
+            Err(error) => {
+                process.powered().await;
+                process.record(Kind::Store, format!("the database cannot be opened: {error}"));
+                tokio::time::sleep(OPEN_RETRY).await;
+            }
+        }
+    };
     let app = App {
+        known,
         process: process.clone(),
         client: number,
         database: Arc::new(Mutex::new(database)),
@@ -106,6 +143,7 @@ pub(crate) async fn live(
 
 #[derive(Clone)]
 struct App {
+    known: Known,
     process: Process,
     client: u32,
     database: Arc<Mutex<Connection>>,
@@ -122,28 +160,55 @@ impl App {
     /// The event's effect and the position, in one transaction.
     fn apply(&self, offer: &Offer) -> rusqlite::Result<()> {
         let key = key_of(offer.event.text());
+        let epoch = offer.position.as_ref().and_then(|position| position.epoch.as_ref());
         let mut database = self.database();
         let transaction = database.transaction()?;
         transaction
-            .prepare_cached("INSERT INTO applied (sequence, key) VALUES (?1, ?2)")?
-            .execute(rusqlite::params![offer.event.sequence(), key])?;
+            .prepare_cached("INSERT INTO applied (epoch, sequence, key) VALUES (?1, ?2, ?3)")?
+            .execute(rusqlite::params![epoch.map(Epoch::as_str), offer.event.sequence(), key])?;
         if let Some(position) = &offer.position {
             self.cursor.store(&transaction, position)?;
         }
-        transaction.commit()?;
-        drop(database);
-        let epoch = offer.position.as_ref().and_then(|position| position.epoch.as_ref());
-        let number = offer.event.sequence().map_or("-".to_owned(), |number| number.to_string());
-        let text = format!("applies {number} {}", key.as_deref().unwrap_or("?"));
-        self.process.record(Kind::App, text);
-        self.process.recorder.see(Seen::Delivered {
-            client: self.client,
-            incarnation: self.process.life,
-            epoch: epoch.map(Epoch::to_string),
-            sequence: offer.event.sequence(),
-            key,
-        });
+        transaction.commit()
+    }
+
+    /// Writes down what the database holds and the history does not: what was just applied, or
+    /// what a process had applied whose machine lost power before it knew.
+    fn see_applied(&self) -> rusqlite::Result<()> {
+        let mut known = self.known.state();
+        let database = self.database();
+        let mut statement = database.prepare_cached(
+            "SELECT nth, epoch, sequence, key FROM applied WHERE nth > ?1 ORDER BY nth",
+        )?;
+        let mut rows = statement.query([known.applied])?;
+        while let Some(row) = rows.next()? {
+            let (sequence, key): (Option<u64>, Option<String>) = (row.get(2)?, row.get(3)?);
+            let number = sequence.map_or("-".to_owned(), |number| number.to_string());
+            let text = format!("applies {number} {}", key.as_deref().unwrap_or("?"));
+            self.process.record(Kind::App, text);
+            self.process.recorder.see(Seen::Delivered {
+                client: self.client,
+                incarnation: self.process.life,
+                epoch: row.get(1)?,
+                sequence,
+                key,
+            });
+            known.applied = row.get(0)?;
+        }
         Ok(())
+    }
+
+    /// The client has its first cursor.
+    fn see_joined(&self, position: &Position) {
+        let mut known = self.known.state();
+        if !known.joined {
+            known.joined = true;
+            self.process.recorder.see(Seen::Joined {
+                client: self.client,
+                epoch: position.epoch.as_ref().map(Epoch::to_string),
+                sequence: position.sequence,
+            });
+        }
     }
 
     fn notice(&self, notice: Notice) {
@@ -216,7 +281,9 @@ impl Handler for App {
                     .record(Kind::App, format!("handler fails on {}", offer.event.text().len()));
                 return Err(HandlerError("the handler was told to fail".to_owned()));
             }
-            match self.apply(offer) {
+            let applied = self.apply(offer);
+            self.process.powered().await;
+            match applied.and_then(|()| self.see_applied()) {
                 Ok(()) if offer.position.is_some() => Ok(Handled::Stored),
                 Ok(()) => Ok(Handled::Done),
                 Err(error) => Err(HandlerError(error.to_string())),
@@ -243,31 +310,25 @@ impl OpenHandler for App {
 
 impl CursorStore for App {
     fn load(&mut self) -> BoxFuture<'_, Result<Option<Position>, String>> {
-        let loaded = self.cursor.load(&self.database()).map_err(|error| error.to_string());
-        if let Ok(Some(position)) = &loaded {
-            self.process.record(Kind::Store, format!("cursor is {}", position.sequence));
-        }
-        Box::pin(async move { loaded })
+        Box::pin(async move {
+            let loaded = self.cursor.load(&self.database()).map_err(|error| error.to_string())?;
+            if let Some(position) = &loaded {
+                self.process.record(Kind::Store, format!("cursor is {}", position.sequence));
+                self.see_joined(position);
+            }
+            self.see_applied().map_err(|error| error.to_string())?;
+            Ok(loaded)
+        })
     }
 
     fn save(&mut self, position: Position) -> BoxFuture<'_, Result<(), String>> {
-        let save = || -> rusqlite::Result<bool> {
-            let database = self.database();
-            let joins = self.cursor.load(&database)?.is_none();
-            self.cursor.store(&database, &position)?;
-            Ok(joins)
-        };
-        let saved = save().map_err(|error| error.to_string());
-        if let Ok(joins) = &saved {
+        Box::pin(async move {
+            let saved = self.cursor.store(&self.database(), &position);
+            self.process.powered().await;
+            saved.map_err(|error| error.to_string())?;
             self.process.record(Kind::Store, format!("cursor := {}", position.sequence));
-            if *joins {
-                self.process.recorder.see(Seen::Joined {
-                    client: self.client,
-                    epoch: position.epoch.as_ref().map(Epoch::to_string),
-                    sequence: position.sequence,
-                });
-            }
-        }
-        Box::pin(async move { saved.map(|_| ()) })
+            self.see_joined(&position);
+            Ok(())
+        })
     }
 }

@@ -29,6 +29,14 @@ pub(crate) fn current() -> (String, u64) {
     })
 }
 
+impl HostClock {
+    /// Sets the clock forward or back.
+    pub(crate) fn step(&self, by_ms: i64) {
+        let mut offset = self.offset_ms.lock().unwrap_or_else(PoisonError::into_inner);
+        *offset = offset.saturating_add(by_ms);
+    }
+}
+
 /// Wall time at the start of every run: 2026-01-01T00:00:00Z.
 const EPOCH_MS: i64 = 1_767_225_600_000;
 
@@ -64,6 +72,13 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) fn record(&self, kind: Kind, text: impl Into<String>) {
         self.recorder.record(self.name, self.life, kind, text.into());
+    }
+
+    /// Returns while the machine has power. Without, nothing that runs on it ever goes on.
+    pub(crate) async fn powered(&self) {
+        if self.disk.powered_off() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Random numbers of this life of the process.

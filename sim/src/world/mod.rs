@@ -29,11 +29,12 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 use turmoil::Sim;
 
-use self::client::Moods;
+use self::client::{Known, Moods};
+use self::disk::DiskFault;
 use self::host::HostState;
 use self::link::{Connecting, Link, Reading};
 use self::record::Recorder;
-use self::server::Order;
+use self::server::{Order, SlowCommits};
 use crate::history::{History, Seen};
 use crate::plan::{Action, Fault, Host, Plan, When};
 use crate::seed::Seed;
@@ -106,6 +107,9 @@ struct World<'a> {
     jobs: mpsc::UnboundedSender<publisher::Job>,
     orders: Arc<Mutex<Option<mpsc::UnboundedSender<Order>>>>,
     inspecting: Arc<Mutex<bool>>,
+    slow: SlowCommits,
+    /// When a host whose disk loses power is started again.
+    restarts: BTreeMap<Host, u64>,
     /// Faults that last, and when they end, in the order in which they began.
     lasting: Vec<(u64, Lasting)>,
     // Last, so that the hosts are torn down while everything that they use is still there.
@@ -127,6 +131,8 @@ enum Lasting {
     Held(u32),
     Partitioned(u32),
     Latency(u32),
+    Full(Host),
+    SlowCommits,
 }
 
 impl<'a> World<'a> {
@@ -147,20 +153,21 @@ impl<'a> World<'a> {
         let server = HostState::new(Host::Server, seed, recorder);
         let orders = Arc::new(Mutex::new(None));
         let inspecting = Arc::new(Mutex::new(false));
+        let slow = SlowCommits::default();
         {
             let process = server.process.clone();
             let (options, topology) = (plan.server.clone(), plan.topology.clone());
-            let (orders, inspecting) = (orders.clone(), inspecting.clone());
+            let (orders, inspecting, slow) = (orders.clone(), inspecting.clone(), slow.clone());
             sim.host("server", move || {
                 let process = lock(&process).clone();
                 let (options, topology) = (options.clone(), topology.clone());
-                let inspecting = *lock(&inspecting);
+                let (inspecting, slow) = (*lock(&inspecting), slow.clone());
                 let (sender, receiver) = mpsc::unbounded_channel();
                 *lock(&orders) = Some(sender);
                 async move {
                     match inspecting {
                         true => server::inspect(process, options, topology).await,
-                        false => server::serve(process, options, topology, receiver).await,
+                        false => server::serve(process, options, topology, receiver, slow).await,
                     }
                 }
             });
@@ -168,7 +175,7 @@ impl<'a> World<'a> {
         let mut clients = Vec::new();
         for number in 1..=plan.topology.clients {
             let state = HostState::new(Host::Client(number), seed, recorder);
-            let (link, moods) = (Link::default(), Moods::default());
+            let (link, moods, known) = (Link::default(), Moods::default(), Known::default());
             let client = Client { state, link: link.clone(), moods: moods.clone() };
             let process = client.state.process.clone();
             let options = plan.client.clone();
@@ -176,7 +183,7 @@ impl<'a> World<'a> {
             sim.host(Host::Client(number).to_string(), move || {
                 let process = lock(&process).clone();
                 let (options, link, moods) = (options.clone(), link.clone(), moods.clone());
-                client::live(process, number, agent, options, link, moods)
+                client::live(process, number, agent, options, link, moods, known.clone())
             });
             clients.push(client);
         }
@@ -203,6 +210,8 @@ impl<'a> World<'a> {
             jobs,
             orders,
             inspecting,
+            slow,
+            restarts: BTreeMap::new(),
             lasting: Vec::new(),
             sim,
         }
@@ -263,7 +272,64 @@ impl<'a> World<'a> {
     fn tick(&mut self) -> Result<(), String> {
         self.sim.step().map_err(|error| error.to_string())?;
         self.recorder.set_time(self.now_ms());
+        let dark: Vec<Host> = self.restarts.keys().copied().collect();
+        for host in dark {
+            if self.state(host).process().disk.powered_off() {
+                self.lose_power(host);
+            }
+        }
         Ok(())
+    }
+
+    fn state(&mut self, host: Host) -> &mut HostState {
+        match host {
+            Host::Server => &mut self.server,
+            Host::Client(number) => &mut self.clients[number as usize - 1].state,
+        }
+    }
+
+    /// The disk of a host has gone dark: everything that runs there ends, what was not synced is
+    /// gone, and no peer gets a goodbye.
+    fn lose_power(&mut self, host: Host) {
+        let Some(restart_ms) = self.restarts.remove(&host) else { return };
+        gapless::mark!("disk.power_loss_inside_commit");
+        let process = self.state(host).process();
+        process.record(Kind::Life, format!("loses power; starts again after {restart_ms} ms"));
+        self.recorder.see(Seen::Crashed { host: host.to_string() });
+        let name = host.to_string();
+        // Turmoil never delivers across a repair what was held, so nothing stays held.
+        self.release_held();
+        let peers: Vec<String> = match host {
+            Host::Server => {
+                let clients =
+                    (1..=self.plan.topology.clients).map(|number| Host::Client(number).to_string());
+                clients.chain([publisher::HOST.to_owned()]).collect()
+            }
+            Host::Client(_) => vec![Host::Server.to_string()],
+        };
+        for peer in &peers {
+            self.sim.partition(name.as_str(), peer.as_str());
+        }
+        self.state(host).kill(Duration::from_millis(restart_ms));
+        self.sim.crash(name.as_str());
+        for peer in &peers {
+            self.sim.repair(name.as_str(), peer.as_str());
+        }
+        for (_, lasting) in &self.lasting {
+            if let Lasting::Partitioned(client) = lasting {
+                self.sim.partition(Host::Client(*client).to_string(), "server");
+            }
+        }
+        self.sim.bounce(name.as_str());
+    }
+
+    fn release_held(&mut self) {
+        let (held, lasting) =
+            self.lasting.drain(..).partition(|(_, lasting)| matches!(lasting, Lasting::Held(_)));
+        self.lasting = lasting;
+        for (_, what) in held {
+            self.end(what);
+        }
     }
 
     /// When a step is due, as far as known.
@@ -327,6 +393,30 @@ impl<'a> World<'a> {
             Fault::Crash { host, restart_ms } => {
                 self.crash(host, Duration::from_millis(restart_ms));
             }
+            Fault::PowerOff { host, after_ops, torn_percent, restart_ms } => {
+                let fault = match torn_percent {
+                    Some(keep_percent) => DiskFault::TornWrite { after_ops, keep_percent },
+                    None => DiskFault::PowerOff { after_ops },
+                };
+                self.state(host).process().disk.schedule(fault);
+                self.restarts.insert(host, restart_ms);
+            }
+            Fault::DiskError { host, sync, after_ops, count } => {
+                let fault = match sync {
+                    true => DiskFault::FailSync { after_ops, count },
+                    false => DiskFault::FailWrite { after_ops, count },
+                };
+                self.state(host).process().disk.schedule(fault);
+            }
+            Fault::DiskFull { host, for_ms } => {
+                self.state(host).process().disk.schedule(DiskFault::Full { capacity_bytes: 0 });
+                self.lasts(now + for_ms, Lasting::Full(host));
+            }
+            Fault::SlowCommit { each_ms, for_ms } => {
+                *lock(&self.slow) = Some(Duration::from_millis(each_ms));
+                self.lasts(now + for_ms, Lasting::SlowCommits);
+            }
+            Fault::ClockStep { host, by_ms } => self.state(host).process().clock.step(by_ms),
             Fault::SlowReader { client, pause_ms, for_ms } => {
                 let reading = match pause_ms {
                     Some(pause) => Reading::Paused(Duration::from_millis(pause)),
@@ -395,6 +485,8 @@ impl<'a> World<'a> {
                 self.sim.repair(Host::Client(client).to_string(), "server");
             }
             Lasting::Latency(client) => self.set_latency(client, self.plan.topology.latency_ms),
+            Lasting::Full(host) => self.state(host).process().disk.clear_faults(),
+            Lasting::SlowCommits => *lock(&self.slow) = None,
         }
     }
 
@@ -405,18 +497,23 @@ impl<'a> World<'a> {
 
     fn crash(&mut self, host: Host, restart: Duration) {
         self.recorder.see(Seen::Crashed { host: host.to_string() });
-        let state = match host {
-            Host::Server => &mut self.server,
-            Host::Client(number) => &mut self.clients[number as usize - 1].state,
-        };
+        let state = self.state(host);
         let process = state.process();
         process.record(Kind::Life, format!("dies; starts again after {} ms", restart.as_millis()));
         state.kill(restart);
+        // What was to happen to the disk of the old process no longer can.
+        self.restarts.remove(&host);
         self.sim.bounce(host.to_string());
     }
 
     fn heal(&mut self) {
         self.end_lasting(u64::MAX);
+        self.restarts.clear();
+        for host in
+            std::iter::once(Host::Server).chain((1..=self.plan.topology.clients).map(Host::Client))
+        {
+            self.state(host).process().disk.clear_faults();
+        }
         for client in &self.clients {
             client.link.heal();
             client.moods.heal();

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -60,6 +60,17 @@ fn open_log(process: &Process, options: &ServerOptions) -> Result<SqliteLog, Str
     SqliteLog::open(log_config(process, options)).map_err(|error| error.to_string())
 }
 
+/// Tells the world what the log holds: a commit whose machine lost power may or may not be in it.
+fn heads(log: &mut SqliteLog, process: &Process, topology: &Topology) -> Result<(), String> {
+    for agent in 1..=topology.agents {
+        let replies = log.transact(vec![Command::Load(agent_id(agent))]);
+        if let Some(Reply::Loaded(state)) = replies.map_err(|error| error.to_string())?.pop() {
+            process.recorder.stored(agent, state.head);
+        }
+    }
+    Ok(())
+}
+
 /// How long a server that cannot open its log waits before it tries again.
 const OPEN_RETRY: Duration = Duration::from_secs(1);
 
@@ -69,12 +80,17 @@ pub(crate) async fn serve(
     options: ServerOptions,
     topology: Topology,
     mut orders: mpsc::UnboundedReceiver<Order>,
+    slow: SlowCommits,
 ) -> turmoil::Result {
     process.boot().await;
     let log = loop {
-        match open_log(&process, &options) {
+        match open_log(&process, &options).and_then(|mut log| {
+            heads(&mut log, &process, &topology)?;
+            Ok(log)
+        }) {
             Ok(log) => break log,
             Err(problem) => {
+                process.powered().await;
                 process.record(Kind::Store, format!("the log cannot be opened: {problem}"));
                 tokio::time::sleep(OPEN_RETRY).await;
             }
@@ -98,6 +114,7 @@ pub(crate) async fn serve(
         log,
         process: process.clone(),
         commit: Duration::from_millis(options.commit_ms),
+        slow,
     };
     let wall = Arc::new(process.clock.clone());
     let bytes_max = config.event_bytes_max;
@@ -150,7 +167,9 @@ pub(crate) async fn inspect(
     for agent in 1..=topology.agents {
         let replies = log.transact(vec![Command::Load(agent_id(agent))])?;
         let Some(Reply::Loaded(state)) = replies.into_iter().next() else { continue };
-        let (oldest, head) = (state.oldest, state.head);
+        // A commit whose sync failed is rolled back, and may come back when the log is opened anew,
+        // as it was just now. No server that runs has it, so nobody is owed it.
+        let (oldest, head) = (state.oldest, state.head.min(process.recorder.head(agent)));
         process.recorder.see(Seen::LogEnd { agent, oldest, head });
         let read = Read {
             agent: agent_id(agent),
@@ -175,7 +194,11 @@ struct InlineLog {
     log: SqliteLog,
     process: Process,
     commit: Duration,
+    slow: SlowCommits,
 }
+
+/// How long commits take instead of what the options say. Shared by the world and the log.
+pub(crate) type SlowCommits = Arc<Mutex<Option<Duration>>>;
 
 impl LogStore for InlineLog {
     async fn run(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
@@ -197,11 +220,9 @@ impl LogStore for InlineLog {
             if outcome.is_empty() { "" } else { " = " }
         );
         self.process.record(Kind::Store, text);
-        tokio::time::sleep(self.commit).await;
-        if self.process.disk.powered_off() {
-            // The machine is gone; nobody learns what became of the transaction.
-            std::future::pending::<()>().await;
-        }
+        self.process.powered().await;
+        let slow = *self.slow.lock().unwrap_or_else(PoisonError::into_inner);
+        tokio::time::sleep(slow.unwrap_or(self.commit)).await;
         result
     }
 }
