@@ -315,3 +315,6 @@ fn cut(line: &str) -> String {
         Some((end, _)) => format!("{}…", &line[..end]),
     }
 }
+
+#[cfg(test)]
+mod tests;
