@@ -2,13 +2,14 @@
 
 use gapless::Core;
 use gapless::events::client::{
-    Client, ClientConfig, ConnectionId, DialFailure, HandlerOutcome, Input, Notice, Offer, Output,
-    Position, StartAt, StoreId,
+    Client, ClientConfig, DialFailure, HandlerOutcome, Input, Notice, Offer, Output, Position,
+    StartAt,
 };
 use gapless::events::wire::{
     ClientFrame, Event, EventBody, Pong, Range, Resync, ResyncAck, ResyncBegin, ResyncVerdict,
     ServerFrame, Stream,
 };
+use gapless::events::{ConnectionId, StoreId};
 use gapless::recovery::{Epoch, Instant, WallTime};
 use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;

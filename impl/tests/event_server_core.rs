@@ -4,11 +4,9 @@ use std::time::Duration;
 
 use gapless::Core;
 use gapless::events::log::{Appended, Command, Reply, StoreError, StreamState};
-use gapless::events::server::{
-    ConnectionId, Input, Output, PublishError, Server, ServerConfig, StoreId, Ticket,
-};
+use gapless::events::server::{Input, Output, PublishError, Server, ServerConfig};
 use gapless::events::wire::{ClientFrame, EventBody, Resync, ResyncVerdict, ServerFrame};
-use gapless::events::{AgentId, CloseCode};
+use gapless::events::{AgentId, CloseCode, ConnectionId, StoreId, Ticket};
 use gapless::recovery::{Epoch, EpochStart, Instant, Lineage, WallTime};
 use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;
@@ -37,7 +35,7 @@ impl Fixture {
     /// A server with an open epoch.
     fn new(config: ServerConfig) -> Self {
         let server = Server::new(config, Box::new(ChaCha12Rng::seed_from_u64(1)));
-        let epoch = Epoch::parse("placeholder-until-opened").expect("valid");
+        let epoch = Epoch::parse("none").expect("valid");
         let mut fixture = Self { server, now: 0, epoch };
         let (id, command) = fixture.commands().remove(0);
         let Command::OpenEpoch(epoch) = command else { panic!("an epoch is opened first") };

@@ -11,11 +11,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::CloseCode;
 use super::wire::{
     ClientFrame, Event, FrameError, Gap, Pong, Range, Resync, ResyncAck, ResyncBegin,
     ResyncVerdict, ServerFrame, Stream,
 };
+use super::{CloseCode, ConnectionId, StoreId, Ticket};
 use crate::mark;
 use crate::recovery::{
     Backoff, BackoffConfig, Entropy, Epoch, Instant, Liveness, LivenessAction, LivenessConfig,
@@ -124,18 +124,6 @@ pub struct Position {
     /// The number; 0 = nothing yet, from the start.
     pub sequence: u64,
 }
-
-/// A connection, as the client numbers them: ascending, never reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnectionId(pub u64);
-
-/// An event that is with the application.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub u64);
-
-/// A cursor that is being stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StoreId(pub u64);
 
 /// What can happen to a client.
 #[derive(Debug)]

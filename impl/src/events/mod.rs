@@ -69,6 +69,19 @@ impl fmt::Debug for AgentId {
     }
 }
 
+/// A connection, as whoever makes them numbers them: ascending, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// Something that is out of the core's hands and will be answered: a publisher's request at the
+/// server, an event that is with the application at the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// A storage command that waits for its reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreId(pub u64);
+
 /// Why a connection was closed by one side on purpose: the code of the WebSocket close frame.
 ///
 /// The verdict for the client is the same for all of them: reconnect with backoff and resume.

@@ -16,7 +16,7 @@ use super::wire::{
     ClientFrame, Event, EventBody, FrameError, Gap, Pong, Range, Resync, ResyncAck, ResyncBegin,
     ResyncVerdict, ServerFrame, Stream as StreamFrame,
 };
-use super::{AgentId, CloseCode};
+use super::{AgentId, CloseCode, ConnectionId, StoreId, Ticket};
 use crate::mark;
 use crate::recovery::{
     Backoff, BackoffConfig, Cursor, Entropy, Epoch, Instant, Lineage, ReplayRing, RingLimits,
@@ -90,18 +90,6 @@ impl Default for ServerConfig {
 /// Control frames that may wait for a socket on top of the window before its peer counts as
 /// flooding.
 const CONTROL_FRAMES_MAX: usize = 64;
-
-/// A connection, as the driver numbers them: ascending, never reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnectionId(pub u64);
-
-/// A publisher's request, as the driver numbers them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub u64);
-
-/// A storage command that waits for its reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StoreId(pub u64);
 
 /// What can happen to a server.
 #[derive(Debug)]

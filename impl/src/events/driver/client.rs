@@ -14,12 +14,9 @@ use super::application::{
     Application, BoxFuture, CursorStore, Handled, Handler, NoticeSink, OpenHandler,
 };
 use crate::Core;
-use crate::events::CloseCode;
-use crate::events::client::{
-    ConnectionId, DialFailure, HandlerOutcome, Input, Notice, Offer, Output, Position, StoreId,
-    Ticket,
-};
+use crate::events::client::{DialFailure, HandlerOutcome, Input, Notice, Offer, Output, Position};
 use crate::events::wire::{ClientFrame, FrameError, SUBPROTOCOL, ServerFrame};
+use crate::events::{CloseCode, ConnectionId, StoreId, Ticket};
 use crate::net::{Clock, Connector, Limits, Socket, SocketEvent, WallClock};
 
 /// What a client connects to, besides the network address.

@@ -14,13 +14,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 
-use super::access::Access;
+use super::access::{Access, Grant};
 use super::application::BoxFuture;
 use crate::Core;
 use crate::events::log::{Command, LogStore, Reply, StoreError};
-use crate::events::server::{ConnectionId, Input, Output, PublishError, Receipt, StoreId, Ticket};
+use crate::events::server::{Input, Output, PublishError, Receipt};
 use crate::events::wire::{ClientFrame, EventBody, EventBodyError, FrameError, SUBPROTOCOL};
-use crate::events::{AgentId, CloseCode};
+use crate::events::{AgentId, CloseCode, ConnectionId, StoreId, Ticket};
 use crate::net::http::{self, BodyError, Service, UpgradedStream};
 use crate::net::{Clock, Limits, Socket, SocketEvent, WallClock};
 use crate::recovery::MAX_SEQUENCE;
@@ -290,9 +290,17 @@ impl EventService {
         Self { handle, access, wall, limits, extension, event_bytes_max }
     }
 
+    /// Who asks; before any state is read [CORE-14].
+    fn grant(&self, request: &Request<Incoming>) -> Result<Grant, Box<Response<Full<Bytes>>>> {
+        http::token(request).and_then(|token| self.access.grant(&token)).ok_or_else(|| {
+            Box::new(http::error(StatusCode::UNAUTHORIZED, "the token is missing or not valid"))
+        })
+    }
+
     fn connect(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let Some(grant) = http::token(&request).and_then(|token| self.access.grant(&token)) else {
-            return http::error(StatusCode::UNAUTHORIZED, "the token is missing or not valid");
+        let grant = match self.grant(&request) {
+            Ok(grant) => grant,
+            Err(refusal) => return *refusal,
         };
         let Some(agent) = grant.stream else {
             return http::error(StatusCode::FORBIDDEN, "the token does not stand for a stream");
@@ -372,8 +380,9 @@ impl EventService {
     }
 
     async fn publish(&self, request: Request<Incoming>, agent: &str) -> Response<Full<Bytes>> {
-        let Some(grant) = http::token(&request).and_then(|token| self.access.grant(&token)) else {
-            return http::error(StatusCode::UNAUTHORIZED, "the token is missing or not valid");
+        let grant = match self.grant(&request) {
+            Ok(grant) => grant,
+            Err(refusal) => return *refusal,
         };
         if !grant.publish {
             return http::error(StatusCode::FORBIDDEN, "the token does not allow publishing");
