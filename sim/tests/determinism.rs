@@ -2,8 +2,7 @@
 
 use std::process::Command;
 
-use gapless_sim::plan::draw;
-use gapless_sim::scenario::Library;
+use gapless_sim::scenario::{Library, draw};
 use gapless_sim::seed::Seed;
 use gapless_sim::world;
 

@@ -1,8 +1,8 @@
 //! Power is lost at every single operation of a disk, one after the other, not at a sample of them.
 
 use gapless_sim::check::{Verdict, judge};
-use gapless_sim::plan::{Action, Fault, Host, Plan, Publish, Step, When, draw};
-use gapless_sim::scenario::Library;
+use gapless_sim::plan::{Action, Fault, Host, Plan, Publish, Step, When};
+use gapless_sim::scenario::{Library, draw};
 use gapless_sim::seed::Seed;
 use gapless_sim::world;
 

@@ -2,8 +2,7 @@
 //! about.
 
 use gapless_sim::check::{Verdict, judge};
-use gapless_sim::plan::draw;
-use gapless_sim::scenario::Library;
+use gapless_sim::scenario::{Library, draw};
 use gapless_sim::seed::Seed;
 use gapless_sim::world;
 use libtest_mimic::{Arguments, Failed, Trial};

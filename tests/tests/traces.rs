@@ -1,7 +1,6 @@
 //! The whole story of a few runs, to be read. A change of behaviour shows as a change of a story.
 
-use gapless_sim::plan::draw;
-use gapless_sim::scenario::Library;
+use gapless_sim::scenario::{Library, draw};
 use gapless_sim::seed::Seed;
 use gapless_sim::world;
 

@@ -22,8 +22,8 @@ use self::args::{Cli, Command, DiffArgs, RunArgs, ScenariosArgs, ShowArgs, Sourc
 use self::output::Output;
 use crate::check::{Verdict, judge};
 use crate::exit;
-use crate::plan::{FORMAT, Plan, draw};
-use crate::scenario::Library;
+use crate::plan::{FORMAT, Plan};
+use crate::scenario::{Library, draw};
 use crate::seed::Seed;
 use crate::trace::Kind;
 use crate::world::{self, Run, RunError};

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::{Failure, report};
 use crate::check::{Verdict, Violation};
 use crate::exit;
-use crate::plan::draw;
 use crate::scenario::Library;
+use crate::scenario::draw;
 use crate::seed::Seed;
 use crate::world;
 

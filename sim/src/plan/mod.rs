@@ -1,17 +1,13 @@
 //! A plan: everything that a run does, spelled out.
 //!
-//! Drawing happens once, from a scenario and a seed ([`draw`]). The plan that comes out names
+//! Drawing happens once, from a scenario and a seed ([`draw`](crate::scenario::draw)). The plan that comes out names
 //! every workload step and every fault with its virtual time. It can be printed, saved, compared
 //! and run again after the code has changed; a seed is good for one commit, a plan is what one
 //! keeps. Times are milliseconds of virtual time since the start of the run.
 
-mod draw;
-
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-
-pub use draw::draw;
 
 /// The version of the plan format.
 pub const FORMAT: u32 = 1;

@@ -4,12 +4,14 @@
 //! the specification it is about, and which marks a run must reach to count. Reading is strict:
 //! every problem of a file is reported, at its place and with its remedy ([`Invalid`]).
 
+mod draw;
 mod library;
 mod reader;
 mod step;
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
 
+pub use draw::draw;
 pub use library::{Library, LibraryError};
 
 use self::reader::{DURATION_MS_MAX, Problems, Table};

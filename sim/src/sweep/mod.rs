@@ -13,8 +13,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Verdict, judge};
-use crate::plan::draw;
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, draw};
 use crate::seed::Seed;
 use crate::world;
 

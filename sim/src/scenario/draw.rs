@@ -7,11 +7,11 @@
 use rand::RngExt;
 use rand_chacha::ChaCha12Rng;
 
-use super::{
+use super::{Group, Scenario, Swarm};
+use crate::plan::{
     Action, ClientOptions, Cut, FORMAT, Fault, Host, Plan, Publish, ServerOptions, Step, Strange,
     Topology, When,
 };
-use crate::scenario::{Group, Scenario, Swarm};
 use crate::seed::Seed;
 
 /// The plan of a scenario under a seed.
