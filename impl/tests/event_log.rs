@@ -188,10 +188,15 @@ fn a_database_that_is_no_log_of_ours_is_refused_and_left_as_it_is() {
             .expect("it runs");
     };
     make("foreign.db", "CREATE TABLE t (x)");
+    let bytes = |name: &str| std::fs::read(folder.join(name)).expect("read");
+    let before = bytes("foreign.db");
     assert!(matches!(open("foreign.db"), Err(OpenError::Foreign { .. })));
+    assert!(bytes("foreign.db") == before, "not even its journal mode has changed");
     open("new.db").expect("it is created");
     make("new.db", "PRAGMA user_version = 99");
+    let before = bytes("new.db");
     assert!(matches!(open("new.db"), Err(OpenError::TooNew { found: 99, known: 1, .. })));
+    assert!(bytes("new.db") == before, "a newer file is left alone");
     std::fs::write(folder.join("text.db"), "this is no database, but it is long enough".repeat(40))
         .expect("written");
     let before = std::fs::read(folder.join("text.db")).expect("read");

@@ -8,6 +8,7 @@
 //! which is what a server wants; a simulation wants the former.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{
     Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
@@ -550,29 +551,64 @@ impl SqliteCursor {
     }
 }
 
+/// How long to wait for a process that is just letting go of the database.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Opens a database with the pragmas of production, on any VFS.
 ///
 /// # Errors
 ///
 /// SQLite's.
 pub fn open_connection(path: &Path, vfs: Option<&str>) -> rusqlite::Result<Connection> {
+    let connection = connect(path, vfs)?;
+    configure(&connection)?;
+    Ok(connection)
+}
+
+/// Opens a database and asks for its lock. Nothing is changed yet.
+fn connect(path: &Path, vfs: Option<&str>) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX
-        | OpenFlags::SQLITE_OPEN_URI;
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = match vfs {
         Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs)?,
         None => Connection::open_with_flags(path, flags)?,
     };
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    // Asks for the lock, and fails if somebody has it, before anything is changed.
     connection.pragma_query_value(None, "user_version", |_| Ok(()))?;
+    Ok(connection)
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", "ON")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(64);
-    Ok(connection)
+    Ok(())
+}
+
+/// What a database file is.
+enum Contents {
+    /// Nothing yet.
+    Empty,
+    /// The right thing, in this version of its schema.
+    Ours(i64),
+    /// Somebody else's.
+    Foreign,
+}
+
+fn contents(connection: &Connection, application_id: i64) -> rusqlite::Result<Contents> {
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (application, version) = (pragma("application_id")?, pragma("user_version")?);
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    Ok(match (application, version, tables) {
+        (0, 0, 0) => Contents::Empty,
+        (application, version, _) if application == application_id => Contents::Ours(version),
+        _ => Contents::Foreign,
+    })
 }
 
 fn open(
@@ -581,32 +617,30 @@ fn open(
     application_id: i64,
     schema: &str,
 ) -> Result<Connection, OpenError> {
-    let mut connection = open_connection(path, vfs).map_err(|error| open_error(path, &error))?;
-    let run = |connection: &mut Connection| -> rusqlite::Result<(i64, i64)> {
-        let transaction = Transaction::new(connection, TransactionBehavior::Immediate)?;
-        let pragma =
-            |name: &str| transaction.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-        let (application, version) = (pragma("application_id")?, pragma("user_version")?);
-        let tables: i64 =
-            transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-        if (application, version, tables) == (0, 0, 0) {
-            transaction.execute_batch(schema)?;
-            transaction.pragma_update(None, "application_id", application_id)?;
-            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-            transaction.commit()?;
-            return Ok((application_id, SCHEMA_VERSION));
+    let failed = |error: rusqlite::Error| open_error(path, &error);
+    let mut connection = connect(path, vfs).map_err(failed)?;
+    // What is not ours is left as it is, down to its journal mode.
+    let contents = contents(&connection, application_id).map_err(failed)?;
+    match contents {
+        Contents::Foreign => return Err(OpenError::Foreign { path: path.to_owned() }),
+        Contents::Ours(found) if found > SCHEMA_VERSION => {
+            let path = path.to_owned();
+            return Err(OpenError::TooNew { path, found, known: SCHEMA_VERSION });
         }
-        Ok((application, version))
-    };
-    let (application, version) = run(&mut connection).map_err(|error| open_error(path, &error))?;
-    if application != application_id {
-        return Err(OpenError::Foreign { path: path.to_owned() });
+        Contents::Ours(_) | Contents::Empty => configure(&connection).map_err(failed)?,
     }
-    if version > SCHEMA_VERSION {
-        let path = path.to_owned();
-        return Err(OpenError::TooNew { path, found: version, known: SCHEMA_VERSION });
+    if matches!(contents, Contents::Empty) {
+        create(&mut connection, application_id, schema).map_err(failed)?;
     }
     Ok(connection)
+}
+
+fn create(connection: &mut Connection, application_id: i64, schema: &str) -> rusqlite::Result<()> {
+    let transaction = Transaction::new(connection, TransactionBehavior::Immediate)?;
+    transaction.execute_batch(schema)?;
+    transaction.pragma_update(None, "application_id", application_id)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.commit()
 }
 
 fn open_error(path: &Path, error: &rusqlite::Error) -> OpenError {
