@@ -444,3 +444,44 @@ fn what_a_replaced_connection_still_says_changes_nothing() {
     fixture.open("e1", 0);
     assert_eq!(fixture.dials.len(), 2, "the late close did not cut the new connection");
 }
+
+#[test]
+fn a_server_that_is_slow_to_begin_is_not_taken_for_a_base_server() {
+    let mut fixture = live(ClientConfig::default(), 4);
+    for _ in 0..5 {
+        fixture.reconnect();
+        fixture.open_base(true);
+        fixture.sent.clear();
+        fixture.now += 5_000;
+        fixture.feed(Input::Timeout);
+        assert_eq!(fixture.last_resync(), None, "a cursor without an epoch would prove nothing");
+    }
+    fixture.reconnect();
+    fixture.open("e1", 4);
+    let resync = fixture.last_resync().expect("asked");
+    assert_eq!((resync.last_seen_seq, resync.epoch), (4, Some(epoch("e1"))));
+}
+
+#[test]
+fn a_server_that_has_forgotten_the_extension_is_a_base_server_in_the_end() {
+    let mut fixture = live(ClientConfig::default(), 4);
+    for _ in 0..6 {
+        fixture.reconnect();
+        fixture.open_base(true);
+        fixture.sent.clear();
+        fixture.now += 5_000;
+        fixture.feed(Input::Timeout);
+    }
+    assert_eq!(fixture.last_resync().map(|resync| resync.epoch), Some(None));
+}
+
+#[test]
+fn the_extension_that_comes_late_gets_another_connection() {
+    let mut fixture = Fixture::start(ClientConfig::default(), None);
+    fixture.open_base(true);
+    fixture.now += 5_000;
+    fixture.feed(Input::Timeout);
+    fixture.frame(ServerFrame::Stream(Stream { epoch: epoch("e1"), oldest: 1, head: 7 }));
+    let told = fixture.notices.iter().any(|notice| matches!(notice, Notice::Disconnected { .. }));
+    assert!(told, "{:?}", fixture.notices);
+}

@@ -36,6 +36,8 @@ pub struct ClientConfig {
     pub connect_timeout: Duration,
     /// How long to wait for the first frame of the extension before base rules hold: 5 s.
     pub negotiation_timeout: Duration,
+    /// How often in a row a server that has spoken the extension may be too slow for that: 5.
+    pub slow_negotiations_max: u32,
     /// How long `resync` waits for the application's open handlers: 5 s.
     pub open_handlers_max: Duration,
     /// How long a resync may make no progress: 15 s.
@@ -79,6 +81,7 @@ impl Default for ClientConfig {
             handlers: 1,
             connect_timeout: Duration::from_secs(10),
             negotiation_timeout: Duration::from_secs(5),
+            slow_negotiations_max: 5,
             open_handlers_max: Duration::from_secs(5),
             resync_timeout: Duration::from_secs(15),
             liveness: LivenessConfig {
@@ -348,6 +351,8 @@ pub struct Client {
     link: Link,
     connections: u64,
     offer_extension: bool,
+    /// How often in a row a server that speaks the extension was too slow to begin.
+    slow_negotiations: u32,
     reconnect: Backoff,
     position: Option<Position>,
     /// Which run of numbers `position` belongs to: counts the gaps after which it began anew.
@@ -377,6 +382,8 @@ enum Link {
 struct Session {
     conn: ConnectionId,
     mode: Mode,
+    /// The handshake took up the offer of the extension.
+    offer_taken: bool,
     open_handlers_ran: bool,
     /// The client has never been connected before.
     first: bool,
@@ -481,6 +488,7 @@ impl Client {
             link: Link::Stopped,
             connections: 0,
             offer_extension: config.extension,
+            slow_negotiations: 0,
             reconnect: Backoff::new(config.reconnect),
             position: None,
             timeline: 0,
@@ -555,6 +563,7 @@ impl Client {
         self.link = Link::Open(Session {
             conn,
             mode,
+            offer_taken: mode == Mode::Undecided,
             open_handlers_ran: false,
             first: self.first_opened_at.is_none(),
             phase: Phase::Opening,
@@ -707,10 +716,17 @@ impl Client {
 
     fn stream(&mut self, now: Instant, stream: Stream) {
         let Link::Open(session) = &mut self.link else { return };
+        if session.mode == Mode::Base && session.offer_taken {
+            // It speaks the extension after all; on this connection it is too late for that.
+            mark!("events.extension_came_late");
+            self.drop_link(now, CloseCode::NORMAL, "the server speaks the extension after all");
+            return;
+        }
         if session.mode != Mode::Undecided {
             mark!("events.unexpected_frame_ignored");
             return;
         }
+        self.slow_negotiations = 0;
         session.mode = Mode::Extension;
         self.timers.stop(Timer::Negotiation);
         if self.position.is_none() {
@@ -1342,13 +1358,7 @@ impl Client {
                     mark!("events.connect_timed_out");
                     self.drop_link(now, CloseCode::NORMAL, "the connection did not open in time");
                 }
-                Timer::Negotiation => {
-                    if let Link::Open(session) = &mut self.link {
-                        mark!("events.negotiation_timed_out");
-                        session.mode = Mode::Base;
-                        self.ask_when_ready(now);
-                    }
-                }
+                Timer::Negotiation => self.negotiation_timed_out(now),
                 Timer::OpenHandlers => self.open_handlers_ran(now),
                 Timer::Resync => {
                     mark!("events.resync_timed_out");
@@ -1370,6 +1380,21 @@ impl Client {
                 mark!("events.silent_server_dropped");
                 self.drop_link(now, CloseCode::SILENT, "nothing was heard from the server");
             }
+        }
+    }
+
+    /// The extension's first frame does not come. A server that has spoken the extension before is
+    /// slow, and base rules would cost the proof that nothing was missed; so it gets another
+    /// connection, a few times. Any other server merely echoes offers.
+    fn negotiation_timed_out(&mut self, now: Instant) {
+        mark!("events.negotiation_timed_out");
+        let had_epoch = self.position.as_ref().is_some_and(|position| position.epoch.is_some());
+        if had_epoch && self.slow_negotiations < self.config.slow_negotiations_max {
+            self.slow_negotiations += 1;
+            self.drop_link(now, CloseCode::SILENT, "the server did not begin to speak in time");
+        } else if let Link::Open(session) = &mut self.link {
+            session.mode = Mode::Base;
+            self.ask_when_ready(now);
         }
     }
 

@@ -420,6 +420,9 @@ pub enum Strange {
     Oversize,
 }
 
+/// The longest time in a plan: a week.
+const TIME_MS_MAX: u64 = 7 * 86_400_000;
+
 impl Plan {
     /// Whether the plan can be carried out: a plan that was changed by hand may name hosts that
     /// are not there.
@@ -439,6 +442,9 @@ impl Plan {
         }
         if !(4..=4_096).contains(&topology.tcp_capacity) {
             return Err("`tcp_capacity` is between 4 and 4096".to_owned());
+        }
+        if self.duration_ms.max(self.settle_ms) > TIME_MS_MAX {
+            return Err(format!("`duration_ms` and `settle_ms` are at most {TIME_MS_MAX}"));
         }
         for (index, step) in self.steps.iter().enumerate() {
             let (client, agent) = match &step.action {

@@ -203,6 +203,17 @@ fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
     let server = server_options(root.table("server").as_ref());
     let client = client_options(root.table("client").as_ref());
     let swarm = root.table("swarm").map(|table| swarm(&table));
+    for key in ["server", "client"] {
+        if let Some(table) = root.table(key).filter(|_| root.has("swarm")) {
+            let remedy = "take the table out: each seed draws these options";
+            root.problem(
+                format!("a swarm has no `[{key}]`"),
+                &table.span(),
+                "has no effect",
+                remedy,
+            );
+        }
+    }
     let tables = root.tables("step");
     if tables.as_ref().is_some_and(Vec::is_empty) && !root.has("swarm") {
         root.problem(

@@ -221,7 +221,11 @@ fn what_is_held_is_not_partitioned() {
 
 #[test]
 fn a_swarm_has_no_run_that_cannot_be_carried_out() {
-    let swarm = |lines: &str| format!("{GOOD}[swarm]\nfaults = [\"link\"]\n{lines}");
+    // A seed draws the options of server and client.
+    let (before, rest) = GOOD.split_once("[server]").expect("it has options");
+    let steps = rest.split_once("[[step]]").expect("it has steps").1;
+    let fixed = format!("{before}[[step]]{steps}");
+    let swarm = |lines: &str| format!("{fixed}[swarm]\nfaults = [\"link\"]\n{lines}");
     let good = "clients = \"2..3\"\nagents = \"1..2\"\n";
     assert!(Scenario::parse("events/x", &swarm(good)).is_ok());
     // The step crashes `client-2`.
@@ -267,4 +271,11 @@ fn an_unknown_id_is_answered_with_the_nearest_ones() {
         help("half-open").contains("`events/half-open-one-way` or `events/half-open-takeover`")
     );
     assert_eq!(help("nothing/like-it"), "`gapless-sim scenarios` lists the scenarios");
+}
+
+#[test]
+fn a_swarm_draws_the_options_that_a_fixed_scenario_sets() {
+    let found = problems(&format!("{GOOD}[swarm]\nfaults = [\"link\"]\nclients = 2\n"));
+    let messages: Vec<&str> = found.iter().map(|(message, ..)| message.as_str()).collect();
+    assert_eq!(messages, ["a swarm has no `[server]`", "a swarm has no `[client]`"]);
 }
