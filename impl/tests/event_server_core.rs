@@ -346,3 +346,61 @@ fn the_oldest_of_too_many_sockets_is_closed() {
     }
     assert_eq!(closed, [(ConnectionId(1), CloseCode::TOO_MANY_SOCKETS)]);
 }
+
+#[test]
+fn a_base_cursor_beyond_the_head_is_served_by_time_and_said_to_have_a_gap() {
+    let mut fixture = Fixture::new(ServerConfig::default());
+    fixture.connect(false, 1, 9);
+    let since = WallTime::from_millis(WALL.as_millis() + 3_600_000);
+    let resync = Resync { last_seen_seq: 42, since: Some(since), epoch: None };
+    let input = Input::Frame { conn: CONN, frame: ClientFrame::Resync(resync), at: WALL };
+    let (find, command) = commands(fixture.feed(input)).remove(0);
+    // The client's clock is an hour ahead: the server's own time counts, less the margin.
+    let expected = WALL.saturating_sub(Duration::from_secs(5));
+    assert!(matches!(command, Command::FindSince(_, at) if at == expected), "{command:?}");
+    let outputs = fixture.feed(Input::Stored(find, Ok(Reply::Since(Some(8)))));
+    let (read, command) = commands(outputs).remove(0);
+    assert!(matches!(command, Command::Read(read) if (read.after, read.to) == (7, 9)));
+    let page = (8..=9).map(|n| (n, body(n))).collect();
+    let outputs = fixture.feed(Input::Stored(read, Ok(Reply::Page(page))));
+    assert_eq!(sequences(&outputs), [8, 9]);
+    let ack = frames(&outputs).into_iter().find_map(|frame| match frame {
+        ServerFrame::ResyncAck(ack) => Some(ack),
+        _ => None,
+    });
+    let ack = ack.expect("the replay ends");
+    assert_eq!((ack.current_seq, ack.replayed, ack.gap_detected), (9, 2, true));
+    assert_eq!((ack.epoch, ack.verdict), (None, None), "no word of the extension");
+}
+
+#[test]
+fn retention_that_passes_a_pump_is_declared_in_the_extension_and_closes_a_base_connection() {
+    let stalled = |extension| {
+        let config = ServerConfig {
+            window_frames: 4,
+            ring: gapless::recovery::RingLimits { count: 2, bytes: usize::MAX, age: None },
+            ..ServerConfig::default()
+        };
+        let mut fixture = Fixture::new(config);
+        fixture.connect(extension, 1, 0);
+        let epoch = extension.then(|| fixture.epoch.clone());
+        fixture.resync(0, epoch);
+        for n in 1..=20 {
+            let id = fixture.publish(n);
+            fixture.stored(id, n);
+        }
+        let retain =
+            commands(fixture.feed(Input::Retain { agent: agent(), oldest: 15 })).remove(0).0;
+        fixture.feed(Input::Stored(retain, Ok(Reply::Retained(15))));
+        fixture.feed(Input::Written { conn: CONN, frames: 4 })
+    };
+    let declared = frames(&stalled(true)).into_iter().find_map(|frame| match frame {
+        ServerFrame::Gap(gap) => Some(gap.to),
+        _ => None,
+    });
+    assert_eq!(declared, Some(14));
+    let closed = stalled(false)
+        .iter()
+        .any(|output| matches!(output, Output::Close { code: CloseCode::RESUME, .. }));
+    assert!(closed, "the base contract has no word for it on a live link");
+}
