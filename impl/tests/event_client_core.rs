@@ -485,3 +485,32 @@ fn the_extension_that_comes_late_gets_another_connection() {
     let told = fixture.notices.iter().any(|notice| matches!(notice, Notice::Disconnected { .. }));
     assert!(told, "{:?}", fixture.notices);
 }
+
+#[test]
+fn a_hole_that_the_declared_gap_does_not_explain_is_asked_for() {
+    let position = Position { epoch: None, sequence: 4 };
+    let config = ClientConfig { extension: false, ..ClientConfig::default() };
+    let mut fixture = Fixture::start(config, Some(position));
+    fixture.open_base(false);
+    fixture.sent.clear();
+    // 5 to 7 were removed by retention, which the server says; 9 got lost on the way.
+    for sequence in [8, 10] {
+        fixture.frame(event(sequence));
+    }
+    fixture.frame(ack(10, true));
+    assert_eq!(fixture.last_resync().map(|resync| resync.last_seen_seq), Some(4));
+    for sequence in [8, 9, 10] {
+        fixture.frame(event(sequence));
+    }
+    fixture.frame(ack(10, true));
+    assert_eq!(fixture.work(), [8, 9, 10]);
+    let gaps: Vec<_> = fixture
+        .notices
+        .iter()
+        .filter_map(|notice| match notice {
+            Notice::Gap { lost, .. } => Some(lost.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(gaps, [vec![Range { from: 5, to: 7 }]]);
+}

@@ -850,24 +850,22 @@ impl Client {
             self.set_received(sequence);
         } else {
             self.set_received(position);
-            // A hole below the newest numbered event is closed by asking again, unless the server
-            // has said that it cannot, or sent what belongs there without numbers.
-            let complete = ack.gap_detected || unnumbered_any;
-            let expected = numbered.iter().filter_map(Event::sequence).try_fold(
-                position,
-                |received, sequence| match sequence {
-                    sequence if sequence <= received => Ok(received),
-                    sequence if sequence == received + 1 => Ok(sequence),
-                    sequence => Err((received, sequence - 1)),
-                },
-            );
-            let hole = match expected {
-                Err(hole) => Some(hole),
-                Ok(received) if received < ack.current_seq => Some((received, ack.current_seq)),
-                Ok(_) => None,
-            };
-            if let Some((received, _)) = hole
-                && !complete
+            // A hole is closed by asking again, unless the server sent what belongs there without
+            // numbers, or said that it cannot: that speaks for what follows the position only.
+            let explained = |received| unnumbered_any || (ack.gap_detected && received == position);
+            let mut received = position;
+            let mut hole = None;
+            for sequence in numbered.iter().filter_map(Event::sequence) {
+                if sequence > received + 1 && !explained(received) {
+                    hole = Some(received);
+                    break;
+                }
+                received = received.max(sequence);
+            }
+            if received < ack.current_seq && !explained(received) {
+                hole = hole.or(Some(received));
+            }
+            if let Some(received) = hole
                 && self.may_ask_again(received)
             {
                 mark!("events.hole_asked_for");

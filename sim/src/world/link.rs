@@ -289,6 +289,10 @@ impl FaultyStream {
                 let half = &frame.wire[..frame.wire.len() / 2];
                 self.record(Kind::Drop, format!("half of: {}", frame.describe()));
                 self.ready.extend_from_slice(half);
+            } else if how == Cut::HalfOpenUp {
+                // What the server says still arrives.
+                self.record(Kind::Receive, frame.describe());
+                self.ready.extend_from_slice(&frame.wire);
             } else {
                 self.record(Kind::Drop, frame.describe());
             }
