@@ -27,6 +27,17 @@ pub struct Entry {
     pub what: Seen,
 }
 
+/// What a log holds of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogState {
+    /// The stream.
+    pub agent: u32,
+    /// The lowest number that can be read.
+    pub oldest: u64,
+    /// The highest number that was given.
+    pub head: u64,
+}
+
 /// What can be seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -139,6 +150,19 @@ pub enum Seen {
         agent: u32,
         /// The lowest number that is kept.
         oldest: u64,
+    },
+    /// The server opened an epoch of its log.
+    EpochOpened {
+        /// The epoch.
+        epoch: String,
+    },
+    /// An older copy took the place of the log, or an empty one: a new branch of its history
+    /// begins. Whatever the log held beyond it is gone.
+    LogReplaced {
+        /// The branch of which it is a copy: 0 before the first replacement, then 1 and so on.
+        parent: usize,
+        /// What the copy holds; a stream that is not named is empty.
+        streams: Vec<LogState>,
     },
     /// A host's process ended.
     Crashed {

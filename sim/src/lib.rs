@@ -22,6 +22,7 @@ compile_error!(
      so unset it, or add `--cfg tokio_unstable` to it."
 );
 
+mod branches;
 pub mod check;
 pub mod cli;
 pub mod exit;

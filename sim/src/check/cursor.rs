@@ -19,22 +19,33 @@ pub(super) const CHECKER: Checker = Checker {
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (client, seen) in &facts.clients {
-        let joined_after = seen.joined_after.unwrap_or(u64::MAX);
         let mut given = BTreeSet::new();
         let mut deliveries = seen.deliveries.iter().peekable();
         for (index, entry) in facts.history.entries.iter().enumerate() {
-            let Seen::Resumed { client: who, sequence: cursor, .. } = &entry.what else { continue };
+            let Seen::Resumed { client: who, epoch, sequence: cursor } = &entry.what else {
+                continue;
+            };
             if who != client {
                 continue;
             }
             while let Some(delivery) = deliveries.next_if(|delivery| delivery.index < index) {
-                given.extend(delivery.sequence);
+                given.extend(delivery.key);
             }
-            let skipped: Vec<_> = facts
-                .stream_of(*client)
-                .filter(|(sequence, _)| *sequence > joined_after && sequence <= cursor)
-                .filter(|(sequence, _)| !given.contains(sequence) && !seen.is_declared(*sequence))
+            // A number of the base contract may stand for another log by now.
+            let Some(branch) = epoch.as_deref().map_or(
+                (facts.branches.current() == 0).then_some(0),
+                |epoch| facts.branches.of_epoch(epoch),
+            ) else {
+                continue;
+            };
+            let owed_after = facts.owed_after(seen, branch).unwrap_or(u64::MAX);
+            let mut skipped: Vec<_> = facts
+                .stream_of(*client, branch)
+                .filter(|(sequence, _)| *sequence > owed_after && sequence <= cursor)
+                .filter(|(_, key)| !given.contains(key))
+                .filter(|event| !facts.is_declared(seen, branch, *event))
                 .collect();
+            skipped.sort_unstable();
             if !skipped.is_empty() {
                 findings.push(Finding {
                     at_ms: entry.at_ms,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Checker, Facts, Finding};
+use super::{Checker, ClientFacts, Delivery, Facts, Finding, GapSeen};
 
 /// An application is given each event once, over all lives of its process.
 pub(super) const CHECKER: Checker = Checker {
@@ -16,10 +16,14 @@ pub(super) const CHECKER: Checker = Checker {
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (client, seen) in &facts.clients {
-        let mut first_at: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut before: BTreeMap<&str, &Delivery<'_>> = BTreeMap::new();
         for delivery in &seen.deliveries {
             let Some(key) = delivery.key else { continue };
-            if let Some(first) = first_at.insert(key, delivery.at_ms) {
+            if let Some(first) = before.insert(key, delivery) {
+                if began_anew(seen, first, delivery) {
+                    continue;
+                }
+                let first = first.at_ms;
                 findings.push(Finding {
                     at_ms: delivery.at_ms,
                     client: Some(*client),
@@ -33,6 +37,16 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Whether the log was replaced by an older copy between two deliveries and the client was told: what
+/// was published again, or what the client could not know to be the same, is another event then.
+fn began_anew(seen: &ClientFacts<'_>, first: &Delivery<'_>, second: &Delivery<'_>) -> bool {
+    let told = |gap: &GapSeen<'_>| {
+        (first.index..second.index).contains(&gap.index)
+            && matches!(gap.verdict, "ahead" | "other_epoch")
+    };
+    second.branch > first.branch && seen.gaps.iter().any(told)
 }
 
 #[cfg(test)]

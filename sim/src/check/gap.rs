@@ -2,39 +2,33 @@
 
 use std::collections::BTreeMap;
 
-use super::{Checker, Facts, Finding};
+use super::{Checker, ClientFacts, Delivery, Facts, Finding, GapSeen};
 use crate::history::Seen;
 
-/// Every number that is declared lost was removed from the log before; and a resync that speaks of
-/// a gap is one in which a gap was declared.
+/// Every number that is declared lost was removed from the log before, or is of a log whose place an
+/// older copy has taken; whoever was ahead of the copy is told; and a resync that speaks of a gap is
+/// one in which a gap was declared.
 pub(super) const CHECKER: Checker = Checker {
     name: "gap_is_true",
-    statements: &["CORE-4", "EV-7", "EV-10"],
+    statements: &["CORE-2", "CORE-4", "EV-2", "EV-7", "EV-10"],
     liveness: false,
-    demands: "a gap is declared only for events that the log no longer holds",
+    demands: "a gap is declared for events that the log no longer holds, and for no others",
     check,
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    // The lowest number that each log keeps, as far as anybody has asked for less.
-    let mut kept: BTreeMap<u32, u64> = BTreeMap::new();
-    for entry in &facts.history.entries {
-        if let Seen::Retained { agent, oldest } | Seen::LogEnd { agent, oldest, .. } = &entry.what {
-            let kept = kept.entry(*agent).or_insert(1);
-            *kept = (*kept).max(*oldest);
-        }
-    }
+    let kept = kept(facts);
     for (client, seen) in &facts.clients {
-        let agent = facts.topology.agent_of(*client);
-        let kept = kept.get(&agent).copied().unwrap_or(1);
+        let of = |branch| kept.get(&(seen.agent, branch)).copied().unwrap_or(1);
         for gap in &seen.gaps {
-            // A base server does not say what is lost, only that something is.
-            let unproven = match gap.lost {
-                [] => kept == 1,
-                ranges => ranges.iter().any(|(_, to)| *to >= kept),
+            let kept = of(gap.place.branch);
+            let by_retention = match gap.lost {
+                // A base server does not say what is lost, only that something is.
+                [] => kept > 1,
+                ranges => ranges.iter().all(|(_, to)| *to < kept),
             };
-            if unproven {
+            if !by_retention && !log_went_back(facts, seen.agent, gap) {
                 findings.push(Finding {
                     at_ms: gap.at_ms,
                     client: Some(*client),
@@ -43,11 +37,12 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                          the log keeps everything from {kept}",
                         gap.verdict,
                         gap.lost,
-                        gap.sequence + 1
+                        gap.place.sequence + 1
                     ),
                 });
             }
         }
+        findings.extend(not_told(facts, *client, seen));
     }
     for (index, entry) in facts.history.entries.iter().enumerate() {
         if let Seen::Resynced { client, gap_detected: true, .. } = &entry.what
@@ -64,6 +59,78 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// The lowest number that each branch of a log keeps, as far as anybody has asked for less.
+fn kept(facts: &Facts<'_>) -> BTreeMap<(u32, usize), u64> {
+    let mut kept: BTreeMap<(u32, usize), u64> = BTreeMap::new();
+    let mut branch = 0;
+    let mut raise = |agent, branch, oldest: u64| {
+        let kept = kept.entry((agent, branch)).or_insert(1);
+        *kept = (*kept).max(oldest);
+    };
+    for entry in &facts.history.entries {
+        match &entry.what {
+            Seen::Retained { agent, oldest } | Seen::LogEnd { agent, oldest, .. } => {
+                raise(*agent, branch, *oldest);
+            }
+            Seen::LogReplaced { streams, .. } => {
+                branch += 1;
+                for state in streams {
+                    raise(state.agent, branch, state.oldest);
+                }
+            }
+            _ => {}
+        }
+    }
+    kept
+}
+
+/// Whether the client had asked to go on after a number that the log does not have any more, or
+/// had it from a log of which this one cannot know.
+fn log_went_back(facts: &Facts<'_>, agent: u32, gap: &GapSeen<'_>) -> bool {
+    let Some(asked) = gap.asked else { return false };
+    let common = facts.branches.common(agent, asked.branch, asked.sequence, gap.place.branch);
+    match gap.verdict {
+        "ahead" => common < asked.sequence || (gap.epoch.is_none() && gap.place.branch > 0),
+        "other_epoch" => asked.branch != gap.place.branch,
+        _ => false,
+    }
+}
+
+/// A client that was given events which an older copy of the log does not have, and that then went
+/// on in the copy, was told of it in between.
+fn not_told(facts: &Facts<'_>, client: u32, seen: &ClientFacts<'_>) -> Option<Finding> {
+    let numbered = seen.deliveries.iter().filter_map(|delivery| Some((delivery, delivery.sequence?)));
+    let mut farthest: Option<(&Delivery<'_>, u64)> = None;
+    for (delivery, sequence) in numbered {
+        if let Some((before, reached)) = farthest
+            && before.branch != delivery.branch
+        {
+            let common =
+                facts.branches.common(seen.agent, before.branch, reached, delivery.branch);
+            let told = seen.gaps.iter().any(|gap| {
+                gap.index < delivery.index && gap.place.branch == delivery.branch
+            });
+            if common < reached && !told {
+                return Some(Finding {
+                    at_ms: delivery.at_ms,
+                    client: Some(client),
+                    message: format!(
+                        "client-{client} was given event {reached}, then event {sequence} of a log \
+                         that had gone back to {common}, and was not told"
+                    ),
+                });
+            }
+        }
+        farthest = match farthest {
+            Some((before, reached)) if before.branch == delivery.branch && reached > sequence => {
+                Some((before, reached))
+            }
+            _ => Some((delivery, sequence)),
+        };
+    }
+    None
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Nothing is lost in silence: no event is passed over without a word.
 
+use std::collections::BTreeMap;
+
 use super::{Checker, Facts, Finding, name_events};
 
 /// An event that is in the stream, above the number at which the client joined, and below one
@@ -15,31 +17,41 @@ pub(super) const CHECKER: Checker = Checker {
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (client, seen) in &facts.clients {
-        let Some(joined_after) = seen.joined_after else { continue };
-        let given: Vec<u64> =
-            seen.deliveries.iter().filter_map(|delivery| delivery.sequence).collect();
-        let Some(newest) = given.iter().copied().max() else { continue };
-        let given: std::collections::BTreeSet<u64> = given.into_iter().collect();
-        let lost: Vec<_> = facts
-            .stream_of(*client)
-            .filter(|(sequence, _)| (joined_after + 1..newest).contains(sequence))
-            .filter(|(sequence, _)| !given.contains(sequence) && !seen.is_declared(*sequence))
-            .collect();
-        let Some((first, _)) = lost.first() else { continue };
-        let passed = seen
-            .deliveries
-            .iter()
-            .find(|delivery| delivery.sequence.is_some_and(|sequence| sequence > *first))
-            .expect("something above the first lost event was delivered");
-        findings.push(Finding {
-            at_ms: passed.at_ms,
-            client: Some(*client),
-            message: format!(
-                "client-{client} was given event {}, but never {}: lost, and not declared",
-                passed.sequence.unwrap_or(0),
-                name_events(lost),
-            ),
-        });
+        let mut newest: BTreeMap<usize, u64> = BTreeMap::new();
+        for delivery in &seen.deliveries {
+            if let Some(sequence) = delivery.sequence {
+                let newest = newest.entry(delivery.branch).or_default();
+                *newest = sequence.max(*newest);
+            }
+        }
+        for (branch, newest) in newest {
+            let Some(owed_after) = facts.owed_after(seen, branch) else { continue };
+            let mut lost: Vec<_> = facts
+                .stream_of(*client, branch)
+                .filter(|(sequence, _)| (owed_after + 1..newest).contains(sequence))
+                .filter(|(_, key)| !seen.given.contains(key))
+                .filter(|event| !facts.is_declared(seen, branch, *event))
+                .collect();
+            lost.sort_unstable();
+            let Some((first, _)) = lost.first() else { continue };
+            let passed = seen
+                .deliveries
+                .iter()
+                .find(|delivery| {
+                    delivery.branch == branch
+                        && delivery.sequence.is_some_and(|sequence| sequence > *first)
+                })
+                .expect("something above the first lost event was delivered");
+            findings.push(Finding {
+                at_ms: passed.at_ms,
+                client: Some(*client),
+                message: format!(
+                    "client-{client} was given event {}, but never {}: lost, and not declared",
+                    passed.sequence.unwrap_or(0),
+                    name_events(lost),
+                ),
+            });
+        }
     }
     findings
 }

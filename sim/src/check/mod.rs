@@ -16,7 +16,8 @@ mod progress;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::history::{History, Seen};
+use crate::branches::Branches;
+use crate::history::{Entry, History, Seen};
 use crate::plan::Topology;
 use crate::world::Run;
 
@@ -127,8 +128,10 @@ pub fn violations(history: &History, topology: &Topology) -> (Vec<Violation>, Ve
 struct Facts<'a> {
     history: &'a History,
     topology: &'a Topology,
-    /// Per agent: what is known to be in the stream, by number: its key.
-    streams: BTreeMap<u32, BTreeMap<u64, &'a str>>,
+    branches: Branches,
+    /// Per agent: what is known to be in the stream, by the branch of the log in which it got its
+    /// number, and that number: its key.
+    streams: BTreeMap<u32, BTreeMap<(usize, u64), &'a str>>,
     clients: BTreeMap<u32, ClientFacts<'a>>,
     end_ms: u64,
 }
@@ -136,18 +139,31 @@ struct Facts<'a> {
 /// What one client's application saw.
 #[derive(Default)]
 struct ClientFacts<'a> {
-    /// Everything above this number is owed.
-    joined_after: Option<u64>,
+    agent: u32,
+    /// The branch of the newest connection, for a client of the base contract.
+    connected: usize,
+    /// Everything above this place is owed.
+    joined_after: Option<Place>,
     deliveries: Vec<Delivery<'a>>,
+    /// The keys of all deliveries.
+    given: BTreeSet<&'a str>,
     gaps: Vec<GapSeen<'a>>,
-    /// Numbers that the client gave up on, and said so.
-    given_up: BTreeSet<u64>,
+    /// What the client gave up on, and said so.
+    given_up: BTreeSet<&'a str>,
+}
+
+/// A number, in a branch of the log that has it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place {
+    branch: usize,
+    sequence: u64,
 }
 
 struct Delivery<'a> {
     at_ms: u64,
     index: usize,
     epoch: Option<&'a str>,
+    branch: usize,
     sequence: Option<u64>,
     key: Option<&'a str>,
 }
@@ -157,62 +173,137 @@ struct GapSeen<'a> {
     index: usize,
     verdict: &'a str,
     lost: &'a [(u64, u64)],
-    sequence: u64,
+    epoch: Option<&'a str>,
+    /// It goes on after this place.
+    place: Place,
+    /// What the client had asked for when it was told.
+    asked: Option<Place>,
 }
 
 impl<'a> Facts<'a> {
     fn new(history: &'a History, topology: &'a Topology) -> Self {
-        let mut streams: BTreeMap<u32, BTreeMap<u64, &str>> = BTreeMap::new();
-        let mut clients: BTreeMap<u32, ClientFacts<'_>> =
-            (1..=topology.clients).map(|client| (client, ClientFacts::default())).collect();
-        for (index, entry) in history.entries.iter().enumerate() {
-            let at_ms = entry.at_ms;
-            match &entry.what {
-                Seen::Published { agent, key, sequence, .. }
-                | Seen::Stored { agent, key, sequence } => {
-                    streams.entry(*agent).or_default().entry(*sequence).or_insert(key);
-                }
-                Seen::Joined { client, sequence, .. } => {
-                    let facts = clients.entry(*client).or_default();
-                    facts.joined_after.get_or_insert(*sequence);
-                }
-                Seen::Delivered { client, epoch, sequence, key, .. } => {
-                    clients.entry(*client).or_default().deliveries.push(Delivery {
-                        at_ms,
-                        index,
-                        epoch: epoch.as_deref(),
-                        sequence: *sequence,
-                        key: key.as_deref(),
-                    });
-                }
-                Seen::Gap { client, verdict, lost, sequence, .. } => {
-                    let gap = GapSeen { at_ms, index, verdict, lost, sequence: *sequence };
-                    clients.entry(*client).or_default().gaps.push(gap);
-                }
-                Seen::GaveUp { client, sequence: Some(sequence), .. } => {
-                    clients.entry(*client).or_default().given_up.insert(*sequence);
-                }
-                _ => {}
-            }
+        let mut facts = Self {
+            history,
+            topology,
+            branches: Branches::default(),
+            streams: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            end_ms: history.entries.last().map_or(0, |entry| entry.at_ms),
+        };
+        for client in 1..=topology.clients {
+            let agent = topology.agent_of(client);
+            facts.clients.insert(client, ClientFacts { agent, ..ClientFacts::default() });
         }
-        let end_ms = history.entries.last().map_or(0, |entry| entry.at_ms);
-        Self { history, topology, streams, clients, end_ms }
+        let mut asked: BTreeMap<u32, Place> = BTreeMap::new();
+        for (index, entry) in history.entries.iter().enumerate() {
+            facts.branches.see(&entry.what);
+            facts.take(index, entry, &mut asked);
+        }
+        facts
     }
 
-    /// What is in the stream that a client follows.
-    fn stream_of(&self, client: u32) -> impl Iterator<Item = (u64, &'a str)> + '_ {
-        let agent = self.topology.agent_of(client);
-        self.streams.get(&agent).into_iter().flatten().map(|(sequence, key)| (*sequence, *key))
+    fn take(&mut self, index: usize, entry: &'a Entry, asked: &mut BTreeMap<u32, Place>) {
+        let at_ms = entry.at_ms;
+        let current = self.branches.current();
+        match &entry.what {
+            Seen::Published { agent, key, epoch, sequence } => {
+                let branch = self.branches.of_epoch(epoch).unwrap_or(current);
+                self.hold(*agent, Place { branch, sequence: *sequence }, key);
+            }
+            Seen::Stored { agent, key, sequence } => {
+                self.hold(*agent, Place { branch: current, sequence: *sequence }, key);
+            }
+            Seen::Connected { client, .. } => {
+                self.client(*client).connected = current;
+            }
+            Seen::Joined { client, epoch, sequence } => {
+                let place = self.place(*client, epoch.as_deref(), *sequence);
+                self.client(*client).joined_after.get_or_insert(place);
+            }
+            Seen::Resumed { client, epoch, sequence } => {
+                asked.insert(*client, self.place(*client, epoch.as_deref(), *sequence));
+            }
+            Seen::Delivered { client, epoch, sequence, key, .. } => {
+                let epoch = epoch.as_deref();
+                let Place { branch, .. } = self.place(*client, epoch, 0);
+                let (sequence, key) = (*sequence, key.as_deref());
+                let client = self.client(*client);
+                client.deliveries.push(Delivery { at_ms, index, epoch, branch, sequence, key });
+                client.given.extend(key);
+            }
+            Seen::Gap { client, verdict, lost, epoch, sequence } => {
+                let epoch = epoch.as_deref();
+                let place = self.place(*client, epoch, *sequence);
+                let asked = asked.get(client).copied();
+                let gap = GapSeen { at_ms, index, verdict, lost, epoch, place, asked };
+                self.client(*client).gaps.push(gap);
+            }
+            Seen::GaveUp { client, key: Some(key), .. } => {
+                self.client(*client).given_up.insert(key);
+            }
+            _ => {}
+        }
     }
-}
 
-impl ClientFacts<'_> {
-    /// Whether the application was told that this number will never come.
-    fn is_declared(&self, sequence: u64) -> bool {
-        self.given_up.contains(&sequence)
-            || self.gaps.iter().any(|gap| match gap.lost {
-                [] => sequence <= gap.sequence,
-                ranges => ranges.iter().any(|(from, to)| (*from..=*to).contains(&sequence)),
+    fn client(&mut self, client: u32) -> &mut ClientFacts<'a> {
+        self.clients.entry(client).or_default()
+    }
+
+    /// The place of a number that a client has in an epoch.
+    fn place(&self, client: u32, epoch: Option<&str>, sequence: u64) -> Place {
+        let connected = self.clients.get(&client).map_or(0, |client| client.connected);
+        let branch = epoch.and_then(|epoch| self.branches.of_epoch(epoch)).unwrap_or(connected);
+        Place { branch, sequence }
+    }
+
+    fn hold(&mut self, agent: u32, place: Place, key: &'a str) {
+        let origin = self.branches.origin(agent, place.branch, place.sequence);
+        let stream = self.streams.entry(agent).or_default();
+        stream.entry((origin, place.sequence)).or_insert(key);
+    }
+
+    /// What is in the stream that a client follows, as a branch of the log has it.
+    fn stream_of(&self, client: u32, branch: usize) -> impl Iterator<Item = (u64, &'a str)> + '_ {
+        self.stream(self.topology.agent_of(client), branch)
+    }
+
+    /// What is in a stream, as a branch of the log has it.
+    fn stream(&self, agent: u32, branch: usize) -> impl Iterator<Item = (u64, &'a str)> + '_ {
+        self.streams.get(&agent).into_iter().flatten().filter_map(
+            move |((origin, sequence), key)| {
+                let has = self.branches.origin(agent, branch, *sequence) == *origin;
+                has.then_some((*sequence, *key))
+            },
+        )
+    }
+
+    /// Everything above this number of a branch is owed to a client; `None` before it joined.
+    fn owed_after(&self, client: &ClientFacts<'_>, branch: usize) -> Option<u64> {
+        let joined = client.joined_after?;
+        Some(self.branches.common(client.agent, joined.branch, joined.sequence, branch))
+    }
+
+    /// Whether a client's application was told that this event will never come.
+    fn is_declared(
+        &self,
+        client: &ClientFacts<'_>,
+        branch: usize,
+        (sequence, key): (u64, &str),
+    ) -> bool {
+        let agent = client.agent;
+        let origin = self.branches.origin(agent, branch, sequence);
+        client.given_up.contains(key)
+            || client.gaps.iter().any(|gap| {
+                let speaks_of_it = match (gap.lost, gap.verdict, gap.epoch) {
+                    // The log went back; what it has now comes.
+                    ([], "ahead", Some(_)) => false,
+                    // A base server does not say what is lost, only that something is.
+                    ([], ..) => sequence <= gap.place.sequence,
+                    (ranges, ..) => {
+                        ranges.iter().any(|(from, to)| (*from..=*to).contains(&sequence))
+                    }
+                };
+                speaks_of_it && self.branches.origin(agent, gap.place.branch, sequence) == origin
             })
     }
 }

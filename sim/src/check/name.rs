@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{Checker, Facts, Finding};
+use super::{Checker, Delivery, Facts, Finding};
 use crate::history::Seen;
 
 /// A number of a stream stands for one event, and an event has one number, whoever says so: the
-/// publisher's acknowledgement, the log, or any client.
+/// publisher's acknowledgement, the log, or any client. Numbers that were given before an older
+/// copy took the place of the log, and that the copy does not have, are other names.
 pub(super) const CHECKER: Checker = Checker {
     name: "one_name_one_payload",
     statements: &["CORE-1", "EV-1"],
@@ -16,34 +17,44 @@ pub(super) const CHECKER: Checker = Checker {
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
-    let mut by_sequence: BTreeMap<(u32, u64), (&str, String)> = BTreeMap::new();
-    let mut by_key: BTreeMap<(u32, &str), (u64, String)> = BTreeMap::new();
+    let mut by_sequence: BTreeMap<(u32, usize, u64), (&str, String)> = BTreeMap::new();
+    let mut by_key: BTreeMap<(u32, usize, &str), (u64, String)> = BTreeMap::new();
     let mut findings = Vec::new();
+    let mut deliveries: BTreeMap<u32, std::slice::Iter<'_, Delivery<'_>>> =
+        facts.clients.iter().map(|(client, seen)| (*client, seen.deliveries.iter())).collect();
     for entry in &facts.history.entries {
-        let (agent, sequence, key, who, client) = match &entry.what {
-            Seen::Published { agent, key, sequence, .. } => {
-                (*agent, *sequence, key, "the acknowledgement".to_owned(), None)
+        let (agent, branch, sequence, key, who, client) = match &entry.what {
+            Seen::Published { agent, key, epoch, sequence } => {
+                let branch = facts.branches.of_epoch(epoch).unwrap_or(0);
+                (*agent, branch, *sequence, key, "the acknowledgement".to_owned(), None)
             }
             Seen::Stored { agent, key, sequence } => {
-                (*agent, *sequence, key, "the log".to_owned(), None)
+                let branch = facts.branches.current();
+                (*agent, branch, *sequence, key, "the log".to_owned(), None)
             }
-            Seen::Delivered { client, sequence: Some(sequence), key: Some(key), .. } => {
+            Seen::Delivered { client, sequence, key, .. } => {
+                let delivery = deliveries.get_mut(client).and_then(Iterator::next);
+                let (Some(delivery), Some(sequence), Some(key)) = (delivery, sequence, key) else {
+                    continue;
+                };
                 let agent = facts.topology.agent_of(*client);
-                (agent, *sequence, key, format!("client-{client}"), Some(*client))
+                (agent, delivery.branch, *sequence, key, format!("client-{client}"), Some(*client))
             }
             _ => continue,
         };
+        let origin = facts.branches.origin(agent, branch, sequence);
         let mut say = |message: String| {
             findings.push(Finding { at_ms: entry.at_ms, client, message });
         };
         let (other, by) =
-            by_sequence.entry((agent, sequence)).or_insert_with(|| (key, who.clone()));
+            by_sequence.entry((agent, origin, sequence)).or_insert_with(|| (key, who.clone()));
         if *other != key {
             say(format!(
                 "event {sequence} of agent-{agent} is {other} according to {by}, and {key} according to {who}"
             ));
         }
-        let (other, by) = by_key.entry((agent, key)).or_insert_with(|| (sequence, who.clone()));
+        let (other, by) =
+            by_key.entry((agent, origin, key)).or_insert_with(|| (sequence, who.clone()));
         if *other != sequence {
             say(format!(
                 "{key} of agent-{agent} is event {other} according to {by}, and event {sequence} according to {who}"

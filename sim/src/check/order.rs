@@ -17,11 +17,13 @@ pub(super) const CHECKER: Checker = Checker {
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (client, seen) in &facts.clients {
-        let mut newest: BTreeMap<Option<&str>, u64> = BTreeMap::new();
+        // A base server has no epochs; another log begins anew all the same.
+        let mut newest: BTreeMap<(Option<&str>, usize), u64> = BTreeMap::new();
         let mut last: Option<(usize, u64)> = None;
         for delivery in &seen.deliveries {
             let Some(sequence) = delivery.sequence else { continue };
-            let in_epoch = newest.get(&delivery.epoch).copied();
+            let epoch = (delivery.epoch, delivery.branch);
+            let in_epoch = newest.get(&epoch).copied();
             let over_epochs = last.filter(|(index, _)| {
                 !seen.gaps.iter().any(|gap| (*index..delivery.index).contains(&gap.index))
             });
@@ -36,7 +38,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                     ),
                 });
             }
-            newest.insert(delivery.epoch, in_epoch.unwrap_or(0).max(sequence));
+            newest.insert(epoch, in_epoch.unwrap_or(0).max(sequence));
             last = Some((delivery.index, sequence));
         }
     }

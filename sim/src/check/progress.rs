@@ -20,19 +20,19 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (client, seen) in &facts.clients {
         let mut say = |message| findings.push(Finding { at_ms, client: Some(*client), message });
-        let Some(joined_after) = seen.joined_after else {
+        let newest = facts.branches.current();
+        let Some(owed_after) = facts.owed_after(seen, newest) else {
             if let Some(key) = owed_without_joining(facts, *client) {
                 say(format!("client-{client} never joined its stream, where {key} was published"));
             }
             continue;
         };
-        let given: BTreeSet<u64> =
-            seen.deliveries.iter().filter_map(|delivery| delivery.sequence).collect();
-        let owed: Vec<_> = facts
-            .stream_of(*client)
-            .filter(|(sequence, _)| *sequence > joined_after && !given.contains(sequence))
-            .filter(|(sequence, _)| !seen.is_declared(*sequence))
+        let mut owed: Vec<_> = facts
+            .stream_of(*client, newest)
+            .filter(|(sequence, key)| *sequence > owed_after && !seen.given.contains(key))
+            .filter(|event| !facts.is_declared(seen, newest, *event))
             .collect();
+        owed.sort_unstable();
         if !owed.is_empty() {
             say(format!(
                 "client-{client} still waits for {} when the time after healing is over",

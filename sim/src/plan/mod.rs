@@ -322,6 +322,36 @@ pub enum Fault {
         /// By how much, forward or back.
         by_ms: i64,
     },
+    /// The wall clock runs too fast or too slow. A quartz without a time server.
+    ClockDrift {
+        /// Whose.
+        host: Host,
+        /// Microseconds that it gains per second; negative = loses.
+        ppm: i64,
+        /// How long; it keeps what it has gained.
+        for_ms: u64,
+    },
+    /// The process stands still and goes on later, while time and network do not wait. A suspended
+    /// virtual machine, a stopped process, a long pause of a garbage collector.
+    Suspend {
+        /// Which.
+        host: Host,
+        /// How long.
+        for_ms: u64,
+    },
+    /// The log is copied. Not a fault by itself: a nightly backup.
+    Backup,
+    /// The server dies and its log is replaced by the newest copy; without one, by an empty log.
+    /// The volume broke, and an operator restored last night's backup.
+    Restore {
+        /// When the server is started again.
+        restart_ms: u64,
+    },
+    /// The server dies and its log is gone. A container without a volume.
+    LoseLog {
+        /// When the server is started again.
+        restart_ms: u64,
+    },
     /// The client's machine reads slowly or not at all. A suspended laptop, a stuck process.
     SlowReader {
         /// Whose.
@@ -478,6 +508,8 @@ impl Fault {
             | Self::DiskError { host: Host::Client(client), .. }
             | Self::DiskFull { host: Host::Client(client), .. }
             | Self::ClockStep { host: Host::Client(client), .. }
+            | Self::ClockDrift { host: Host::Client(client), .. }
+            | Self::Suspend { host: Host::Client(client), .. }
             | Self::SlowReader { client, .. }
             | Self::SlowHandler { client, .. }
             | Self::FailHandler { client, .. }
@@ -490,6 +522,11 @@ impl Fault {
             | Self::DiskError { host: Host::Server, .. }
             | Self::DiskFull { host: Host::Server, .. }
             | Self::ClockStep { host: Host::Server, .. }
+            | Self::ClockDrift { host: Host::Server, .. }
+            | Self::Suspend { host: Host::Server, .. }
+            | Self::Backup
+            | Self::Restore { .. }
+            | Self::LoseLog { .. }
             | Self::SlowCommit { .. }
             | Self::Retain { .. } => None,
         }
@@ -516,6 +553,11 @@ impl Fault {
             Self::DiskFull { .. } => "disk-full",
             Self::SlowCommit { .. } => "slow-commit",
             Self::ClockStep { .. } => "clock-step",
+            Self::ClockDrift { .. } => "clock-drift",
+            Self::Suspend { .. } => "suspend",
+            Self::Backup => "backup",
+            Self::Restore { .. } => "restore",
+            Self::LoseLog { .. } => "lose-log",
             Self::SlowReader { .. } => "slow-reader",
             Self::SlowHandler { .. } => "slow-handler",
             Self::FailHandler { .. } => "fail-handler",

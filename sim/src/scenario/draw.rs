@@ -134,6 +134,11 @@ enum Sort {
     DiskFull,
     SlowCommit,
     ClockStep,
+    ClockDrift,
+    Suspend,
+    Backup,
+    Restore,
+    LoseLog,
 }
 
 fn sorts(group: Group) -> &'static [Sort] {
@@ -147,12 +152,14 @@ fn sorts(group: Group) -> &'static [Sort] {
             Sort::Refuse,
             Sort::NeverAnswer,
         ],
-        Group::Process => &[Sort::ServerCrash, Sort::ClientCrash, Sort::CrashAtMark],
-        Group::Server => &[Sort::Retain],
+        Group::Process => {
+            &[Sort::ServerCrash, Sort::ClientCrash, Sort::CrashAtMark, Sort::Suspend]
+        }
+        Group::Server => &[Sort::Retain, Sort::Backup, Sort::Restore, Sort::LoseLog],
         Group::Disk => {
             &[Sort::PowerOff, Sort::PowerOff, Sort::DiskError, Sort::DiskFull, Sort::SlowCommit]
         }
-        Group::Clock => &[Sort::ClockStep],
+        Group::Clock => &[Sort::ClockStep, Sort::ClockDrift],
         Group::Peer => &[Sort::Lose, Sort::Duplicate, Sort::Strange],
         Group::Application => {
             &[Sort::SlowReader, Sort::SlowHandler, Sort::FailHandler, Sort::FailOpenHandler]
@@ -172,8 +179,9 @@ fn faults(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -> Vec<Step> {
     let without = if rng.random_ratio(1, 2) { Sort::Hold } else { Sort::Partition };
     enabled.retain(|sort| *sort != without);
     if !(plan.server.extension && plan.client.extension) {
-        // The base contract has no way to notice that the last frame before a pause was lost.
-        enabled.retain(|sort| *sort != Sort::Lose);
+        // The base contract has no way to notice that the last frame before a pause was lost, or that
+        // a log which went back has overtaken the cursor since.
+        enabled.retain(|sort| !matches!(sort, Sort::Lose | Sort::Restore | Sort::LoseLog));
     }
     if enabled.is_empty() {
         return Vec::new();
@@ -259,6 +267,7 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
                 "events.resync_sent",
                 "events.joined",
                 "events.group_commit",
+                "world.committed",
             ];
             let when = When::Mark {
                 mark: pick(rng, &marks).to_owned(),
@@ -282,6 +291,15 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
             let by_ms: i64 = pick(rng, &[1_000, 3_600_000, 86_400_000]);
             (at, Fault::ClockStep { host, by_ms: if rng.random() { by_ms } else { -by_ms } })
         }
+        Sort::ClockDrift => {
+            let ppm: i64 = pick(rng, &[200, 20_000, 300_000]);
+            let ppm = if rng.random() { ppm } else { -ppm };
+            (at, Fault::ClockDrift { host, ppm, for_ms })
+        }
+        Sort::Suspend => (at, Fault::Suspend { host, for_ms }),
+        Sort::Backup => (at, Fault::Backup),
+        Sort::Restore => (at, Fault::Restore { restart_ms: short }),
+        Sort::LoseLog => (at, Fault::LoseLog { restart_ms: short }),
         Sort::Retain => {
             let agent = rng.random_range(1..=plan.topology.agents);
             (at, Fault::Retain { agent, keep: pick(rng, &[0, 1, 3, 10]) })

@@ -12,7 +12,7 @@ pub(super) struct Hosts {
 }
 
 /// The kinds of faults, by the key that names them.
-const FAULTS: [&str; 21] = [
+const FAULTS: [&str; 26] = [
     "cut",
     "hold",
     "partition",
@@ -34,6 +34,11 @@ const FAULTS: [&str; 21] = [
     "disk-full",
     "slow-commit",
     "clock-step",
+    "clock-drift",
+    "suspend",
+    "backup",
+    "restore",
+    "lose-log",
 ];
 
 pub(super) fn read(
@@ -100,8 +105,13 @@ fn lasts_ms(fault: &Fault) -> u64 {
         | Fault::SlowReader { for_ms, .. }
         | Fault::SlowHandler { for_ms, .. }
         | Fault::DiskFull { for_ms, .. }
-        | Fault::SlowCommit { for_ms, .. } => for_ms,
-        Fault::Crash { restart_ms, .. } | Fault::PowerOff { restart_ms, .. } => restart_ms,
+        | Fault::SlowCommit { for_ms, .. }
+        | Fault::ClockDrift { for_ms, .. }
+        | Fault::Suspend { for_ms, .. } => for_ms,
+        Fault::Crash { restart_ms, .. }
+        | Fault::PowerOff { restart_ms, .. }
+        | Fault::Restore { restart_ms }
+        | Fault::LoseLog { restart_ms } => restart_ms,
         Fault::FailHandler { .. }
         | Fault::FailOpenHandler { .. }
         | Fault::Duplicate { .. }
@@ -109,7 +119,8 @@ fn lasts_ms(fault: &Fault) -> u64 {
         | Fault::Inject { .. }
         | Fault::Retain { .. }
         | Fault::DiskError { .. }
-        | Fault::ClockStep { .. } => 0,
+        | Fault::ClockStep { .. }
+        | Fault::Backup => 0,
     }
 }
 
@@ -301,11 +312,7 @@ fn read_fault(table: &Table<'_>, kind: &str, hosts: &Hosts) -> Option<Fault> {
             Fault::DiskFull { host, for_ms }
         }
         "slow-commit" => {
-            let (name, span) = table.text("slow-commit")?;
-            if name != "server" {
-                let remedy = "write `slow-commit = \"server\"`";
-                table.problem("only the server has a log", &span, "not the server", remedy);
-            }
+            let () = of_server(table, "slow-commit")?;
             let each_ms = table.duration("each").map_or(500, |(each, _)| each);
             Fault::SlowCommit { each_ms, for_ms: lasts()? }
         }
@@ -314,6 +321,31 @@ fn read_fault(table: &Table<'_>, kind: &str, hosts: &Hosts) -> Option<Fault> {
             let back = table.boolean("back").is_some_and(|(back, _)| back);
             let by_ms = i64::try_from(by).unwrap_or(i64::MAX);
             Fault::ClockStep { host: host("clock-step")?, by_ms: if back { -by_ms } else { by_ms } }
+        }
+        "clock-drift" => {
+            let ppm = table.integer("ppm", 1..=500_000).map_or(200, |(ppm, _)| ppm);
+            let slow = table.boolean("slow").is_some_and(|(slow, _)| slow);
+            let ppm = i64::try_from(ppm).unwrap_or(i64::MAX);
+            let (host, for_ms) = host("clock-drift").zip(lasts())?;
+            Fault::ClockDrift { host, ppm: if slow { -ppm } else { ppm }, for_ms }
+        }
+        "suspend" => {
+            let (host, for_ms) = host("suspend").zip(lasts())?;
+            Fault::Suspend { host, for_ms }
+        }
+        "backup" => {
+            let () = of_server(table, "backup")?;
+            Fault::Backup
+        }
+        "restore" => {
+            let restart_ms = table.duration("restart").map_or(100, |(restart, _)| restart);
+            let () = of_server(table, "restore")?;
+            Fault::Restore { restart_ms }
+        }
+        "lose-log" => {
+            let restart_ms = table.duration("restart").map_or(100, |(restart, _)| restart);
+            let () = of_server(table, "lose-log")?;
+            Fault::LoseLog { restart_ms }
         }
         "stop-reading" => {
             let (client, for_ms) = client_for("stop-reading")?;
@@ -366,6 +398,16 @@ fn read_fault(table: &Table<'_>, kind: &str, hosts: &Hosts) -> Option<Fault> {
         }
         _ => return None,
     })
+}
+
+/// A fault of the log has to name the server.
+fn of_server(table: &Table<'_>, key: &'static str) -> Option<()> {
+    let (name, span) = table.text(key)?;
+    if name != "server" {
+        let remedy = format!("write `{key} = \"server\"`");
+        table.problem("only the server has a log", &span, "not the server", remedy);
+    }
+    Some(())
 }
 
 fn client(table: &Table<'_>, name: &At<String>, hosts: &Hosts) -> Option<u32> {

@@ -34,6 +34,8 @@ pub(crate) struct MoodState {
     pub(crate) fail_open_handler: u32,
     /// How long each event takes; `None` = as the options say.
     pub(crate) handler: Option<Duration>,
+    /// An event was received and is not applied yet.
+    handling: bool,
 }
 
 impl Moods {
@@ -42,7 +44,13 @@ impl Moods {
     }
 
     pub(crate) fn heal(&self) {
-        *self.state() = MoodState::default();
+        let handling = self.state().handling;
+        *self.state() = MoodState { handling, ..MoodState::default() };
+    }
+
+    /// The process is gone; whether an event was being handled.
+    pub(crate) fn end_handling(&self) -> bool {
+        std::mem::take(&mut self.state().handling)
     }
 }
 
@@ -268,6 +276,7 @@ impl Handler for App {
         Box::pin(async move {
             let (fails, takes) = {
                 let mut moods = self.moods.state();
+                moods.handling = true;
                 let fails = moods.fail_handler > 0;
                 moods.fail_handler = moods.fail_handler.saturating_sub(1);
                 let usual = Duration::from_millis(self.options.handler_ms);
@@ -276,6 +285,8 @@ impl Handler for App {
             if !takes.is_zero() {
                 tokio::time::sleep(takes).await;
             }
+            self.process.pause.clone().apply(std::future::ready(())).await;
+            self.moods.state().handling = false;
             if fails {
                 self.process
                     .record(Kind::App, format!("handler fails on {}", offer.event.text().len()));
@@ -327,6 +338,8 @@ impl CursorStore for App {
             self.process.powered().await;
             saved.map_err(|error| error.to_string())?;
             self.process.record(Kind::Store, format!("cursor := {}", position.sequence));
+            let epoch = position.epoch.as_ref().map(Epoch::as_str);
+            self.process.recorder.reached(self.client, epoch, position.sequence);
             self.see_joined(&position);
             Ok(())
         })

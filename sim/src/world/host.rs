@@ -10,6 +10,7 @@ use rand::Rng;
 use tokio::runtime::{self, Handle};
 
 use super::disk::{Disk, DiskConfig, DiskGuard};
+use super::pause::Pause;
 use super::record::Recorder;
 use crate::plan::Host;
 use crate::seed::Seed;
@@ -29,29 +30,55 @@ pub(crate) fn current() -> (String, u64) {
     })
 }
 
-impl HostClock {
-    /// Sets the clock forward or back.
-    pub(crate) fn step(&self, by_ms: i64) {
-        let mut offset = self.offset_ms.lock().unwrap_or_else(PoisonError::into_inner);
-        *offset = offset.saturating_add(by_ms);
-    }
-}
-
 /// Wall time at the start of every run: 2026-01-01T00:00:00Z.
 const EPOCH_MS: i64 = 1_767_225_600_000;
 
 /// The wall clock of a host.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct HostClock {
-    /// How far the clock is off.
-    offset_ms: Arc<Mutex<i64>>,
+pub(crate) struct HostClock(Arc<Mutex<ClockState>>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct ClockState {
+    /// How far the clock was off at `since_ms`.
+    offset_ms: i64,
+    /// Milliseconds that it gains per million.
+    drift_ppm: i64,
+    /// The virtual time since which it has this drift.
+    since_ms: i64,
+}
+
+impl ClockState {
+    fn offset_at(&self, elapsed_ms: i64) -> i64 {
+        let drifted = elapsed_ms.saturating_sub(self.since_ms).saturating_mul(self.drift_ppm);
+        self.offset_ms.saturating_add(drifted / 1_000_000)
+    }
+}
+
+impl HostClock {
+    fn state(&self) -> std::sync::MutexGuard<'_, ClockState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the clock forward or back.
+    pub(crate) fn step(&self, by_ms: i64) {
+        let mut state = self.state();
+        state.offset_ms = state.offset_ms.saturating_add(by_ms);
+    }
+
+    /// From `now_ms` of virtual time on the clock runs too fast, or too slow.
+    pub(crate) fn drift(&self, now_ms: u64, drift_ppm: i64) {
+        let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+        let mut state = self.state();
+        let offset_ms = state.offset_at(now_ms);
+        *state = ClockState { offset_ms, drift_ppm, since_ms: now_ms };
+    }
 }
 
 impl WallClock for HostClock {
     fn wall_time(&self) -> WallTime {
         let elapsed = turmoil::sim_elapsed().unwrap_or_default().as_millis();
-        let offset = *self.offset_ms.lock().unwrap_or_else(PoisonError::into_inner);
-        WallTime::from_millis(EPOCH_MS + i64::try_from(elapsed).unwrap_or(i64::MAX) + offset)
+        let elapsed = i64::try_from(elapsed).unwrap_or(i64::MAX);
+        WallTime::from_millis(EPOCH_MS + elapsed + self.state().offset_at(elapsed))
     }
 }
 
@@ -63,6 +90,7 @@ pub(crate) struct Process {
     pub(crate) life: u64,
     pub(crate) disk: Disk,
     pub(crate) clock: HostClock,
+    pub(crate) pause: Pause,
     pub(crate) recorder: Recorder,
     pub(crate) seed: Seed,
     /// How long the process takes to start.
@@ -115,6 +143,7 @@ impl HostState {
             life: 1,
             disk,
             clock,
+            pause: Pause::default(),
             recorder: recorder.clone(),
             seed,
             delay: Duration::ZERO,
@@ -135,6 +164,7 @@ impl HostState {
         process.disk.kill();
         process.life += 1;
         process.delay = restart;
+        process.pause = Pause::default();
         let (disk, mounted) = mount(process.name, process.life, process.seed, &process.clock);
         process.disk = disk;
         self._mounted = mounted;

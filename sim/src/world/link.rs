@@ -371,6 +371,7 @@ impl AsyncRead for FaultyStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        std::task::ready!(this.process.pause.poll_running(cx));
         let reading = this.obey(cx);
         // What was put in for the server must leave even if the client writes nothing.
         if let Poll::Ready(Err(error)) = this.push_out(cx) {
@@ -428,6 +429,7 @@ impl AsyncWrite for FaultyStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        std::task::ready!(this.process.pause.poll_running(cx));
         this.obey(cx);
         if this.end.is_some() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -461,6 +463,7 @@ impl AsyncWrite for FaultyStream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        std::task::ready!(this.process.pause.poll_running(cx));
         std::task::ready!(this.push_out(cx))?;
         match &mut this.stream {
             Some(stream) => Pin::new(stream).poll_flush(cx),

@@ -17,6 +17,7 @@ mod frames;
 mod host;
 mod link;
 mod marks;
+mod pause;
 mod publisher;
 mod record;
 mod server;
@@ -34,7 +35,7 @@ use self::disk::DiskFault;
 use self::host::HostState;
 use self::link::{Connecting, Link, Reading};
 use self::record::Recorder;
-use self::server::{Order, SlowCommits};
+use self::server::{Order, Replace, Vault};
 use crate::history::{History, Seen};
 use crate::plan::{Action, Fault, Host, Plan, When};
 use crate::seed::Seed;
@@ -107,7 +108,7 @@ struct World<'a> {
     jobs: mpsc::UnboundedSender<publisher::Job>,
     orders: Arc<Mutex<Option<mpsc::UnboundedSender<Order>>>>,
     inspecting: Arc<Mutex<bool>>,
-    slow: SlowCommits,
+    vault: Vault,
     /// When a host whose disk loses power is started again.
     restarts: BTreeMap<Host, u64>,
     /// Faults that last, and when they end, in the order in which they began.
@@ -133,6 +134,8 @@ enum Lasting {
     Latency(u32),
     Full(Host),
     SlowCommits,
+    Suspended(Host),
+    Drift(Host),
 }
 
 impl<'a> World<'a> {
@@ -153,23 +156,23 @@ impl<'a> World<'a> {
         let server = HostState::new(Host::Server, seed, recorder);
         let orders = Arc::new(Mutex::new(None));
         let inspecting = Arc::new(Mutex::new(false));
-        let slow = SlowCommits::default();
+        let vault = Vault::default();
         {
             let process = server.process.clone();
             let (options, topology) = (plan.server.clone(), plan.topology.clone());
-            let (orders, inspecting, slow) = (orders.clone(), inspecting.clone(), slow.clone());
+            let (orders, inspecting, vault) = (orders.clone(), inspecting.clone(), vault.clone());
             sim.host("server", move || {
                 let process = lock(&process).clone();
                 let (options, topology) = (options.clone(), topology.clone());
-                let (inspecting, slow) = (*lock(&inspecting), slow.clone());
+                let (inspecting, vault) = (*lock(&inspecting), vault.clone());
                 let (sender, receiver) = mpsc::unbounded_channel();
                 *lock(&orders) = Some(sender);
-                async move {
+                process.pause.clone().apply(async move {
                     match inspecting {
                         true => server::inspect(process, options, topology).await,
-                        false => server::serve(process, options, topology, receiver, slow).await,
+                        false => server::serve(process, options, topology, receiver, vault).await,
                     }
-                }
+                })
             });
         }
         let mut clients = Vec::new();
@@ -183,7 +186,9 @@ impl<'a> World<'a> {
             sim.host(Host::Client(number).to_string(), move || {
                 let process = lock(&process).clone();
                 let (options, link, moods) = (options.clone(), link.clone(), moods.clone());
-                client::live(process, number, agent, options, link, moods, known.clone())
+                let pause = process.pause.clone();
+                let life = client::live(process, number, agent, options, link, moods, known.clone());
+                pause.apply(life)
             });
             clients.push(client);
         }
@@ -210,7 +215,7 @@ impl<'a> World<'a> {
             jobs,
             orders,
             inspecting,
-            slow,
+            vault,
             restarts: BTreeMap::new(),
             lasting: Vec::new(),
             sim,
@@ -311,6 +316,7 @@ impl<'a> World<'a> {
             self.sim.partition(name.as_str(), peer.as_str());
         }
         self.state(host).kill(Duration::from_millis(restart_ms));
+        self.killed(host);
         self.sim.crash(name.as_str());
         for peer in &peers {
             self.sim.repair(name.as_str(), peer.as_str());
@@ -413,10 +419,33 @@ impl<'a> World<'a> {
                 self.lasts(now + for_ms, Lasting::Full(host));
             }
             Fault::SlowCommit { each_ms, for_ms } => {
-                *lock(&self.slow) = Some(Duration::from_millis(each_ms));
+                self.vault.state().slow = Some(Duration::from_millis(each_ms));
                 self.lasts(now + for_ms, Lasting::SlowCommits);
             }
             Fault::ClockStep { host, by_ms } => self.state(host).process().clock.step(by_ms),
+            Fault::ClockDrift { host, ppm, for_ms } => {
+                self.state(host).process().clock.drift(now, ppm);
+                self.lasts(now + for_ms, Lasting::Drift(host));
+            }
+            Fault::Suspend { host, for_ms } => {
+                self.state(host).process().pause.set(true);
+                self.lasts(now + for_ms, Lasting::Suspended(host));
+            }
+            Fault::Backup => {
+                self.vault.state().backup_due = true;
+                if let Some(orders) = &*lock(&self.orders) {
+                    // A server that is just starting again does it before it serves.
+                    let _ = orders.send(Order::Backup);
+                }
+            }
+            Fault::Restore { restart_ms } => {
+                self.vault.state().replace = Some(Replace::Copy);
+                self.crash(Host::Server, Duration::from_millis(restart_ms));
+            }
+            Fault::LoseLog { restart_ms } => {
+                self.vault.state().replace = Some(Replace::Nothing);
+                self.crash(Host::Server, Duration::from_millis(restart_ms));
+            }
             Fault::SlowReader { client, pause_ms, for_ms } => {
                 let reading = match pause_ms {
                     Some(pause) => Reading::Paused(Duration::from_millis(pause)),
@@ -486,7 +515,12 @@ impl<'a> World<'a> {
             }
             Lasting::Latency(client) => self.set_latency(client, self.plan.topology.latency_ms),
             Lasting::Full(host) => self.state(host).process().disk.clear_faults(),
-            Lasting::SlowCommits => *lock(&self.slow) = None,
+            Lasting::SlowCommits => self.vault.state().slow = None,
+            Lasting::Suspended(host) => self.state(host).process().pause.set(false),
+            Lasting::Drift(host) => {
+                let now = self.now_ms();
+                self.state(host).process().clock.drift(now, 0);
+            }
         }
     }
 
@@ -503,7 +537,26 @@ impl<'a> World<'a> {
         state.kill(restart);
         // What was to happen to the disk of the old process no longer can.
         self.restarts.remove(&host);
+        self.killed(host);
         self.sim.bounce(host.to_string());
+    }
+
+    /// A process is gone, with what was on its way in it.
+    fn killed(&mut self, host: Host) {
+        self.lasting.retain(|(_, lasting)| *lasting != Lasting::Suspended(host));
+        match host {
+            Host::Server => {
+                let committed = std::mem::take(&mut self.vault.state().committed);
+                if committed {
+                    gapless::mark!("world.died_between_commit_and_send");
+                }
+            }
+            Host::Client(number) => {
+                if self.client(number).moods.end_handling() {
+                    gapless::mark!("world.died_between_send_and_commit");
+                }
+            }
+        }
     }
 
     fn heal(&mut self) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::branches::Branches;
 use crate::history::{Entry, History, Seen};
 use crate::trace::{Kind, Record, Trace};
 
@@ -28,8 +29,10 @@ pub(crate) struct Pages {
     between_ticks_ms: u64,
     /// The highest sequence in the log per agent.
     heads: BTreeMap<u32, u64>,
-    /// How far each client's application is.
-    positions: BTreeMap<u32, u64>,
+    /// Which log the numbers belong to.
+    branches: Branches,
+    /// How far each client's application is: the branch of the log, and the number in it.
+    positions: BTreeMap<u32, (usize, u64)>,
     publishers_running: u64,
 }
 
@@ -41,6 +44,12 @@ fn now_ms(pages: &Pages) -> u64 {
     turmoil::sim_elapsed().map_or(pages.between_ticks_ms, |elapsed| {
         u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
     })
+}
+
+fn reached(pages: &mut Pages, client: u32, epoch: Option<&str>, sequence: u64) {
+    let branch = epoch.and_then(|epoch| pages.branches.of_epoch(epoch));
+    let branch = branch.unwrap_or(pages.branches.current());
+    pages.positions.insert(client, (branch, sequence));
 }
 
 impl Recorder {
@@ -103,17 +112,30 @@ impl Recorder {
     /// Writes what the outside can see.
     pub(crate) fn see(&self, what: Seen) {
         let mut pages = self.pages();
+        pages.branches.see(&what);
         match &what {
-            Seen::Delivered { client, sequence: Some(sequence), .. } => {
-                pages.positions.insert(*client, *sequence);
+            Seen::Delivered { client, epoch, sequence: Some(sequence), .. }
+            | Seen::Joined { client, epoch, sequence }
+            | Seen::Gap { client, epoch, sequence, .. } => {
+                reached(&mut pages, *client, epoch.as_deref(), *sequence);
             }
-            Seen::Joined { client, sequence, .. } | Seen::Gap { client, sequence, .. } => {
-                pages.positions.insert(*client, *sequence);
+            Seen::LogReplaced { streams, .. } => {
+                pages.heads = streams.iter().map(|state| (state.agent, state.head)).collect();
             }
             _ => {}
         }
         let at_ms = now_ms(&pages);
         pages.entries.push(Entry { at_ms, what });
+    }
+
+    /// A client's application is done with everything up to a number.
+    pub(crate) fn reached(&self, client: u32, epoch: Option<&str>, sequence: u64) {
+        reached(&mut self.pages(), client, epoch, sequence);
+    }
+
+    /// Which log is there now.
+    pub(crate) fn branch(&self) -> usize {
+        self.pages().branches.current()
     }
 
     pub(crate) fn publisher_started(&self) {
@@ -142,7 +164,9 @@ impl Recorder {
         pages.publishers_running == 0
             && clients.into_iter().all(|(client, agent)| {
                 let head = pages.heads.get(&agent).copied().unwrap_or(0);
-                pages.positions.get(&client).copied().unwrap_or(0) >= head
+                let (branch, sequence) = pages.positions.get(&client).copied().unwrap_or_default();
+                let now = pages.branches.current();
+                pages.branches.common(agent, branch, sequence, now) >= head
             })
     }
 

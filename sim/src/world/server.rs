@@ -1,8 +1,9 @@
 //! The server's host: the production server on turmoil's network and disk.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,16 +16,16 @@ use gapless::events::server::{Server, ServerConfig};
 use gapless::events::sqlite::{LogConfig, SqliteLog};
 use gapless::net::http::{self, HttpConfig};
 use gapless::net::{Limits, Listener};
-use gapless::recovery::RingLimits;
+use gapless::recovery::{Epoch, RingLimits};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use turmoil::net::{TcpListener, TcpStream};
 
-use super::disk::{VFS_NAME, create_dir};
+use super::disk::{Snapshot, VFS_NAME, create_dir, restore, snapshot};
 use super::frames::{Piece, Splitter};
 use super::host::Process;
 use super::link::SERVER;
-use crate::history::Seen;
+use crate::history::{LogState, Seen};
 use crate::plan::{ServerOptions, Topology};
 use crate::trace::Kind;
 
@@ -33,7 +34,87 @@ use crate::trace::Kind;
 pub(crate) enum Order {
     /// Forget what is below this number of an agent's stream.
     Retain { agent: AgentId, oldest: u64 },
+    /// Copy the log, as a snapshot of the volume does.
+    Backup,
 }
+
+/// What the world knows of the server's log over the lives of the server. Shared by the world and
+/// the server's host.
+#[derive(Clone, Default)]
+pub(crate) struct Vault(Arc<Mutex<VaultState>>);
+
+#[derive(Default)]
+pub(crate) struct VaultState {
+    /// A copy is to be made as soon as the server's machine can.
+    pub(crate) backup_due: bool,
+    /// What takes the place of the log when the server is started next.
+    pub(crate) replace: Option<Replace>,
+    /// The newest copy.
+    copy: Copy,
+    /// A transaction is committed and nobody has been told yet.
+    pub(crate) committed: bool,
+    /// How long commits take instead of what the options say.
+    pub(crate) slow: Option<Duration>,
+}
+
+/// A copy of the log. The one with which a run begins is empty.
+#[derive(Clone, Default)]
+struct Copy {
+    files: Snapshot,
+    /// The branch of the log's history.
+    branch: usize,
+    /// What the log had acknowledged, per agent.
+    heads: BTreeMap<u32, u64>,
+}
+
+/// What takes the place of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Replace {
+    /// The newest copy.
+    Copy,
+    /// Nothing: the log is gone.
+    Nothing,
+}
+
+impl Vault {
+    pub(crate) fn state(&self) -> MutexGuard<'_, VaultState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn back_up(&self, process: &Process, topology: &Topology) -> io::Result<()> {
+        let files = snapshot(process.disk.path(LOG))?;
+        let heads: BTreeMap<_, _> =
+            (1..=topology.agents).map(|agent| (agent, process.recorder.head(agent))).collect();
+        process.record(Kind::Store, format!("the log is copied: {heads:?}"));
+        let branch = process.recorder.branch();
+        let mut state = self.state();
+        state.copy = Copy { files, branch, heads };
+        state.backup_due = false;
+        Ok(())
+    }
+
+    /// What is to be done while the server is down.
+    fn before_start(&self, process: &Process, topology: &Topology) -> io::Result<Option<Copy>> {
+        if self.state().backup_due {
+            self.back_up(process, topology)?;
+        }
+        let (replace, copy) = {
+            let mut state = self.state();
+            (state.replace.take(), state.copy.clone())
+        };
+        let (copy, what) = match replace {
+            None => return Ok(None),
+            Some(Replace::Copy) => (copy, "an older copy"),
+            Some(Replace::Nothing) => (Copy::default(), "an empty one"),
+        };
+        process.record(Kind::Store, format!("the log is replaced by {what}: {:?}", copy.heads));
+        restore(process.disk.path(LOG), &copy.files)?;
+        Ok(Some(copy))
+    }
+}
+
+/// Where the log is.
+const LOG: &str = "/data/log.db";
 
 /// The name of an agent.
 pub(crate) fn agent_id(agent: u32) -> AgentId {
@@ -49,7 +130,7 @@ pub(crate) fn agent_token(agent: u32) -> String {
 pub(crate) const PUBLISHER_TOKEN: &str = "pt_live_1";
 
 fn log_config(process: &Process, options: &ServerOptions) -> LogConfig {
-    let mut config = LogConfig::new(process.disk.path("/data/log.db"));
+    let mut config = LogConfig::new(process.disk.path(LOG));
     config.vfs = Some(VFS_NAME.to_owned());
     config.retain_events = options.retain_events;
     config
@@ -61,12 +142,31 @@ fn open_log(process: &Process, options: &ServerOptions) -> Result<SqliteLog, Str
 }
 
 /// Tells the world what the log holds: a commit whose machine lost power may or may not be in it.
-fn heads(log: &mut SqliteLog, process: &Process, topology: &Topology) -> Result<(), String> {
+fn tell_heads(
+    log: &mut SqliteLog,
+    process: &Process,
+    topology: &Topology,
+    replaced_by: &mut Option<Copy>,
+) -> Result<(), String> {
+    let mut streams = Vec::new();
     for agent in 1..=topology.agents {
         let replies = log.transact(vec![Command::Load(agent_id(agent))]);
         if let Some(Reply::Loaded(state)) = replies.map_err(|error| error.to_string())?.pop() {
-            process.recorder.stored(agent, state.head);
+            streams.push(LogState { agent, oldest: state.oldest, head: state.head });
         }
+    }
+    if let Some(copy) = replaced_by.take() {
+        gapless::mark!("world.log_replaced");
+        // What a commit left behind that was refused is no part of what was copied.
+        let streams = streams.iter().map(|state| LogState {
+            head: state.head.min(copy.heads.get(&state.agent).copied().unwrap_or(0)),
+            ..*state
+        });
+        let what = Seen::LogReplaced { parent: copy.branch, streams: streams.collect() };
+        process.recorder.see(what);
+    }
+    for state in streams {
+        process.recorder.stored(state.agent, state.head);
     }
     Ok(())
 }
@@ -80,12 +180,13 @@ pub(crate) async fn serve(
     options: ServerOptions,
     topology: Topology,
     mut orders: mpsc::UnboundedReceiver<Order>,
-    slow: SlowCommits,
+    vault: Vault,
 ) -> turmoil::Result {
     process.boot().await;
+    let mut replaced_by = vault.before_start(&process, &topology)?;
     let log = loop {
         match open_log(&process, &options).and_then(|mut log| {
-            heads(&mut log, &process, &topology)?;
+            tell_heads(&mut log, &process, &topology, &mut replaced_by)?;
             Ok(log)
         }) {
             Ok(log) => break log,
@@ -114,7 +215,7 @@ pub(crate) async fn serve(
         log,
         process: process.clone(),
         commit: Duration::from_millis(options.commit_ms),
-        slow,
+        vault: vault.clone(),
     };
     let wall = Arc::new(process.clock.clone());
     let bytes_max = config.event_bytes_max;
@@ -137,7 +238,7 @@ pub(crate) async fn serve(
     tokio::select! { biased;
         () = task => {}
         () = http::serve(listener, service, http, never) => {}
-        () = obey(&handle, &mut orders) => {}
+        () = obey(&handle, &mut orders, &vault, &process, &topology) => {}
     }
     Ok(())
 }
@@ -147,10 +248,23 @@ pub(crate) fn limits() -> Limits {
     Limits { message_bytes_max: super::MESSAGE_BYTES_MAX, ..Limits::default() }
 }
 
-async fn obey(handle: &ServerHandle, orders: &mut mpsc::UnboundedReceiver<Order>) {
+async fn obey(
+    handle: &ServerHandle,
+    orders: &mut mpsc::UnboundedReceiver<Order>,
+    vault: &Vault,
+    process: &Process,
+    topology: &Topology,
+) {
     while let Some(order) = orders.recv().await {
         match order {
             Order::Retain { agent, oldest } => handle.retain(agent, oldest).await,
+            // A machine without power copies nothing; it will when it starts again.
+            Order::Backup if process.disk.powered_off() => {}
+            Order::Backup => {
+                if let Err(error) = vault.back_up(process, topology) {
+                    process.record(Kind::Store, format!("the log cannot be copied: {error}"));
+                }
+            }
         }
     }
     std::future::pending().await
@@ -194,17 +308,21 @@ struct InlineLog {
     log: SqliteLog,
     process: Process,
     commit: Duration,
-    slow: SlowCommits,
+    vault: Vault,
 }
-
-/// How long commits take instead of what the options say. Shared by the world and the log.
-pub(crate) type SlowCommits = Arc<Mutex<Option<Duration>>>;
 
 impl LogStore for InlineLog {
     async fn run(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let wanted: Vec<String> = commands.iter().map(describe).collect();
         let agents: Vec<Option<u32>> = commands.iter().map(appends_to).collect();
+        let epochs: Vec<Epoch> = commands.iter().filter_map(opens).collect();
         let result = self.log.transact(commands);
+        if result.is_ok() {
+            for epoch in epochs {
+                self.process.recorder.see(Seen::EpochOpened { epoch: epoch.to_string() });
+            }
+        }
+        let appended = result.iter().flatten().any(|reply| matches!(reply, Reply::Appended(_)));
         for (agent, reply) in agents.into_iter().zip(result.iter().flatten()) {
             if let (Some(agent), Reply::Appended(Appended::New { sequence, .. })) = (agent, reply) {
                 self.process.recorder.stored(agent, *sequence);
@@ -221,9 +339,22 @@ impl LogStore for InlineLog {
         );
         self.process.record(Kind::Store, text);
         self.process.powered().await;
-        let slow = *self.slow.lock().unwrap_or_else(PoisonError::into_inner);
+        if appended {
+            gapless::mark!("world.committed");
+        }
+        self.vault.state().committed = appended;
+        let slow = self.vault.state().slow;
         tokio::time::sleep(slow.unwrap_or(self.commit)).await;
+        self.vault.state().committed = false;
         result
+    }
+}
+
+/// The epoch that the command opens.
+fn opens(command: &Command) -> Option<Epoch> {
+    match command {
+        Command::OpenEpoch(epoch) => Some(epoch.clone()),
+        _ => None,
     }
 }
 
@@ -308,6 +439,7 @@ impl AsyncRead for TracedStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        std::task::ready!(this.process.pause.poll_running(cx));
         let before = buffer.filled().len();
         let poll = Pin::new(&mut this.stream).poll_read(cx, buffer);
         let bytes = &buffer.filled()[before..];
@@ -323,6 +455,7 @@ impl AsyncWrite for TracedStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        std::task::ready!(this.process.pause.poll_running(cx));
         let poll = Pin::new(&mut this.stream).poll_write(cx, bytes);
         if let Poll::Ready(Ok(written)) = poll {
             let bytes = &bytes[..written];
