@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Checker, ClientFacts, Delivery, Facts, Finding, GapSeen};
+use super::{Checker, ClientFacts, Facts, Finding, GapSeen, Place};
 use crate::history::Seen;
 
 /// Every number that is declared lost was removed from the log before, or is of a log whose place an
@@ -101,34 +101,32 @@ fn log_went_back(facts: &Facts<'_>, agent: u32, gap: &GapSeen<'_>) -> bool {
 /// A client that was given events which an older copy of the log does not have, and that then went
 /// on in the copy, was told of it in between.
 fn not_told(facts: &Facts<'_>, client: u32, seen: &ClientFacts<'_>) -> Option<Finding> {
-    let numbered = seen.deliveries.iter().filter_map(|delivery| Some((delivery, delivery.sequence?)));
-    let mut farthest: Option<(&Delivery<'_>, u64)> = None;
-    for (delivery, sequence) in numbered {
-        if let Some((before, reached)) = farthest
-            && before.branch != delivery.branch
-        {
-            let common =
-                facts.branches.common(seen.agent, before.branch, reached, delivery.branch);
-            let told = seen.gaps.iter().any(|gap| {
-                gap.index < delivery.index && gap.place.branch == delivery.branch
-            });
-            if common < reached && !told {
+    let mut gaps = seen.gaps.iter().peekable();
+    let mut at = Place { branch: 0, sequence: 0 };
+    for delivery in &seen.deliveries {
+        while let Some(gap) = gaps.next_if(|gap| gap.index < delivery.index) {
+            at = gap.place;
+        }
+        let Some(sequence) = delivery.sequence else { continue };
+        let place = Place { branch: delivery.branch, sequence };
+        if place.branch > at.branch {
+            let common = facts.branches.common(seen.agent, at.branch, at.sequence, place.branch);
+            if common < at.sequence {
                 return Some(Finding {
                     at_ms: delivery.at_ms,
                     client: Some(client),
                     message: format!(
-                        "client-{client} was given event {reached}, then event {sequence} of a log \
-                         that had gone back to {common}, and was not told"
+                        "client-{client} was given event {}, then event {sequence} of a log that \
+                         had gone back to {common}, and was not told",
+                        at.sequence
                     ),
                 });
             }
+            at = place;
+        } else if place.branch == at.branch {
+            at.sequence = at.sequence.max(sequence);
         }
-        farthest = match farthest {
-            Some((before, reached)) if before.branch == delivery.branch && reached > sequence => {
-                Some((before, reached))
-            }
-            _ => Some((delivery, sequence)),
-        };
+        // Else the handler had begun before the client was told.
     }
     None
 }

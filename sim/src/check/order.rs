@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Checker, Facts, Finding};
+use super::{Checker, Delivery, Facts, Finding};
 
 /// Numbers ascend within an epoch, and from one epoch to the next unless a gap was declared in
 /// between: then the stream may have begun anew.
@@ -19,13 +19,15 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     for (client, seen) in &facts.clients {
         // A base server has no epochs; another log begins anew all the same.
         let mut newest: BTreeMap<(Option<&str>, usize), u64> = BTreeMap::new();
-        let mut last: Option<(usize, u64)> = None;
+        let mut last: Option<(&Delivery<'_>, u64)> = None;
         for delivery in &seen.deliveries {
             let Some(sequence) = delivery.sequence else { continue };
             let epoch = (delivery.epoch, delivery.branch);
             let in_epoch = newest.get(&epoch).copied();
-            let over_epochs = last.filter(|(index, _)| {
-                !seen.gaps.iter().any(|gap| (*index..delivery.index).contains(&gap.index))
+            // Another log has other numbers; whether the client was told is another checker's.
+            let over_epochs = last.filter(|(last, _)| {
+                last.branch == delivery.branch
+                    && !seen.gaps.iter().any(|gap| (last.index..delivery.index).contains(&gap.index))
             });
             let before = in_epoch.max(over_epochs.map(|(_, sequence)| sequence));
             if let Some(before) = before.filter(|before| sequence < *before) {
@@ -39,7 +41,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                 });
             }
             newest.insert(epoch, in_epoch.unwrap_or(0).max(sequence));
-            last = Some((delivery.index, sequence));
+            last = Some((delivery, sequence));
         }
     }
     findings

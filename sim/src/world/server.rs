@@ -51,6 +51,8 @@ pub(crate) struct VaultState {
     pub(crate) replace: Option<Replace>,
     /// The newest copy.
     copy: Copy,
+    /// The copy that has taken the place of the log, as long as the history does not say so.
+    untold: Option<Copy>,
     /// A transaction is committed and nobody has been told yet.
     pub(crate) committed: bool,
     /// How long commits take instead of what the options say.
@@ -94,7 +96,7 @@ impl Vault {
     }
 
     /// What is to be done while the server is down.
-    fn before_start(&self, process: &Process, topology: &Topology) -> io::Result<Option<Copy>> {
+    fn before_start(&self, process: &Process, topology: &Topology) -> io::Result<()> {
         if self.state().backup_due {
             self.back_up(process, topology)?;
         }
@@ -103,13 +105,14 @@ impl Vault {
             (state.replace.take(), state.copy.clone())
         };
         let (copy, what) = match replace {
-            None => return Ok(None),
+            None => return Ok(()),
             Some(Replace::Copy) => (copy, "an older copy"),
             Some(Replace::Nothing) => (Copy::default(), "an empty one"),
         };
         process.record(Kind::Store, format!("the log is replaced by {what}: {:?}", copy.heads));
         restore(process.disk.path(LOG), &copy.files)?;
-        Ok(Some(copy))
+        self.state().untold = Some(copy);
+        Ok(())
     }
 }
 
@@ -146,7 +149,7 @@ fn tell_heads(
     log: &mut SqliteLog,
     process: &Process,
     topology: &Topology,
-    replaced_by: &mut Option<Copy>,
+    vault: &Vault,
 ) -> Result<(), String> {
     let mut streams = Vec::new();
     for agent in 1..=topology.agents {
@@ -155,7 +158,7 @@ fn tell_heads(
             streams.push(LogState { agent, oldest: state.oldest, head: state.head });
         }
     }
-    if let Some(copy) = replaced_by.take() {
+    if let Some(copy) = vault.state().untold.take() {
         gapless::mark!("world.log_replaced");
         // What a commit left behind that was refused is no part of what was copied.
         let streams = streams.iter().map(|state| LogState {
@@ -183,10 +186,10 @@ pub(crate) async fn serve(
     vault: Vault,
 ) -> turmoil::Result {
     process.boot().await;
-    let mut replaced_by = vault.before_start(&process, &topology)?;
+    vault.before_start(&process, &topology)?;
     let log = loop {
         match open_log(&process, &options).and_then(|mut log| {
-            tell_heads(&mut log, &process, &topology, &mut replaced_by)?;
+            tell_heads(&mut log, &process, &topology, &vault)?;
             Ok(log)
         }) {
             Ok(log) => break log,
