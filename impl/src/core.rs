@@ -24,3 +24,20 @@ pub trait Core: Send + 'static {
     #[must_use]
     fn deadline(&self) -> Option<Instant>;
 }
+
+impl<C: Core + ?Sized> Core for Box<C> {
+    type Input = C::Input;
+    type Output = C::Output;
+
+    fn handle(&mut self, now: Instant, input: Self::Input) {
+        (**self).handle(now, input);
+    }
+
+    fn poll(&mut self) -> Option<Self::Output> {
+        (**self).poll()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        (**self).deadline()
+    }
+}

@@ -100,6 +100,49 @@ pub enum Seen {
         /// The sequence.
         sequence: u64,
     },
+    /// An event frame came out of the network on a client's machine, before anything could happen
+    /// to it there.
+    Arrived {
+        /// The client.
+        client: u32,
+        /// Which of its connections.
+        connection: u64,
+        /// The number.
+        sequence: u64,
+    },
+    /// The server's verdict on a resync came out of the network: a replay begins.
+    ReplayBegan {
+        /// The client.
+        client: u32,
+        /// Which of its connections.
+        connection: u64,
+        /// The first number of the replay.
+        from: u64,
+        /// The last; `from - 1` if there is none.
+        to: u64,
+    },
+    /// The end of a replay came out of the network.
+    ReplayEnded {
+        /// The client.
+        client: u32,
+        /// Which of its connections.
+        connection: u64,
+        /// The last number of the replay.
+        to: u64,
+        /// How many events it had, by its own count.
+        replayed: u64,
+    },
+    /// The server's word came out of the network that numbers will never come.
+    Skipped {
+        /// The client.
+        client: u32,
+        /// Which of its connections.
+        connection: u64,
+        /// The first of them.
+        from: u64,
+        /// The last of them.
+        to: u64,
+    },
     /// The client's application took an event: its effect and the cursor are committed.
     Delivered {
         /// The client.

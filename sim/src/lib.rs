@@ -27,6 +27,7 @@ pub mod check;
 pub mod cli;
 pub mod exit;
 pub mod history;
+pub mod mutants;
 pub mod plan;
 pub mod scenario;
 pub mod seed;

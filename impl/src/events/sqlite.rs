@@ -65,6 +65,18 @@ CREATE TABLE event_keys (
 CREATE INDEX event_keys_by_sequence ON event_keys (stream, sequence);
 ";
 
+/// What a commit survives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Synchronous {
+    /// A loss of power, as [EV-1] demands: `synchronous=FULL`.
+    #[default]
+    Full,
+    /// The end of the process, but not a loss of power: `synchronous=NORMAL`. The database stays
+    /// whole and may lose the newest events that were acknowledged; their numbers are given again.
+    /// For throw-away logs.
+    Normal,
+}
+
 /// Where and how the log is kept.
 #[derive(Debug, Clone)]
 pub struct LogConfig {
@@ -78,6 +90,8 @@ pub struct LogConfig {
     pub remember_ids: u64,
     /// How many epochs are remembered: 4,096. A cursor of an older one is answered "other epoch".
     pub epochs_max: u64,
+    /// What a commit survives: a loss of power.
+    pub synchronous: Synchronous,
 }
 
 impl LogConfig {
@@ -89,6 +103,7 @@ impl LogConfig {
             retain_events: None,
             remember_ids: 100_000,
             epochs_max: 4_096,
+            synchronous: Synchronous::Full,
         }
     }
 }
@@ -158,7 +173,8 @@ impl SqliteLog {
     ///
     /// [`OpenError`]; an existing file is left as it is.
     pub fn open(config: LogConfig) -> Result<Self, OpenError> {
-        let connection = open(&config.path, config.vfs.as_deref(), APPLICATION_ID, SCHEMA)?;
+        let connection =
+            open(&config.path, config.vfs.as_deref(), APPLICATION_ID, SCHEMA, config.synchronous)?;
         Ok(Self { connection, config, epoch: None })
     }
 
@@ -561,7 +577,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// SQLite's.
 pub fn open_connection(path: &Path, vfs: Option<&str>) -> rusqlite::Result<Connection> {
     let connection = connect(path, vfs)?;
-    configure(&connection)?;
+    configure(&connection, Synchronous::Full)?;
     Ok(connection)
 }
 
@@ -580,9 +596,13 @@ fn connect(path: &Path, vfs: Option<&str>) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn configure(connection: &Connection) -> rusqlite::Result<()> {
+fn configure(connection: &Connection, synchronous: Synchronous) -> rusqlite::Result<()> {
+    let synchronous = match synchronous {
+        Synchronous::Full => "FULL",
+        Synchronous::Normal => "NORMAL",
+    };
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "foreign_keys", "ON")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(64);
@@ -616,6 +636,7 @@ fn open(
     vfs: Option<&str>,
     application_id: i64,
     schema: &str,
+    synchronous: Synchronous,
 ) -> Result<Connection, OpenError> {
     let failed = |error: rusqlite::Error| open_error(path, &error);
     let mut connection = connect(path, vfs).map_err(failed)?;
@@ -627,7 +648,9 @@ fn open(
             let path = path.to_owned();
             return Err(OpenError::TooNew { path, found, known: SCHEMA_VERSION });
         }
-        Contents::Ours(_) | Contents::Empty => configure(&connection).map_err(failed)?,
+        Contents::Ours(_) | Contents::Empty => {
+            configure(&connection, synchronous).map_err(failed)?;
+        }
     }
     if matches!(contents, Contents::Empty) {
         create(&mut connection, application_id, schema).map_err(failed)?;

@@ -32,10 +32,11 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                 given.extend(delivery.key);
             }
             // A number of the base contract may stand for another log by now.
-            let Some(branch) = epoch.as_deref().map_or(
-                (facts.branches.current() == 0).then_some(0),
-                |epoch| facts.branches.of_epoch(epoch),
-            ) else {
+            let Some(branch) =
+                epoch.as_deref().map_or((facts.branches.current() == 0).then_some(0), |epoch| {
+                    facts.branches.of_epoch(epoch)
+                })
+            else {
                 continue;
             };
             let owed_after = facts.owed_after(seen, branch).unwrap_or(u64::MAX);

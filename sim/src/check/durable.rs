@@ -37,7 +37,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
         let mut say = |message| findings.push(Finding { at_ms, client: None, message });
         let mut missing: Vec<_> = facts
             .stream(agent, facts.branches.current())
-            .filter(|(sequence, _)| *sequence >= oldest && !stored.contains_key(sequence))
+            .filter(|(sequence, key)| *sequence >= oldest && stored.get(sequence) != Some(key))
             .collect();
         missing.sort_unstable();
         if !missing.is_empty() {

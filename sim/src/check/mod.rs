@@ -13,6 +13,7 @@ mod name;
 mod order;
 mod phantom;
 mod progress;
+mod replay;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,6 +81,7 @@ pub const CHECKERS: &[Checker] = &[
     phantom::CHECKER,
     durable::CHECKER,
     gap::CHECKER,
+    replay::CHECKER,
     progress::CHECKER,
 ];
 

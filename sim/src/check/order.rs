@@ -27,7 +27,10 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
             // Another log has other numbers; whether the client was told is another checker's.
             let over_epochs = last.filter(|(last, _)| {
                 last.branch == delivery.branch
-                    && !seen.gaps.iter().any(|gap| (last.index..delivery.index).contains(&gap.index))
+                    && !seen
+                        .gaps
+                        .iter()
+                        .any(|gap| (last.index..delivery.index).contains(&gap.index))
             });
             let before = in_epoch.max(over_epochs.map(|(_, sequence)| sequence));
             if let Some(before) = before.filter(|before| sequence < *before) {

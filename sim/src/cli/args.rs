@@ -40,6 +40,8 @@ pub(super) enum Command {
     Merge(MergeArgs),
     /// Carry out runs in two processes each, and compare them while they run
     Meta(MetaArgs),
+    /// Run the known-bad variants of the implementation: every one has to be caught
+    Mutants(MutantsArgs),
     /// List the scenarios
     Scenarios(ScenariosArgs),
 }
@@ -67,6 +69,9 @@ pub(super) struct SweepArgs {
     /// From how many runs of a swarm on it has to have reached its marks
     #[arg(long, value_name = "N", default_value = REACH_SEEDS)]
     pub(super) reach_seeds: u64,
+    /// Run a known-bad variant of the implementation (see `mutants`)
+    #[arg(long, value_name = "ID")]
+    pub(super) mutant: Option<String>,
     /// Write one JSON object per run to a file, for `merge`
     #[arg(long, value_name = "FILE")]
     pub(super) jsonl: Option<PathBuf>,
@@ -76,6 +81,31 @@ pub(super) struct SweepArgs {
     /// Read scenarios from a folder instead of those built in
     #[arg(long, value_name = "DIR")]
     pub(super) scenarios: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MutantsArgs {
+    /// Mutants, by id (default: all)
+    #[arg(value_name = "MUTANT")]
+    pub(super) words: Vec<String>,
+    /// Within how many seeds of its home scenario a mutant has to be caught
+    #[arg(long, value_name = "N", default_value = "200", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) seeds: u64,
+    /// How often each is tried, with other seeds; the table shows the median of the seeds that it took
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) trials: u64,
+    /// The seed or commit from which the seeds of the runs follow
+    #[arg(long, value_name = "SEED", default_value = "1")]
+    pub(super) base: String,
+    /// How many threads (default: one per core)
+    #[arg(long, value_name = "N")]
+    pub(super) jobs: Option<usize>,
+    /// Only say what there is
+    #[arg(long)]
+    pub(super) list: bool,
+    /// Print one JSON object per mutant
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -166,8 +196,11 @@ pub(super) struct Source {
     /// The seed
     #[arg(long, value_name = "SEED")]
     pub(super) seed: Option<String>,
+    /// Run a known-bad variant of the implementation (see `mutants`)
+    #[arg(long, value_name = "ID")]
+    pub(super) mutant: Option<String>,
     /// Carry out a saved plan instead
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "seed", "scenarios"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "seed", "scenarios", "mutant"])]
     pub(super) plan: Option<PathBuf>,
     /// Read scenarios from a folder instead of those built in
     #[arg(long, value_name = "DIR")]
@@ -226,13 +259,14 @@ fn random_seed() -> Seed {
 
 /// Puts `run` in where the first word is no command.
 pub(super) fn with_default_command(mut args: Vec<OsString>) -> Vec<OsString> {
-    const COMMANDS: [&str; 12] = [
+    const COMMANDS: [&str; 13] = [
         "run",
         "show",
         "diff",
         "sweep",
         "merge",
         "meta",
+        "mutants",
         "scenarios",
         "help",
         "-h",

@@ -6,6 +6,7 @@
 
 mod args;
 mod meta;
+mod mutants;
 mod output;
 mod report;
 mod sweep;
@@ -53,6 +54,7 @@ pub fn main(
         Command::Sweep(args) => sweep::run(&args, out, err),
         Command::Merge(args) => sweep::merge(&args, out),
         Command::Meta(args) => meta::run(&args, out),
+        Command::Mutants(args) => mutants::run(&args, out),
         Command::Scenarios(args) => scenarios(&args, out, err),
     };
     let code = done.unwrap_or_else(|failure| match failure {
@@ -118,7 +120,15 @@ fn request(source: &Source) -> Result<Request, Failure> {
     }
     let library = library(source.scenarios.as_deref())?;
     let (id, seed) = source.resolve(&library)?;
-    drawn(&library, &id, seed, source.scenarios.as_deref())
+    let mut request = drawn(&library, &id, seed, source.scenarios.as_deref())?;
+    if let Some(id) = &source.mutant {
+        let mutant = mutants::named(id)?;
+        request.plan.mutant = Some(mutant.id.to_owned());
+        request.title =
+            format!("{}, by a client and server of which one {}", request.title, mutant.does);
+        request.again = format!("{} --mutant {id}", request.again);
+    }
+    Ok(request)
 }
 
 /// The plan in a file.

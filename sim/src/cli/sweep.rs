@@ -8,7 +8,7 @@ use super::args::{MergeArgs, SweepArgs};
 use super::{Failure, diagnostic, library, usage};
 use crate::exit;
 use crate::scenario::Scenario;
-use crate::sweep::{Outcome, Progress, Summary, Sweep, Word, sweep};
+use crate::sweep::{Outcome, Progress, Summary, Sweep, Word, cores, sweep};
 
 /// How often a line is written where no terminal shows progress.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -31,6 +31,10 @@ pub(super) fn run(
         seeds: args.seeds,
         jobs: args.jobs.unwrap_or_else(cores),
         shard: shard(&args.shard)?,
+        mutant: match &args.mutant {
+            Some(id) => Some(super::mutants::named(id)?.id),
+            None => None,
+        },
     };
     let lines = match &args.jsonl {
         Some(path) => Some(BufWriter::new(std::fs::File::create(path).map_err(|error| {
@@ -133,10 +137,6 @@ fn shard(text: &str) -> Result<(u64, u64), Failure> {
     });
     parts
         .ok_or_else(|| usage(format!("`{text}` is no shard"), "write `2/4` for the second of four"))
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 #[expect(clippy::disallowed_methods, reason = "tells a person how fast it goes")]

@@ -9,6 +9,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::mutants;
+
 /// The version of the plan format.
 pub const FORMAT: u32 = 1;
 
@@ -22,6 +24,9 @@ pub struct Plan {
     pub scenario: String,
     /// The seed from which it was drawn; the ids and jitter of the hosts follow from it.
     pub seed: u64,
+    /// The known-bad variant of the implementation that is run, by its id; absent = the implementation as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mutant: Option<String>,
     /// How much virtual time one step of the world is.
     pub tick_ms: u64,
     /// When the faults end and the world heals.
@@ -466,6 +471,11 @@ impl Plan {
             || !(1..=topology.clients).contains(&topology.agents)
         {
             return Err("there are 1 to 4 clients, and no more agents than clients".to_owned());
+        }
+        if let Some(mutant) = self.mutant.as_deref().filter(|id| mutants::find(id).is_none()) {
+            return Err(format!(
+                "there is no mutant `{mutant}`; `gapless-sim mutants --list` names all"
+            ));
         }
         if !(1..=100).contains(&self.tick_ms) {
             return Err("`tick_ms` is between 1 and 100".to_owned());

@@ -20,6 +20,7 @@ pub fn draw(scenario: &Scenario, seed: Seed) -> Plan {
         format: FORMAT,
         scenario: scenario.id.clone(),
         seed: seed.0,
+        mutant: None,
         tick_ms: scenario.tick_ms,
         duration_ms: scenario.duration_ms,
         settle_ms: scenario.settle_ms,
@@ -152,9 +153,7 @@ fn sorts(group: Group) -> &'static [Sort] {
             Sort::Refuse,
             Sort::NeverAnswer,
         ],
-        Group::Process => {
-            &[Sort::ServerCrash, Sort::ClientCrash, Sort::CrashAtMark, Sort::Suspend]
-        }
+        Group::Process => &[Sort::ServerCrash, Sort::ClientCrash, Sort::CrashAtMark, Sort::Suspend],
         Group::Server => &[Sort::Retain, Sort::Backup, Sort::Restore, Sort::LoseLog],
         Group::Disk => {
             &[Sort::PowerOff, Sort::PowerOff, Sort::DiskError, Sort::DiskFull, Sort::SlowCommit]

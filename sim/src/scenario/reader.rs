@@ -399,7 +399,7 @@ fn parse_duration(text: &str) -> Option<u64> {
 }
 
 /// The known word that is most like the given one, if any is.
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = 1 + word.len() / 4;
     known
         .map(|name| (distance(word, name), name))

@@ -62,9 +62,17 @@ pub enum Word {
 /// How many findings of a run are kept.
 const FINDINGS_MAX: usize = 3;
 
-/// Carries out one run and judges it.
-pub fn outcome(scenario: &Scenario, seed: Seed) -> Outcome {
-    let run = match world::run(&draw(scenario, seed)) {
+/// How many threads there are work for.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Carries out one run and judges it. `mutant` is the known-bad variant that is run instead of the
+/// implementation, by its id.
+pub fn outcome(scenario: &Scenario, seed: Seed, mutant: Option<&str>) -> Outcome {
+    let mut plan = draw(scenario, seed);
+    plan.mutant = mutant.map(str::to_owned);
+    let run = match world::run(&plan) {
         Ok(run) => run,
         Err(error) => {
             return Outcome {

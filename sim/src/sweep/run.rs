@@ -19,6 +19,8 @@ pub struct Sweep {
     pub seeds: u64,
     /// How many threads work.
     pub jobs: usize,
+    /// The known-bad variant that is run instead of the implementation, by its id.
+    pub mutant: Option<&'static str>,
     /// The part of the runs that is done here: the first of it, and how many parts there are.
     pub shard: (u64, u64),
 }
@@ -61,7 +63,7 @@ pub fn sweep(sweep: &Sweep, progress: &mut dyn Progress) -> Summary {
                     .nth(next.fetch_add(1, Ordering::Relaxed))
                     .filter(|_| !stop.load(Ordering::Relaxed))
                 {
-                    if send.send(outcome(scenario, seed)).is_err() {
+                    if send.send(outcome(scenario, seed, sweep.mutant)).is_err() {
                         return;
                     }
                 }

@@ -19,7 +19,8 @@ use super::link::{Link, LinkConnector};
 use super::publisher::key_of;
 use super::server::{agent_token, limits};
 use crate::history::Seen;
-use crate::plan::ClientOptions;
+use crate::mutants::Distorted;
+use crate::plan::{ClientOptions, Plan};
 use crate::trace::Kind;
 
 /// What is wrong with the application of one client. Shared by the world and the application.
@@ -89,12 +90,13 @@ fn open_database(process: &Process) -> rusqlite::Result<(Connection, SqliteCurso
 pub(crate) async fn live(
     process: Process,
     number: u32,
-    agent: u32,
-    options: ClientOptions,
+    plan: Arc<Plan>,
     link: Link,
     moods: Moods,
     known: Known,
 ) -> turmoil::Result {
+    let (options, agent) = (&plan.client, plan.topology.agent_of(number));
+    let distorted = Distorted::by(plan.mutant.as_deref());
     process.boot().await;
     create_dir("/data")?;
     let (database, cursor) = loop {
@@ -133,7 +135,7 @@ pub(crate) async fn live(
         offers_max: options.offers_max,
         ..ClientConfig::default()
     };
-    let core = Client::new(config, Box::new(process.entropy("client")));
+    let core = distorted.client(Client::new(config, Box::new(process.entropy("client"))));
     let notices = app.clone();
     let application = Application {
         handlers: vec![Box::new(app.clone())],

@@ -1,6 +1,7 @@
 //! Cuts a byte stream into an HTTP head and WebSocket frames, and describes them.
 
 use bytes::{Buf, Bytes, BytesMut};
+use gapless::events::wire::ServerFrame;
 use serde_json::Value;
 
 /// A piece of a connection, in one direction.
@@ -127,6 +128,14 @@ impl Frame {
         }
         wire.extend_from_slice(payload);
         wire.into()
+    }
+
+    /// As a frame of the server, if it is one.
+    pub(crate) fn server_frame(&self) -> Option<ServerFrame> {
+        if self.opcode != TEXT {
+            return None;
+        }
+        ServerFrame::parse(std::str::from_utf8(&self.payload).ok()?).ok()
     }
 
     /// Whether it carries an event.

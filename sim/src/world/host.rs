@@ -129,15 +129,17 @@ impl Process {
 /// The world's side of a host.
 pub(crate) struct HostState {
     pub(crate) process: Arc<Mutex<Process>>,
+    /// The disk says that a sync is done, and has not begun.
+    lying_disk: bool,
     /// The disk is mounted as long as this lives.
     _mounted: DiskGuard,
 }
 
 impl HostState {
-    pub(crate) fn new(host: Host, seed: Seed, recorder: &Recorder) -> Self {
+    pub(crate) fn new(host: Host, seed: Seed, recorder: &Recorder, lying_disk: bool) -> Self {
         let name = leak(host);
         let clock = HostClock::default();
-        let (disk, mounted) = mount(name, 1, seed, &clock);
+        let (disk, mounted) = mount(name, 1, seed, &clock, lying_disk);
         let process = Process {
             name,
             life: 1,
@@ -148,7 +150,7 @@ impl HostState {
             seed,
             delay: Duration::ZERO,
         };
-        Self { process: Arc::new(Mutex::new(process)), _mounted: mounted }
+        Self { process: Arc::new(Mutex::new(process)), lying_disk, _mounted: mounted }
     }
 
     pub(crate) fn process(&self) -> Process {
@@ -165,13 +167,14 @@ impl HostState {
         process.life += 1;
         process.delay = restart;
         process.pause = Pause::default();
-        let (disk, mounted) = mount(process.name, process.life, process.seed, &process.clock);
+        let (disk, mounted) =
+            mount(process.name, process.life, process.seed, &process.clock, self.lying_disk);
         process.disk = disk;
         self._mounted = mounted;
     }
 }
 
-fn mount(name: &str, life: u64, seed: Seed, clock: &HostClock) -> (Disk, DiskGuard) {
+fn mount(name: &str, life: u64, seed: Seed, clock: &HostClock, lying: bool) -> (Disk, DiskGuard) {
     let mut entropy = seed.stream("disk", name, life);
     let clock = clock.clone();
     let disk = Disk::new(DiskConfig {
@@ -179,6 +182,7 @@ fn mount(name: &str, life: u64, seed: Seed, clock: &HostClock) -> (Disk, DiskGua
         entropy: Box::new(move || entropy.next_u64()),
         wall_ms: Arc::new(move || clock.wall_time().as_millis()),
         observer: None,
+        lying,
     });
     let mounted = disk.install();
     (disk, mounted)

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use gapless::events::wire::ClientFrame;
+use gapless::events::wire::{ClientFrame, Gap, ResyncAck, ResyncBegin, ServerFrame};
 use gapless::net::Connector;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
@@ -227,6 +227,29 @@ impl FaultyStream {
         }
     }
 
+    /// What the server sends, and in which order, can be seen from outside.
+    fn see_arrived(&self, frame: &Frame) {
+        let (client, connection) = (self.client, self.number);
+        let seen = match frame.server_frame() {
+            Some(ServerFrame::Event(event)) => {
+                event.sequence().map(|sequence| Seen::Arrived { client, connection, sequence })
+            }
+            Some(ServerFrame::ResyncBegin(ResyncBegin { from, to, .. })) => {
+                Some(Seen::ReplayBegan { client, connection, from, to })
+            }
+            Some(ServerFrame::ResyncAck(ResyncAck { current_seq: to, replayed, .. })) => {
+                Some(Seen::ReplayEnded { client, connection, to, replayed })
+            }
+            Some(ServerFrame::Gap(Gap { from, to, .. })) => {
+                Some(Seen::Skipped { client, connection, from, to })
+            }
+            Some(ServerFrame::Pong(_) | ServerFrame::Stream(_)) | None => None,
+        };
+        if let Some(seen) = seen {
+            self.process.recorder.see(seen);
+        }
+    }
+
     /// Carries out a cut.
     fn cut(&mut self, how: Cut) {
         self.record(Kind::Drop, format!("connection {} is cut: {how:?}", self.number));
@@ -263,6 +286,7 @@ impl FaultyStream {
     }
 
     fn frame_in(&mut self, frame: &Frame) {
+        self.see_arrived(frame);
         let (mut lost, mut twice, mut cut) = (false, false, None);
         {
             let mut state = self.link.state();

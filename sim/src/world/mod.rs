@@ -37,6 +37,7 @@ use self::link::{Connecting, Link, Reading};
 use self::record::Recorder;
 use self::server::{Order, Replace, Vault};
 use crate::history::{History, Seen};
+use crate::mutants::Distorted;
 use crate::plan::{Action, Fault, Host, Plan, When};
 use crate::seed::Seed;
 use crate::trace::{Kind, Trace};
@@ -153,41 +154,42 @@ impl<'a> World<'a> {
             .ephemeral_ports(1_024..=65_535)
             .rng_seed(plan.seed)
             .build();
-        let server = HostState::new(Host::Server, seed, recorder);
+        let shared = Arc::new(plan.clone());
+        let settings = Distorted::by(plan.mutant.as_deref()).settings();
+        let server = HostState::new(Host::Server, seed, recorder, settings.lying_disk);
         let orders = Arc::new(Mutex::new(None));
         let inspecting = Arc::new(Mutex::new(false));
         let vault = Vault::default();
         {
             let process = server.process.clone();
-            let (options, topology) = (plan.server.clone(), plan.topology.clone());
+            let plan = Arc::clone(&shared);
             let (orders, inspecting, vault) = (orders.clone(), inspecting.clone(), vault.clone());
             sim.host("server", move || {
                 let process = lock(&process).clone();
-                let (options, topology) = (options.clone(), topology.clone());
+                let plan = Arc::clone(&plan);
                 let (inspecting, vault) = (*lock(&inspecting), vault.clone());
                 let (sender, receiver) = mpsc::unbounded_channel();
                 *lock(&orders) = Some(sender);
                 process.pause.clone().apply(async move {
                     match inspecting {
-                        true => server::inspect(process, options, topology).await,
-                        false => server::serve(process, options, topology, receiver, vault).await,
+                        true => server::inspect(process, plan).await,
+                        false => server::serve(process, plan, receiver, vault).await,
                     }
                 })
             });
         }
         let mut clients = Vec::new();
         for number in 1..=plan.topology.clients {
-            let state = HostState::new(Host::Client(number), seed, recorder);
+            let state = HostState::new(Host::Client(number), seed, recorder, false);
             let (link, moods, known) = (Link::default(), Moods::default(), Known::default());
             let client = Client { state, link: link.clone(), moods: moods.clone() };
             let process = client.state.process.clone();
-            let options = plan.client.clone();
-            let agent = plan.topology.agent_of(number);
+            let plan = Arc::clone(&shared);
             sim.host(Host::Client(number).to_string(), move || {
                 let process = lock(&process).clone();
-                let (options, link, moods) = (options.clone(), link.clone(), moods.clone());
+                let (plan, link, moods) = (Arc::clone(&plan), link.clone(), moods.clone());
                 let pause = process.pause.clone();
-                let life = client::live(process, number, agent, options, link, moods, known.clone());
+                let life = client::live(process, number, plan, link, moods, known.clone());
                 pause.apply(life)
             });
             clients.push(client);

@@ -26,7 +26,8 @@ use super::frames::{Piece, Splitter};
 use super::host::Process;
 use super::link::SERVER;
 use crate::history::{LogState, Seen};
-use crate::plan::{ServerOptions, Topology};
+use crate::mutants::{Distorted, Settings, Transact};
+use crate::plan::{Plan, ServerOptions, Topology};
 use crate::trace::Kind;
 
 /// What the world tells a running server.
@@ -132,16 +133,17 @@ pub(crate) fn agent_token(agent: u32) -> String {
 /// The token of the publishers.
 pub(crate) const PUBLISHER_TOKEN: &str = "pt_live_1";
 
-fn log_config(process: &Process, options: &ServerOptions) -> LogConfig {
+fn open_log(
+    process: &Process,
+    options: &ServerOptions,
+    settings: Settings,
+) -> Result<SqliteLog, String> {
+    create_dir("/data").map_err(|error| error.to_string())?;
     let mut config = LogConfig::new(process.disk.path(LOG));
     config.vfs = Some(VFS_NAME.to_owned());
     config.retain_events = options.retain_events;
-    config
-}
-
-fn open_log(process: &Process, options: &ServerOptions) -> Result<SqliteLog, String> {
-    create_dir("/data").map_err(|error| error.to_string())?;
-    SqliteLog::open(log_config(process, options)).map_err(|error| error.to_string())
+    config.synchronous = settings.synchronous;
+    SqliteLog::open(config).map_err(|error| error.to_string())
 }
 
 /// Tells the world what the log holds: a commit whose machine lost power may or may not be in it.
@@ -180,16 +182,17 @@ const OPEN_RETRY: Duration = Duration::from_secs(1);
 /// One life of the server.
 pub(crate) async fn serve(
     process: Process,
-    options: ServerOptions,
-    topology: Topology,
+    plan: Arc<Plan>,
     mut orders: mpsc::UnboundedReceiver<Order>,
     vault: Vault,
 ) -> turmoil::Result {
+    let (options, topology) = (&plan.server, &plan.topology);
+    let distorted = Distorted::by(plan.mutant.as_deref());
     process.boot().await;
-    vault.before_start(&process, &topology)?;
+    vault.before_start(&process, topology)?;
     let log = loop {
-        match open_log(&process, &options).and_then(|mut log| {
-            tell_heads(&mut log, &process, &topology, &vault)?;
+        match open_log(&process, options, distorted.settings()).and_then(|mut log| {
+            tell_heads(&mut log, &process, topology, &vault)?;
             Ok(log)
         }) {
             Ok(log) => break log,
@@ -215,14 +218,15 @@ pub(crate) async fn serve(
             tokens.subscriber(&agent_token(agent), agent_id(agent))
         });
     let store = InlineLog {
-        log,
+        log: distorted.log(log),
         process: process.clone(),
         commit: Duration::from_millis(options.commit_ms),
         vault: vault.clone(),
     };
     let wall = Arc::new(process.clock.clone());
     let bytes_max = config.event_bytes_max;
-    let core = Server::new(config, Box::new(process.entropy("server")));
+    let entropy = distorted.entropy(Box::new(process.entropy("server")));
+    let core = distorted.server(Server::new(config, entropy));
     let (handle, task) = server_task(core, store, wall.clone(), ServerTaskConfig::default());
     let service = EventService::new(
         handle.clone(),
@@ -241,7 +245,7 @@ pub(crate) async fn serve(
     tokio::select! { biased;
         () = task => {}
         () = http::serve(listener, service, http, never) => {}
-        () = obey(&handle, &mut orders, &vault, &process, &topology) => {}
+        () = obey(&handle, &mut orders, &vault, &process, topology) => {}
     }
     Ok(())
 }
@@ -274,14 +278,10 @@ async fn obey(
 }
 
 /// Reads what the log holds at the end of a run.
-pub(crate) async fn inspect(
-    process: Process,
-    options: ServerOptions,
-    topology: Topology,
-) -> turmoil::Result {
+pub(crate) async fn inspect(process: Process, plan: Arc<Plan>) -> turmoil::Result {
     process.boot().await;
-    let mut log = open_log(&process, &options)?;
-    for agent in 1..=topology.agents {
+    let mut log = open_log(&process, &plan.server, Settings::default())?;
+    for agent in 1..=plan.topology.agents {
         let replies = log.transact(vec![Command::Load(agent_id(agent))])?;
         let Some(Reply::Loaded(state)) = replies.into_iter().next() else { continue };
         // A commit whose sync failed is rolled back, and may come back when the log is opened anew,
@@ -308,7 +308,7 @@ pub(crate) async fn inspect(
 
 /// The log on the simulation's own thread, with the virtual time that a disk would take.
 struct InlineLog {
-    log: SqliteLog,
+    log: Box<dyn Transact>,
     process: Process,
     commit: Duration,
     vault: Vault,

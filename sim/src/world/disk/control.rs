@@ -25,6 +25,9 @@ pub struct DiskConfig {
     pub wall_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
     /// Sees every operation after it was done or refused.
     pub observer: Option<Arc<dyn Fn(DiskOp) + Send + Sync>>,
+    /// Whether it says that a file is synced without doing it. In reality: a drive with a write cache that ignores
+    /// flushes.
+    pub lying: bool,
 }
 
 /// One operation as the trace sees it. It never holds the bytes: salts and checksums differ between runs.
@@ -141,6 +144,7 @@ impl Disk {
             runtime: OnceLock::new(),
             wall_ms: config.wall_ms,
             observer: config.observer,
+            lying: config.lying,
             entropy: Mutex::new(config.entropy),
             state: Mutex::default(),
         }))
@@ -269,6 +273,7 @@ pub(super) struct Inner {
     runtime: OnceLock<Id>,
     wall_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
     observer: Option<Arc<dyn Fn(DiskOp) + Send + Sync>>,
+    pub(super) lying: bool,
     entropy: Mutex<Box<dyn FnMut() -> u64 + Send>>,
     state: Mutex<State>,
 }

@@ -23,6 +23,7 @@
 //!     entropy: Box::new(|| 4),
 //!     wall_ms: Arc::new(|| 1_750_000_000_000),
 //!     observer: None,
+//!     lying: false,
 //! });
 //! let _installed = disk.install();
 //! disk.schedule(DiskFault::PowerOff { after_ops: 12 });

@@ -69,6 +69,7 @@ fn disk_with(name: &str, observer: Option<Arc<dyn Fn(DiskOp) + Send + Sync>>) ->
         }),
         wall_ms: Arc::new(|| 1_750_000_000_123),
         observer,
+        lying: false,
     })
 }
 

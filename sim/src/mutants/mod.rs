@@ -1,0 +1,369 @@
+//! Known-bad variants of the implementation, to prove that the checkers can see.
+//!
+//! Each mutant is the bug of a real system. It enters where production code lets something be put
+//! in anyway: around a core ([`twist`]), around the log ([`store`]), in the configuration of the
+//! world, or in a policy that a core takes when it is made. Each names the scenario in which it
+//! shows and the checker that has to catch it there; one that survives is a hole in the checkers.
+
+mod client;
+mod server;
+mod store;
+mod twist;
+
+use gapless::Core;
+use gapless::events::client::{self as client_core, Client};
+use gapless::events::server::{self as server_core, Server};
+use gapless::events::sqlite::{SqliteLog, Synchronous};
+use gapless::recovery::Entropy;
+
+pub(crate) use store::Transact;
+
+/// A client's core, as it is or distorted.
+pub(crate) type ClientCore =
+    Box<dyn Core<Input = client_core::Input, Output = client_core::Output>>;
+
+/// A server's core, as it is or distorted.
+pub(crate) type ServerCore =
+    Box<dyn Core<Input = server_core::Input, Output = server_core::Output>>;
+
+/// A known-bad variant of the implementation.
+pub struct Mutant {
+    /// Names it on the command line.
+    pub id: &'static str,
+    /// What it does wrong, as a sentence without a subject.
+    pub does: &'static str,
+    /// Where the bug comes from.
+    pub reference: &'static [&'static str],
+    /// The statements that it breaks.
+    pub statements: &'static [&'static str],
+    /// The scenario in which it shows.
+    pub home: &'static str,
+    /// The checker that has to catch it there.
+    pub checker: &'static str,
+    distortion: Distortion,
+}
+
+/// How a mutant enters.
+enum Distortion {
+    Client(fn(Client) -> ClientCore),
+    Server(fn(Server) -> ServerCore),
+    Store(fn(SqliteLog) -> Box<dyn Transact>),
+    World(fn(&mut Settings)),
+    Entropy(fn() -> Box<dyn Entropy>),
+}
+
+/// What of the world a mutant can configure.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Settings {
+    /// What a commit of the log survives.
+    pub(crate) synchronous: Synchronous,
+    /// The server's disk says that a sync is done, and has not begun.
+    pub(crate) lying_disk: bool,
+}
+
+/// The mutant that always has to fail: it shows that a failure is reported as one.
+pub const CANARY: &str = "canary";
+
+/// Every mutant; the canary is the first.
+pub const CATALOGUE: &[Mutant] = &[
+    Mutant {
+        id: CANARY,
+        does: "takes the third event for handled and never gives it to the application",
+        reference: &[],
+        statements: &["CORE-3"],
+        home: "events/server-restart",
+        checker: "no_loss",
+        distortion: Distortion::Client(client::canary),
+    },
+    Mutant {
+        id: "cursor-jumps",
+        does: "resumes from the highest number that it has seen instead of the highest contiguous one",
+        reference: &["relaycast:R1", "relaycast:R2", "relaycast:R10"],
+        statements: &["CORE-3", "EV-4"],
+        home: "events/live-before-replay-cut",
+        checker: "cursor_is_contiguous",
+        distortion: Distortion::Client(client::cursor_jumps),
+    },
+    Mutant {
+        id: "live-before-replay",
+        does: "sends live events while an older replay is on its way",
+        reference: &["relaycast:R3", "FS-24", "FS-25"],
+        statements: &["CORE-5", "EV-5"],
+        home: "events/publishing-faster-than-the-reader",
+        checker: "replay_is_in_order",
+        distortion: Distortion::Server(server::live_before_replay),
+    },
+    Mutant {
+        id: "counter-reset",
+        does: "counts from 0 after a restart, and calls whoever is beyond its count up to date",
+        reference: &["relaycast:R4", "FS-08"],
+        statements: &["CORE-2", "CORE-4", "EV-2"],
+        home: "events/server-restart",
+        checker: "no_loss",
+        distortion: Distortion::Server(server::counter_reset),
+    },
+    Mutant {
+        id: "empty-ring-up-to-date",
+        does: "calls everybody up to date as long as its ring is empty",
+        reference: &["springdrift:S5", "relaycast:R5a", "FS-34"],
+        statements: &["CORE-4", "EV-5"],
+        home: "events/empty-ring",
+        checker: "no_loss",
+        distortion: Distortion::Server(server::empty_ring_up_to_date),
+    },
+    Mutant {
+        id: "client-clock",
+        does: "replays to base clients what came after the time of their own clock",
+        reference: &["relaycast:R5b", "relaycast:R5c", "FS-11"],
+        statements: &["EV-6"],
+        home: "events/clock-steps-base",
+        checker: "gap_is_true",
+        distortion: Distortion::Server(server::client_clock),
+    },
+    Mutant {
+        id: "page-limit",
+        does: "replays at most 1,000 events from the log and goes on with the ring",
+        reference: &["relaycast:R5d", "FS-12", "FS-29"],
+        statements: &["CORE-5", "EV-5"],
+        home: "events/ring-overflow-1700",
+        checker: "replay_is_in_order",
+        distortion: Distortion::Server(server::page_limit),
+    },
+    Mutant {
+        id: "newest-first",
+        does: "replays the newest events first",
+        reference: &["relaycast:R5e", "FS-15"],
+        statements: &["CORE-5", "EV-5"],
+        home: "events/cut-between-log-and-ring",
+        checker: "replay_is_in_order",
+        distortion: Distortion::Server(server::newest_first),
+    },
+    Mutant {
+        id: "failure-swallowed",
+        does: "takes an event for handled although its handler failed",
+        reference: &["relaycast:R6", "springdrift:S14", "relaycast:N1"],
+        statements: &["CORE-3", "EV-9"],
+        home: "events/handler-fails",
+        checker: "no_loss",
+        distortion: Distortion::Client(client::failure_swallowed),
+    },
+    Mutant {
+        id: "hole-unnoticed",
+        does: "takes the next event as it comes, whatever its number",
+        reference: &["relaycast:R7", "FS-10"],
+        statements: &["CORE-6", "EV-8"],
+        home: "events/hole-in-the-live-stream",
+        checker: "no_loss",
+        distortion: Distortion::Client(client::hole_unnoticed),
+    },
+    Mutant {
+        id: "no-first-cursor",
+        does: "has no cursor before its first event, and begins with what is new each time",
+        reference: &["relaycast:R8", "relaycast:R16", "FS-01", "FS-14"],
+        statements: &["EV-3"],
+        home: "events/first-connection-without-events",
+        checker: "cursor_is_contiguous",
+        distortion: Distortion::Client(client::no_first_cursor),
+    },
+    Mutant {
+        id: "gives-up-dialing",
+        does: "stops connecting after ten failures in a row",
+        reference: &["relaycast:R11"],
+        statements: &["CORE-11"],
+        home: "events/refused-for-ten-minutes",
+        checker: "progress",
+        distortion: Distortion::Client(client::gives_up_dialing),
+    },
+    Mutant {
+        id: "handled-before-done",
+        does: "moves its cursor when it hands an event over, not when the handler is done",
+        reference: &["springdrift:S9", "FS-38"],
+        statements: &["CORE-3", "EV-9", "EV-12"],
+        home: "events/slow-handler-over-reconnect",
+        checker: "cursor_is_contiguous",
+        distortion: Distortion::Client(client::handled_before_done),
+    },
+    Mutant {
+        id: "duplicates-applied",
+        does: "gives the application an event again when it arrives again",
+        reference: &["springdrift:S10", "FS-02", "FS-35"],
+        statements: &["EV-8"],
+        home: "events/slow-handler-over-reconnect",
+        checker: "no_duplicate",
+        distortion: Distortion::Client(client::duplicates_applied),
+    },
+    Mutant {
+        id: "gap-swallowed",
+        does: "tells the application nothing of events that will never come",
+        reference: &["FS-29", "FS-30"],
+        statements: &["CORE-4", "EV-7", "EV-10"],
+        home: "events/retention-past-the-cursor",
+        checker: "no_loss",
+        distortion: Distortion::Client(client::gap_swallowed),
+    },
+    Mutant {
+        id: "backoff-never-resets",
+        does: "waits longer after each lost connection, also after one that worked",
+        reference: &["hostlink:H17"],
+        statements: &["CORE-11"],
+        home: "events/backoff-starts-anew",
+        checker: "progress",
+        distortion: Distortion::Client(client::backoff_never_resets),
+    },
+    Mutant {
+        id: "old-close-removes-new",
+        does: "takes the newest connection of an agent out of delivery when an older one closes",
+        reference: &["FS-52"],
+        statements: &["CORE-9"],
+        home: "events/late-close-of-an-old-socket",
+        checker: "replay_is_in_order",
+        distortion: Distortion::Server(server::old_close_removes_new),
+    },
+    Mutant {
+        id: "restore-unnoticed",
+        does: "judges a cursor by its number and not by its epoch",
+        reference: &["FS-07", "relaycast:R4"],
+        statements: &["CORE-2", "CORE-4", "EV-2"],
+        home: "events/restore-behind-a-cut",
+        checker: "gap_is_true",
+        distortion: Distortion::Server(server::restore_unnoticed),
+    },
+    Mutant {
+        id: "epochs-repeat",
+        does: "names epochs after how many there were, so that a restored log names them again",
+        reference: &["FS-07"],
+        statements: &["CORE-2"],
+        home: "events/restore-twice",
+        checker: "gap_is_true",
+        distortion: Distortion::Entropy(server::counting_entropy),
+    },
+    Mutant {
+        id: "numbers-reused",
+        does: "counts from the rows of the log, and so from 0 again when retention has removed all",
+        reference: &["hostlink:H3", "FS-32"],
+        statements: &["CORE-1", "EV-1"],
+        home: "events/retention-empties-the-log",
+        checker: "one_name_one_payload",
+        distortion: Distortion::Store(store::numbers_reused),
+    },
+    Mutant {
+        id: "stored-twice",
+        does: "stores an event anew when it is published again under its id",
+        reference: &["FS-39", "FS-43"],
+        statements: &["EV-1"],
+        home: "events/publish-repeated",
+        checker: "one_name_one_payload",
+        distortion: Distortion::Store(store::stored_twice),
+    },
+    Mutant {
+        id: "ack-before-durable",
+        does: "acknowledges what its disk has only promised to keep",
+        reference: &["springdrift:S9", "FS-76"],
+        statements: &["EV-1"],
+        home: "events/power-loss",
+        checker: "acknowledged_is_durable",
+        distortion: Distortion::World(|settings| settings.lying_disk = true),
+    },
+    Mutant {
+        id: "synchronous-normal",
+        does: "commits with `synchronous=NORMAL`",
+        reference: &["FS-76"],
+        statements: &["EV-1"],
+        home: "events/power-loss",
+        checker: "acknowledged_is_durable",
+        distortion: Distortion::World(|settings| settings.synchronous = Synchronous::Normal),
+    },
+];
+
+/// The mutant of a name.
+pub fn find(id: &str) -> Option<&'static Mutant> {
+    CATALOGUE.iter().find(|mutant| mutant.id == id)
+}
+
+impl Mutant {
+    /// Where it enters.
+    pub fn seam(&self) -> &'static str {
+        match self.distortion {
+            Distortion::Client(_) => "client core",
+            Distortion::Server(_) => "server core",
+            Distortion::Store(_) => "log",
+            Distortion::World(_) => "world",
+            Distortion::Entropy(_) => "policy",
+        }
+    }
+}
+
+/// The mutant of a run, if it has one; what it does not distort stays as it is.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Distorted(Option<&'static Mutant>);
+
+impl Distorted {
+    /// The mutant of a plan that was checked.
+    pub(crate) fn by(id: Option<&str>) -> Self {
+        Self(id.and_then(find))
+    }
+
+    fn distortion(self) -> Option<&'static Distortion> {
+        self.0.map(|mutant| &mutant.distortion)
+    }
+
+    pub(crate) fn client(self, core: Client) -> ClientCore {
+        match self.distortion() {
+            Some(Distortion::Client(distort)) => distort(core),
+            _ => Box::new(core),
+        }
+    }
+
+    pub(crate) fn server(self, core: Server) -> ServerCore {
+        match self.distortion() {
+            Some(Distortion::Server(distort)) => distort(core),
+            _ => Box::new(core),
+        }
+    }
+
+    pub(crate) fn log(self, log: SqliteLog) -> Box<dyn Transact> {
+        match self.distortion() {
+            Some(Distortion::Store(distort)) => distort(log),
+            _ => Box::new(log),
+        }
+    }
+
+    pub(crate) fn entropy(self, entropy: Box<dyn Entropy>) -> Box<dyn Entropy> {
+        match self.distortion() {
+            Some(Distortion::Entropy(make)) => make(),
+            _ => entropy,
+        }
+    }
+
+    pub(crate) fn settings(self) -> Settings {
+        let mut settings = Settings::default();
+        if let Some(Distortion::World(set)) = self.distortion() {
+            set(&mut settings);
+        }
+        settings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::CATALOGUE;
+    use crate::check::CHECKERS;
+    use crate::scenario::Library;
+
+    #[test]
+    fn every_mutant_has_a_name_of_its_own_a_home_and_a_checker() {
+        let ids: BTreeSet<_> = CATALOGUE.iter().map(|mutant| mutant.id).collect();
+        assert_eq!(ids.len(), CATALOGUE.len());
+        let library = Library::embedded();
+        for mutant in CATALOGUE {
+            assert!(
+                CHECKERS.iter().any(|checker| checker.name == mutant.checker),
+                "`{}` names a checker that is not there",
+                mutant.id
+            );
+            assert!(library.get(mutant.home).is_ok(), "`{}` has no home", mutant.id);
+        }
+    }
+}
