@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::chain::Chain;
+
 /// Everything that could be seen, in the order in which it happened.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
@@ -206,6 +208,15 @@ pub enum Seen {
         parent: usize,
         /// What the copy holds; a stream that is not named is empty.
         streams: Vec<LogState>,
+    },
+    /// A run of events that a client's application took without being told of anything missing.
+    Chained {
+        /// The client.
+        client: u32,
+        /// The chain as the application folded it.
+        taken: Chain,
+        /// The hash over the same numbers as they were published; `None` if that is not known.
+        published: Option<u64>,
     },
     /// A host's process ended.
     Crashed {

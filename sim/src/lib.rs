@@ -23,6 +23,7 @@ compile_error!(
 );
 
 mod branches;
+mod chain;
 pub mod check;
 pub mod cli;
 pub mod exit;

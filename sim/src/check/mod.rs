@@ -4,6 +4,7 @@
 //! what must not have happened, as one sentence that names the events. Checks are never relaxed
 //! while faults are on.
 
+mod chain;
 mod cursor;
 mod duplicate;
 mod durable;
@@ -78,6 +79,7 @@ pub const CHECKERS: &[Checker] = &[
     duplicate::CHECKER,
     order::CHECKER,
     name::CHECKER,
+    chain::CHECKER,
     phantom::CHECKER,
     durable::CHECKER,
     gap::CHECKER,

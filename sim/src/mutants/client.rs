@@ -252,6 +252,45 @@ pub(super) fn handled_before_done(core: Client) -> ClientCore {
     Twisted::boxed(core, HandledBeforeDone::default())
 }
 
+/// Every fifth event is handed over after the next one.
+#[derive(Default)]
+struct OutOfOrder {
+    offers: Offers,
+    offered: u32,
+    late: Option<Offer>,
+}
+
+impl Twist<Client> for OutOfOrder {
+    fn input(&mut self, _: Instant, input: Input, hands: &mut Hands<Client>) {
+        match input {
+            Input::Handled { .. } => self.offers.returned(hands),
+            input => hands.inputs.push_back(input),
+        }
+    }
+
+    fn output(&mut self, output: Output, hands: &mut Hands<Client>) {
+        match output {
+            Output::Offer(offer) => {
+                hands.inputs.push_back(done(&offer));
+                self.offered += 1;
+                if self.offered.is_multiple_of(5) {
+                    self.late = Some(offer);
+                } else {
+                    self.offers.push(offer, hands);
+                    if let Some(late) = self.late.take() {
+                        self.offers.push(late, hands);
+                    }
+                }
+            }
+            output => hands.outputs.push_back(output),
+        }
+    }
+}
+
+pub(super) fn out_of_order(core: Client) -> ClientCore {
+    Twisted::boxed(core, OutOfOrder::default())
+}
+
 /// What arrives again is offered again.
 #[derive(Default)]
 struct DuplicatesApplied {

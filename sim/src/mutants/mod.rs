@@ -193,6 +193,33 @@ pub const CATALOGUE: &[Mutant] = &[
         distortion: Distortion::Client(client::duplicates_applied),
     },
     Mutant {
+        id: "out-of-order",
+        does: "hands some events over after their successors",
+        reference: &["FS-23", "FS-26"],
+        statements: &["EV-8", "EV-12"],
+        home: "events/server-restart",
+        checker: "in_order",
+        distortion: Distortion::Client(client::out_of_order),
+    },
+    Mutant {
+        id: "wrong-stream",
+        does: "serves everybody the stream of whoever connected first",
+        reference: &["relaycast:N4"],
+        statements: &["CORE-14", "EV-13"],
+        home: "events/swarm",
+        checker: "no_phantom",
+        distortion: Distortion::Server(server::wrong_stream),
+    },
+    Mutant {
+        id: "replay-differs",
+        does: "replays events from the log without a field that they had when they were live",
+        reference: &["relaycast:R5g", "relaycast:R5h"],
+        statements: &["CORE-1", "CORE-5"],
+        home: "events/empty-ring",
+        checker: "chain_is_the_publishers",
+        distortion: Distortion::Store(store::replay_differs),
+    },
+    Mutant {
         id: "gap-swallowed",
         does: "tells the application nothing of events that will never come",
         reference: &["FS-29", "FS-30"],
@@ -353,6 +380,17 @@ mod tests {
     use crate::scenario::Library;
 
     #[test]
+    fn every_checker_has_a_mutant_that_it_has_to_catch() {
+        for checker in CHECKERS {
+            assert!(
+                CATALOGUE.iter().any(|mutant| mutant.checker == checker.name),
+                "nothing shows that `{}` can see",
+                checker.name
+            );
+        }
+    }
+
+    #[test]
     fn every_mutant_has_a_name_of_its_own_a_home_and_a_checker() {
         let ids: BTreeSet<_> = CATALOGUE.iter().map(|mutant| mutant.id).collect();
         assert_eq!(ids.len(), CATALOGUE.len());
@@ -363,6 +401,7 @@ mod tests {
                 "`{}` names a checker that is not there",
                 mutant.id
             );
+            assert!(mutant.does.chars().next().is_some_and(char::is_lowercase));
             assert!(library.get(mutant.home).is_ok(), "`{}` has no home", mutant.id);
         }
     }

@@ -341,6 +341,23 @@ pub(super) fn old_close_removes_new(core: Server) -> ServerCore {
     Twisted::boxed(core, OldCloseRemovesNew::default())
 }
 
+/// Whoever connects gets the stream of whoever connected first.
+#[derive(Default)]
+struct WrongStream(Option<AgentId>);
+
+impl Twist<Server> for WrongStream {
+    fn input(&mut self, _: Instant, mut input: Input, hands: &mut Hands<Server>) {
+        if let Input::Connected { agent, .. } = &mut input {
+            *agent = self.0.get_or_insert_with(|| agent.clone()).clone();
+        }
+        hands.inputs.push_back(input);
+    }
+}
+
+pub(super) fn wrong_stream(core: Server) -> ServerCore {
+    Twisted::boxed(core, WrongStream::default())
+}
+
 /// Counts instead of drawing, anew in each process: the first epoch that the log does not hold yet
 /// is taken.
 struct Counting(u64);

@@ -122,15 +122,50 @@ impl Transact for StoredTwice {
 
 /// The event of an append under another id.
 fn renamed(append: &Append, nth: u64) -> Option<EventBody> {
-    let id = append.body.id()?;
+    let id = format!("{}/{nth}", append.body.id()?);
+    rebuilt(&append.body, Some(&id), |_| {})
+}
+
+/// An event with other fields.
+fn rebuilt(
+    body: &EventBody,
+    id: Option<&str>,
+    change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>),
+) -> Option<EventBody> {
     let mut fields: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_str(append.body.as_str()).ok()?;
+        serde_json::from_str(body.as_str()).ok()?;
     fields.remove("id");
     let kind = fields.remove("type")?;
+    change(&mut fields);
     let payload = RawValue::from_string(serde_json::to_string(&fields).ok()?).ok()?;
-    EventBody::new(Some(&format!("{id}/{nth}")), kind.as_str()?, &payload, usize::MAX).ok()
+    EventBody::new(id, kind.as_str()?, &payload, usize::MAX).ok()
 }
 
 pub(super) fn stored_twice(log: SqliteLog) -> Box<dyn Transact> {
     Box::new(StoredTwice { log, stored: 0 })
+}
+
+/// What is read from the log has lost a field that live events have.
+struct ReplayDiffers(SqliteLog);
+
+impl Transact for ReplayDiffers {
+    fn transact(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+        let mut replies = self.0.transact(commands)?;
+        for reply in &mut replies {
+            if let Reply::Page(page) = reply {
+                for (_, body) in page {
+                    if let Some(other) = rebuilt(body, body.id(), |fields| {
+                        fields.remove("fill");
+                    }) {
+                        *body = other;
+                    }
+                }
+            }
+        }
+        Ok(replies)
+    }
+}
+
+pub(super) fn replay_differs(log: SqliteLog) -> Box<dyn Transact> {
+    Box::new(ReplayDiffers(log))
 }

@@ -17,8 +17,10 @@ use super::disk::{VFS_NAME, create_dir};
 use super::host::Process;
 use super::link::{Link, LinkConnector};
 use super::publisher::key_of;
+use super::record::Recorder;
 use super::server::{agent_token, limits};
-use crate::history::Seen;
+use crate::chain::Digest;
+use crate::history::{Chain, Seen};
 use crate::mutants::Distorted;
 use crate::plan::{ClientOptions, Plan};
 use crate::trace::Kind;
@@ -64,9 +66,65 @@ struct KnownState {
     joined: bool,
     /// The newest row of `applied` that is in the history.
     applied: i64,
+    /// What the application took since it was last told that something is missing, in which epoch.
+    chain: Option<(Option<String>, Chain)>,
+    /// It was told just now: one of the next this many events may skip some.
+    told: u32,
+    /// Who it is, and whose stream it follows.
+    client: u32,
+    agent: u32,
+}
+
+impl KnownState {
+    fn extend(
+        &mut self,
+        recorder: &Recorder,
+        epoch: &Option<String>,
+        sequence: u64,
+        digest: Digest,
+    ) {
+        // Of a log that has gone back some events are known under another number.
+        let may_skip = self.told > 0 || recorder.branch() > 0;
+        self.told = self.told.saturating_sub(1);
+        let branch = |epoch: &Option<String>| recorder.branch_of(epoch.as_deref());
+        if let Some((of, chain)) = &self.chain
+            && (branch(of) != branch(epoch) || (may_skip && chain.to + 1 != sequence))
+        {
+            self.end_chain(recorder);
+        }
+        match &mut self.chain {
+            Some((of, chain)) => {
+                chain.extend(sequence, digest);
+                of.clone_from(epoch);
+            }
+            chain => *chain = Some((epoch.clone(), Chain::begin(sequence, digest))),
+        }
+    }
+
+    fn end_chain(&mut self, recorder: &Recorder) {
+        if let Some((epoch, chain)) = self.chain.take() {
+            recorder.see_chain(self.client, self.agent, epoch.as_deref(), chain);
+        }
+    }
 }
 
 impl Known {
+    /// Of a client and the stream that it follows.
+    pub(crate) fn new(client: u32, agent: u32) -> Self {
+        Self(Arc::new(Mutex::new(KnownState { client, agent, ..KnownState::default() })))
+    }
+
+    /// The application was told that something is missing: after the event that it is at work on,
+    /// if there is one.
+    fn told(&self) {
+        self.state().told = 2;
+    }
+
+    /// Writes down what the application took since it was last told that something is missing.
+    pub(crate) fn end_chain(&self, recorder: &Recorder) {
+        self.state().end_chain(recorder);
+    }
+
     fn state(&self) -> MutexGuard<'_, KnownState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -80,7 +138,7 @@ fn open_database(process: &Process) -> rusqlite::Result<(Connection, SqliteCurso
     database.execute_batch(
         "CREATE TABLE IF NOT EXISTS applied (
              nth INTEGER PRIMARY KEY AUTOINCREMENT,
-             epoch TEXT, sequence INTEGER, key TEXT) STRICT",
+             epoch TEXT, sequence INTEGER, key TEXT, digest INTEGER NOT NULL) STRICT",
     )?;
     let cursor = SqliteCursor::create(&database, "events")?;
     Ok((database, cursor))
@@ -174,8 +232,15 @@ impl App {
         let mut database = self.database();
         let transaction = database.transaction()?;
         transaction
-            .prepare_cached("INSERT INTO applied (epoch, sequence, key) VALUES (?1, ?2, ?3)")?
-            .execute(rusqlite::params![epoch.map(Epoch::as_str), offer.event.sequence(), key])?;
+            .prepare_cached(
+                "INSERT INTO applied (epoch, sequence, key, digest) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(rusqlite::params![
+                epoch.map(Epoch::as_str),
+                offer.event.sequence(),
+                key,
+                Digest::of_event(offer.event.text()).to_i64()
+            ])?;
         if let Some(position) = &offer.position {
             self.cursor.store(&transaction, position)?;
         }
@@ -188,18 +253,23 @@ impl App {
         let mut known = self.known.state();
         let database = self.database();
         let mut statement = database.prepare_cached(
-            "SELECT nth, epoch, sequence, key FROM applied WHERE nth > ?1 ORDER BY nth",
+            "SELECT nth, epoch, sequence, key, digest FROM applied WHERE nth > ?1 ORDER BY nth",
         )?;
         let mut rows = statement.query([known.applied])?;
         while let Some(row) = rows.next()? {
             let (sequence, key): (Option<u64>, Option<String>) = (row.get(2)?, row.get(3)?);
+            let epoch: Option<String> = row.get(1)?;
+            if let Some(sequence) = sequence {
+                let digest = Digest::from_i64(row.get(4)?);
+                known.extend(&self.process.recorder, &epoch, sequence, digest);
+            }
             let number = sequence.map_or("-".to_owned(), |number| number.to_string());
             let text = format!("applies {number} {}", key.as_deref().unwrap_or("?"));
             self.process.record(Kind::App, text);
             self.process.recorder.see(Seen::Delivered {
                 client: self.client,
                 incarnation: self.process.life,
-                epoch: row.get(1)?,
+                epoch,
                 sequence,
                 key,
             });
@@ -268,6 +338,9 @@ impl App {
         };
         self.process.record(Kind::App, text);
         if let Some(seen) = seen {
+            if let Seen::Gap { .. } | Seen::GaveUp { .. } = seen {
+                self.known.told();
+            }
             self.process.recorder.see(seen);
         }
     }

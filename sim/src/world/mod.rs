@@ -122,6 +122,7 @@ struct Client {
     state: HostState,
     link: Link,
     moods: Moods,
+    known: Known,
 }
 
 /// How a fault that lasts ends.
@@ -181,8 +182,10 @@ impl<'a> World<'a> {
         let mut clients = Vec::new();
         for number in 1..=plan.topology.clients {
             let state = HostState::new(Host::Client(number), seed, recorder, false);
-            let (link, moods, known) = (Link::default(), Moods::default(), Known::default());
-            let client = Client { state, link: link.clone(), moods: moods.clone() };
+            let (link, moods) = (Link::default(), Moods::default());
+            let known = Known::new(number, plan.topology.agent_of(number));
+            let client =
+                Client { state, link: link.clone(), moods: moods.clone(), known: known.clone() };
             let process = client.state.process.clone();
             let plan = Arc::clone(&shared);
             sim.host(Host::Client(number).to_string(), move || {
@@ -262,6 +265,9 @@ impl<'a> World<'a> {
             }
         }
         let virtual_ms = self.now_ms();
+        for client in &self.clients {
+            client.known.end_chain(&self.recorder);
+        }
         self.recorder.step("over: a look into the log".to_owned());
         *lock(&self.inspecting) = true;
         self.server.kill(Duration::ZERO);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gapless::events::driver::{Publication, PublishFailure, Publisher, PublisherConfig};
 use gapless::events::server::Receipt;
+use gapless::events::wire::EventBody;
 use gapless::net::Connector;
 use gapless::recovery::BackoffConfig;
 use serde::Deserialize;
@@ -15,6 +16,7 @@ use turmoil::net::TcpStream;
 use super::link::SERVER;
 use super::record::Recorder;
 use super::server::{PUBLISHER_TOKEN, agent_id};
+use crate::chain::Digest;
 use crate::history::Seen;
 use crate::plan::Publish;
 use crate::seed::Seed;
@@ -83,6 +85,10 @@ async fn job(number: usize, publish: Publish, recorder: Recorder, seed: Seed) {
             payload,
             after: None,
         };
+        let Publication { id, kind, payload, .. } = &publication;
+        if let Ok(body) = EventBody::new(id.as_deref(), kind, payload, usize::MAX) {
+            recorder.publishing(publish.agent, &key, Digest::of_body(&body));
+        }
         recorder.see(Seen::Publishing { agent: publish.agent, key: key.clone() });
         let first = publisher.publish(&publication).await;
         report(&recorder, publish.agent, &key, &first);

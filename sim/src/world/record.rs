@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::branches::Branches;
+use crate::chain::{Chain, Digest, Prefixes, Streams};
 use crate::history::{Entry, History, Seen};
 use crate::trace::{Kind, Record, Trace};
 
@@ -29,6 +30,10 @@ pub(crate) struct Pages {
     between_ticks_ms: u64,
     /// The highest sequence in the log per agent.
     heads: BTreeMap<u32, u64>,
+    /// What each event is, by agent and key, as its publisher made it.
+    digests: BTreeMap<(u32, String), Digest>,
+    /// The chains of the log, one set for each branch of its history.
+    chains: Vec<Streams>,
     /// Which log the numbers belong to.
     branches: Branches,
     /// How far each client's application is: the branch of the log, and the number in it.
@@ -119,7 +124,15 @@ impl Recorder {
             | Seen::Gap { client, epoch, sequence, .. } => {
                 reached(&mut pages, *client, epoch.as_deref(), *sequence);
             }
-            Seen::LogReplaced { streams, .. } => {
+            Seen::LogReplaced { parent, streams } => {
+                let mut chains = pages.chains.get(*parent).cloned().unwrap_or_default();
+                for (agent, chain) in &mut chains {
+                    let copy = streams.iter().find(|state| state.agent == *agent);
+                    chain.cut(copy.map_or(0, |state| state.head));
+                }
+                let branch = pages.branches.current();
+                pages.chains.resize_with(branch, Streams::default);
+                pages.chains.push(chains);
                 pages.heads = streams.iter().map(|state| (state.agent, state.head)).collect();
             }
             _ => {}
@@ -133,6 +146,13 @@ impl Recorder {
         reached(&mut self.pages(), client, epoch, sequence);
     }
 
+    /// Which log an epoch belongs to; the one that is there now if that is not known.
+    pub(crate) fn branch_of(&self, epoch: Option<&str>) -> usize {
+        let pages = self.pages();
+        let known = epoch.and_then(|epoch| pages.branches.of_epoch(epoch));
+        known.unwrap_or(pages.branches.current())
+    }
+
     /// Which log is there now.
     pub(crate) fn branch(&self) -> usize {
         self.pages().branches.current()
@@ -144,6 +164,42 @@ impl Recorder {
 
     pub(crate) fn publisher_ended(&self) {
         self.pages().publishers_running -= 1;
+    }
+
+    /// A publisher has made an event.
+    pub(crate) fn publishing(&self, agent: u32, key: &str, digest: Digest) {
+        self.pages().digests.insert((agent, key.to_owned()), digest);
+    }
+
+    /// The log holds an event. `digest` counts for one that no publisher has made.
+    pub(crate) fn appended(&self, agent: u32, sequence: u64, key: Option<String>, digest: Digest) {
+        let mut pages = self.pages();
+        let made = key.and_then(|key| pages.digests.get(&(agent, key)).copied());
+        let branch = pages.branches.current();
+        if pages.chains.len() <= branch {
+            pages.chains.resize_with(branch + 1, Streams::default);
+        }
+        pages.chains[branch].entry(agent).or_default().append(sequence, made.unwrap_or(digest));
+    }
+
+    /// How far the chain of a stream goes.
+    pub(crate) fn chained(&self, agent: u32) -> u64 {
+        let pages = self.pages();
+        let chains = pages.chains.get(pages.branches.current());
+        chains.and_then(|chains| chains.get(&agent)).map_or(0, Prefixes::head)
+    }
+
+    /// A client's application has taken a run of events in an epoch.
+    pub(crate) fn see_chain(&self, client: u32, agent: u32, epoch: Option<&str>, taken: Chain) {
+        let published = {
+            let pages = self.pages();
+            let branch = epoch.and_then(|epoch| pages.branches.of_epoch(epoch));
+            let chains = pages.chains.get(branch.unwrap_or(pages.branches.current()));
+            chains
+                .and_then(|chains| chains.get(&agent))
+                .and_then(|chain| chain.between(taken.from, taken.to))
+        };
+        self.see(Seen::Chained { client, taken, published });
     }
 
     /// The log has stored an event, whether or not anybody will be told.

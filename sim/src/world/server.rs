@@ -14,6 +14,7 @@ use gapless::events::driver::{
 use gapless::events::log::{Appended, Command, LogStore, Read, Reply, StoreError};
 use gapless::events::server::{Server, ServerConfig};
 use gapless::events::sqlite::{LogConfig, SqliteLog};
+use gapless::events::wire::EventBody;
 use gapless::net::http::{self, HttpConfig};
 use gapless::net::{Limits, Listener};
 use gapless::recovery::{Epoch, RingLimits};
@@ -25,6 +26,7 @@ use super::disk::{Snapshot, VFS_NAME, create_dir, restore, snapshot};
 use super::frames::{Piece, Splitter};
 use super::host::Process;
 use super::link::SERVER;
+use crate::chain::Digest;
 use crate::history::{LogState, Seen};
 use crate::mutants::{Distorted, Settings, Transact};
 use crate::plan::{Plan, ServerOptions, Topology};
@@ -172,8 +174,32 @@ fn tell_heads(
     }
     for state in streams {
         process.recorder.stored(state.agent, state.head);
+        let after = process.recorder.chained(state.agent);
+        for (sequence, body) in read(log, state.agent, after, state.head)? {
+            let key = super::publisher::key_of(body.as_str());
+            process.recorder.appended(state.agent, sequence, key, Digest::of_body(&body));
+        }
     }
     Ok(())
+}
+
+/// The events of a stream above a number.
+fn read(
+    log: &mut SqliteLog,
+    agent: u32,
+    after: u64,
+    to: u64,
+) -> Result<Vec<(u64, EventBody)>, String> {
+    let (count_max, bytes_max) = (usize::MAX, usize::MAX);
+    let read = Read { agent: agent_id(agent), after, to, count_max, bytes_max };
+    let replies = log.transact(vec![Command::Read(read)]).map_err(|error| error.to_string())?;
+    Ok(replies
+        .into_iter()
+        .flat_map(|reply| match reply {
+            Reply::Page(page) => page,
+            _ => Vec::new(),
+        })
+        .collect())
 }
 
 /// How long a server that cannot open its log waits before it tries again.
@@ -288,19 +314,9 @@ pub(crate) async fn inspect(process: Process, plan: Arc<Plan>) -> turmoil::Resul
         // as it was just now. No server that runs has it, so nobody is owed it.
         let (oldest, head) = (state.oldest, state.head.min(process.recorder.head(agent)));
         process.recorder.see(Seen::LogEnd { agent, oldest, head });
-        let read = Read {
-            agent: agent_id(agent),
-            after: oldest - 1,
-            to: head,
-            count_max: usize::MAX,
-            bytes_max: usize::MAX,
-        };
-        for reply in log.transact(vec![Command::Read(read)])? {
-            let Reply::Page(page) = reply else { continue };
-            for (sequence, body) in page {
-                let key = super::publisher::key_of(body.as_str()).unwrap_or_default();
-                process.recorder.see(Seen::Stored { agent, sequence, key });
-            }
+        for (sequence, body) in read(&mut log, agent, oldest - 1, head)? {
+            let key = super::publisher::key_of(body.as_str()).unwrap_or_default();
+            process.recorder.see(Seen::Stored { agent, sequence, key });
         }
     }
     Ok(())
@@ -327,7 +343,11 @@ impl LogStore for InlineLog {
         }
         let appended = result.iter().flatten().any(|reply| matches!(reply, Reply::Appended(_)));
         for (agent, reply) in agents.into_iter().zip(result.iter().flatten()) {
-            if let (Some(agent), Reply::Appended(Appended::New { sequence, .. })) = (agent, reply) {
+            if let (Some(agent), Reply::Appended(Appended::New { sequence, body, .. })) =
+                (agent, reply)
+            {
+                let key = super::publisher::key_of(body.as_str());
+                self.process.recorder.appended(agent, *sequence, key, Digest::of_body(body));
                 self.process.recorder.stored(agent, *sequence);
             }
         }
