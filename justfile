@@ -28,6 +28,12 @@ default:
 @sweep *args:
     cargo sim sweep "$@"
 
+# Run the known-bad variants of the implementation: each has to be caught.
+[group('simulate')]
+[no-exit-message]
+@mutants *args:
+    cargo sim mutants "$@"
+
 # List the scenarios: what each shows, and the statements that it is about.
 [group('simulate')]
 [no-exit-message]

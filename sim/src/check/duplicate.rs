@@ -66,4 +66,16 @@ mod tests {
     fn different_events_are_no_duplicates() {
         assert_eq!(findings(&CHECKER, vec![delivered(1), delivered(2)]), [""; 0]);
     }
+
+    #[test]
+    fn what_is_published_again_after_the_log_went_back_may_be_given_again() {
+        let first = || vec![published(1), delivered(1)];
+        let again = delivered_as(1, "k1", "e2");
+        let mut told = first();
+        told.extend([replaced(0), went_back("other_epoch", "e2", 0), again.clone()]);
+        assert_eq!(findings(&CHECKER, told), [""; 0]);
+        let mut not_told = first();
+        not_told.extend([replaced(0), again]);
+        assert_eq!(findings(&CHECKER, not_told).len(), 1);
+    }
 }

@@ -81,4 +81,16 @@ mod tests {
     fn what_retention_removed_need_not_be_there() {
         assert_eq!(findings(&CHECKER, vec![published(1), end(2, 2), stored(2)]), [""; 0]);
     }
+
+    #[test]
+    fn an_acknowledged_event_whose_number_another_one_has_is_found() {
+        let said = findings(&CHECKER, vec![published_as(1, "k9", "e1"), end(1, 1), stored(1)]);
+        assert_eq!(said, ["the log of agent-1 does not hold 1 (k9), which were acknowledged"]);
+    }
+
+    #[test]
+    fn what_an_older_copy_did_not_have_need_not_be_there() {
+        let gone = vec![published(1), published(2), replaced(1), end(1, 1), stored(1)];
+        assert_eq!(findings(&CHECKER, gone), [""; 0]);
+    }
 }

@@ -157,4 +157,36 @@ mod tests {
         let resynced = Seen::Resynced { client: 1, replayed: 0, gap_detected: true };
         assert_eq!(findings(&CHECKER, vec![resynced]).len(), 1);
     }
+
+    #[test]
+    fn a_log_that_went_back_behind_the_cursor_is_a_gap_and_behind_nobody_is_none() {
+        let before = [published(1), published(2), published(3), delivered(1), delivered(2)];
+        let after = [resumed_as(2, "e1"), replaced(1), went_back("ahead", "e2", 1)];
+        let behind = before.iter().cloned().chain(after).collect();
+        assert_eq!(findings(&CHECKER, behind), [""; 0]);
+        let after = [resumed_as(2, "e1"), replaced(2), went_back("ahead", "e2", 2)];
+        let not_behind = before.into_iter().chain(after).collect();
+        assert_eq!(findings(&CHECKER, not_behind).len(), 1);
+    }
+
+    #[test]
+    fn whoever_was_ahead_of_an_older_copy_has_to_be_told() {
+        let silent = vec![
+            published(1),
+            published(2),
+            delivered(1),
+            delivered(2),
+            replaced(1),
+            published_as(2, "new2", "e2"),
+            delivered_as(3, "new3", "e2"),
+        ];
+        assert_eq!(
+            findings(&CHECKER, silent.clone()),
+            ["client-1 was given event 2, then event 3 of a log that had gone back to 1, and was \
+              not told"]
+        );
+        let mut told = silent;
+        told.splice(6..6, [resumed_as(2, "e1"), went_back("ahead", "e2", 1)]);
+        assert_eq!(findings(&CHECKER, told), [""; 0]);
+    }
 }

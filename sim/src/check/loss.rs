@@ -87,4 +87,26 @@ mod tests {
         ];
         assert_eq!(findings(&CHECKER, history), [""; 0]);
     }
+
+    #[test]
+    fn what_a_log_forgot_when_it_went_back_is_not_owed_and_what_it_has_anew_is() {
+        let before = vec![joined_at(0, "e1"), published(1), published(2), published(3)];
+        let after = vec![
+            replaced(1),
+            published_as(2, "new2", "e2"),
+            published_as(3, "new3", "e2"),
+            delivered(1),
+        ];
+        let mut told = before.clone();
+        told.extend(after.clone());
+        told.extend([delivered_as(2, "new2", "e2"), delivered_as(3, "new3", "e2")]);
+        assert_eq!(findings(&CHECKER, told), [""; 0], "2 and 3 of the first log are gone");
+        let mut skipping = before;
+        skipping.extend(after);
+        skipping.push(delivered_as(3, "new3", "e2"));
+        assert_eq!(
+            findings(&CHECKER, skipping),
+            ["client-1 was given event 3, but never 2 (new2): lost, and not declared"]
+        );
+    }
 }

@@ -337,7 +337,7 @@ mod fixture {
     //! Short histories for the tests of the checkers.
 
     use super::{Checker, Facts};
-    use crate::history::{Entry, History, Seen};
+    use crate::history::{Entry, History, LogState, Seen};
     use crate::plan::Topology;
 
     /// What the checker says of these entries, one millisecond apart, with one client and agent.
@@ -362,6 +362,10 @@ mod fixture {
         Seen::Joined { client: 1, epoch: None, sequence }
     }
 
+    pub(super) fn joined_at(sequence: u64, epoch: &str) -> Seen {
+        Seen::Joined { client: 1, epoch: Some(epoch.to_owned()), sequence }
+    }
+
     pub(super) fn delivered(sequence: u64) -> Seen {
         delivered_as(sequence, &format!("k{sequence}"), "e1")
     }
@@ -374,6 +378,26 @@ mod fixture {
             sequence: Some(sequence),
             key: Some(key.to_owned()),
         }
+    }
+
+    /// The log goes back to what it held up to a number.
+    pub(super) fn replaced(head: u64) -> Seen {
+        let streams = vec![LogState { agent: 1, oldest: 1, head }];
+        Seen::LogReplaced { parent: 0, streams }
+    }
+
+    pub(super) fn published_as(sequence: u64, key: &str, epoch: &str) -> Seen {
+        Seen::Published { agent: 1, key: key.to_owned(), epoch: epoch.to_owned(), sequence }
+    }
+
+    /// A gap of a log that went back, after which the client goes on in another epoch.
+    pub(super) fn went_back(verdict: &str, epoch: &str, sequence: u64) -> Seen {
+        let (verdict, epoch) = (verdict.to_owned(), Some(epoch.to_owned()));
+        Seen::Gap { client: 1, verdict, lost: vec![], epoch, sequence }
+    }
+
+    pub(super) fn resumed_as(sequence: u64, epoch: &str) -> Seen {
+        Seen::Resumed { client: 1, epoch: Some(epoch.to_owned()), sequence }
     }
 
     pub(super) fn gap(verdict: &str, lost: &[(u64, u64)], sequence: u64) -> Seen {

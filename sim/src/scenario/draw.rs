@@ -197,7 +197,13 @@ fn faults(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -> Vec<Step> {
         if sort == Sort::Lose && lost >= LOST_FRAMES_MAX {
             continue;
         }
-        steps.push(step(plan, sort, rng));
+        let step = step(plan, sort, rng);
+        if let (When::At(at), Sort::Restore) = (&step.when, sort) {
+            // An older copy has to be there, or it is a loss of the whole log.
+            let when = When::At(rng.random_range(0..*at));
+            steps.push(Step { when, action: Action::Fault(Fault::Backup) });
+        }
+        steps.push(step);
     }
     steps
 }

@@ -41,6 +41,28 @@ const FAULTS: [&str; 26] = [
     "lose-log",
 ];
 
+/// The keys that say more about a fault: none is a misspelt kind.
+const DETAILS: [&str; 18] = [
+    "after-frames",
+    "after-ops",
+    "back",
+    "by",
+    "each",
+    "for",
+    "frame",
+    "frames",
+    "how",
+    "keep",
+    "of",
+    "pause",
+    "ppm",
+    "restart",
+    "slow",
+    "times",
+    "to",
+    "torn-percent",
+];
+
 pub(super) fn read(
     table: &Table<'_>,
     hosts: &Hosts,
@@ -189,7 +211,8 @@ fn fault(table: &Table<'_>, hosts: &Hosts) -> Option<Fault> {
     let kind = match named.as_slice() {
         [(kind, _)] => kind.as_str(),
         [] => {
-            let near = table.keys().into_iter().find_map(|(key, span)| {
+            let kinds = table.keys().into_iter().filter(|(key, _)| !DETAILS.contains(&&**key));
+            let near = kinds.into_iter().find_map(|(key, span)| {
                 nearest(&key, FAULTS.into_iter()).map(|near| (key, span, near))
             });
             match near {

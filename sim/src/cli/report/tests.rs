@@ -27,6 +27,7 @@ fn run(records: Vec<Record>) -> Run {
     Run {
         plan: Plan {
             format: FORMAT,
+            mutant: None,
             scenario: "events/made-up".to_owned(),
             seed: 7,
             tick_ms: 5,
