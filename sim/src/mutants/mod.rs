@@ -206,7 +206,7 @@ pub const CATALOGUE: &[Mutant] = &[
         does: "serves everybody the stream of whoever connected first",
         reference: &["relaycast:N4"],
         statements: &["CORE-14", "EV-13"],
-        home: "events/swarm",
+        home: "events/muted-and-edited",
         checker: "no_phantom",
         distortion: Distortion::Server(server::wrong_stream),
     },
