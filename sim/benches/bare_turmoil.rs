@@ -113,7 +113,7 @@ fn compare(title: &str, scenario: &Scenario, args: &Args) -> f64 {
     for _ in 0..args.pairs {
         ours.push(Time::of(|| {
             for seed in &seeds {
-                std::hint::black_box(outcome(scenario, *seed));
+                std::hint::black_box(outcome(scenario, *seed, None));
             }
         }));
         bares.push(Time::of(|| {
