@@ -40,6 +40,12 @@ default:
 @scenarios *args:
     cargo sim scenarios "$@"
 
+# List the statements of the specification and what stands for each: `just statements EV-5`, `just statements --check`.
+[group('simulate')]
+[no-exit-message]
+@statements *args:
+    cargo sim statements "$@"
+
 # Run all tests.
 [group('develop')]
 test *args:

@@ -1,5 +1,6 @@
-//! The scenarios are part of the program; a new file is a reason to build it again.
+//! Scenarios and specification are part of the program; a change is a reason to build it again.
 
 fn main() {
     println!("cargo::rerun-if-changed=../scenarios");
+    println!("cargo::rerun-if-changed=../docs/spec");
 }

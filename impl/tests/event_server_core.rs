@@ -211,6 +211,26 @@ fn live_events_wait_for_the_replay() {
 }
 
 #[test]
+fn a_subscription_neither_ends_the_hold_nor_changes_what_is_sent() {
+    let mut fixture = Fixture::new(ServerConfig::default());
+    fixture.connect(false, 1, 0);
+    let channels = vec!["general".to_owned()];
+    let id = fixture.publish(1);
+    fixture.stored(id, 1);
+    for frame in [
+        ClientFrame::Subscribe(channels.clone()),
+        ClientFrame::Ping,
+        ClientFrame::Unsubscribe(channels),
+    ] {
+        let outputs = fixture.feed(Input::Frame { conn: CONN, frame, at: WALL });
+        assert_eq!(sequences(&outputs), [0; 0], "held until the resync");
+    }
+    assert_eq!(sequences(&fixture.resync(0, None)), [1]);
+    let id = fixture.publish(2);
+    assert_eq!(sequences(&fixture.stored(id, 2)), [2]);
+}
+
+#[test]
 fn the_grace_ends_the_hold_and_loses_nothing() {
     let mut fixture = Fixture::new(ServerConfig::default());
     fixture.connect(false, 1, 0);

@@ -9,6 +9,7 @@
 //! * [`world`]: the plan is carried out: real clients and servers in turmoil's network;
 //! * [`trace`] and [`history`]: what happened, and what of it the outside can see;
 //! * [`check`]: one invariant per file, each a pure function over a history;
+//! * [`spec`]: the statements of the specification, for which scenarios and checkers stand;
 //! * [`sweep`]: many runs on all cores, judged together;
 //! * [`cli`]: the command `gapless-sim`.
 //!
@@ -32,6 +33,7 @@ pub mod mutants;
 pub mod plan;
 pub mod scenario;
 pub mod seed;
+pub mod spec;
 pub mod sweep;
 pub mod trace;
 pub mod world;

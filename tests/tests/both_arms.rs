@@ -148,6 +148,12 @@ async fn body<L: Listener, N: Connector, S: LogStore>(arm: Arm<L, N, S>) {
         Publisher::new(connect(), "server", "at", PublisherConfig::default(), entropy());
     let refused = stranger.publish(&publication(99)).await;
     assert!(matches!(refused, Err(PublishFailure::Refused { status: 403, .. })), "{refused:?}");
+    let mut nobody =
+        Publisher::new(connect(), "server", "nope", PublisherConfig::default(), entropy());
+    let refused = nobody.publish(&publication(99)).await;
+    assert!(matches!(refused, Err(PublishFailure::Refused { status: 401, .. })), "{refused:?}");
+    let receipt = publisher.publish(&publication(99)).await.expect("nobody has stored it before");
+    assert_eq!(receipt.sequence, u64::from(published) + 1);
 }
 
 fn log(folder: &tempfile::TempDir) -> SqliteLog {

@@ -10,7 +10,7 @@ use crate::history::Seen;
 /// log's place need not be there.
 pub(super) const CHECKER: Checker = Checker {
     name: "acknowledged_is_durable",
-    statements: &["EV-1", "EV-2", "CORE-1"],
+    statements: &["EV-1", "EV-2", "CORE-1", "CORE-7a"],
     liveness: false,
     demands: "an acknowledged event is in the log, and the log's numbers have no hole",
     check,

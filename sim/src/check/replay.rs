@@ -11,7 +11,7 @@ use crate::history::Seen;
 /// client's process, or comes twice there, is not the server's.
 pub(super) const CHECKER: Checker = Checker {
     name: "replay_is_in_order",
-    statements: &["CORE-5", "EV-5", "EV-7"],
+    statements: &["CORE-5", "CORE-7b", "EV-5", "EV-7"],
     liveness: false,
     demands: "a server sends a replay oldest first, whole, and before anything newer",
     check,

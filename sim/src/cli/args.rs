@@ -44,6 +44,8 @@ pub(super) enum Command {
     Mutants(MutantsArgs),
     /// List the scenarios
     Scenarios(ScenariosArgs),
+    /// List the statements of the specification, and what stands for each
+    Statements(StatementsArgs),
 }
 
 /// From how many runs of a swarm on its marks are judged.
@@ -187,6 +189,22 @@ pub(super) struct ScenariosArgs {
     pub(super) scenarios: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct StatementsArgs {
+    /// Statements, by id: `EV-5a`, or `EV-5` for all of its clauses (default: all)
+    #[arg(value_name = "ID")]
+    pub(super) words: Vec<String>,
+    /// Only check that scenarios and checkers leave no hole, and name nothing that is not there
+    #[arg(long, conflicts_with_all = ["words", "json"])]
+    pub(super) check: bool,
+    /// Print one JSON array
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Read scenarios from a folder instead of those built in
+    #[arg(long, value_name = "DIR")]
+    pub(super) scenarios: Option<PathBuf>,
+}
+
 /// What to run: a scenario and a seed, in any order, or a plan.
 #[derive(Debug, Args)]
 pub(super) struct Source {
@@ -259,7 +277,7 @@ fn random_seed() -> Seed {
 
 /// Puts `run` in where the first word is no command.
 pub(super) fn with_default_command(mut args: Vec<OsString>) -> Vec<OsString> {
-    const COMMANDS: [&str; 13] = [
+    const COMMANDS: [&str; 14] = [
         "run",
         "show",
         "diff",
@@ -268,6 +286,7 @@ pub(super) fn with_default_command(mut args: Vec<OsString>) -> Vec<OsString> {
         "meta",
         "mutants",
         "scenarios",
+        "statements",
         "help",
         "-h",
         "--help",

@@ -9,6 +9,7 @@ mod meta;
 mod mutants;
 mod output;
 mod report;
+mod statements;
 mod sweep;
 
 use std::ffi::OsString;
@@ -56,6 +57,7 @@ pub fn main(
         Command::Meta(args) => meta::run(&args, out),
         Command::Mutants(args) => mutants::run(&args, out),
         Command::Scenarios(args) => scenarios(&args, out, err),
+        Command::Statements(args) => statements::run(&args, out, err),
     };
     let code = done.unwrap_or_else(|failure| match failure {
         Failure::Usage(problem) => {

@@ -26,8 +26,8 @@ const LINES_MAX: usize = 60;
 const COLUMNS_MAX: usize = 110;
 
 const GOOD: Style = AnsiColor::Green.on_default().bold();
-const BAD: Style = AnsiColor::Red.on_default().bold();
-const QUIET: Style = Style::new().dimmed();
+pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
+pub(super) const QUIET: Style = Style::new().dimmed();
 
 /// A run, its verdict, and how it was asked for.
 pub(super) struct Report<'a> {

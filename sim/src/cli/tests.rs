@@ -90,6 +90,10 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
         ("show events/hole-in-the-live-stream 1 --only client-9", "hosts are client-1"),
         ("diff 1 /does/not/exist", "is no seed, and as a file it cannot be read"),
         ("run --what", "unexpected argument '--what'"),
+        ("statements EV5a", "did you mean `EV-5a`?"),
+        ("statements CORE-1 nope", "there is no statement `nope`"),
+        ("statements --check EV-5", "cannot be used with"),
+        ("statements --scenarios /does/not/exist", "cannot be read"),
     ];
     for (line, message) in cases {
         let (code, out, err) = sim(line);
@@ -168,6 +172,72 @@ fn the_list_of_scenarios_names_each_with_its_statements() {
     assert!(out.contains("events/swarm (swarm)"));
     let (code, out, _) = sim("scenarios --check");
     assert_eq!(code, exit::OK, "{out}");
+}
+
+#[test]
+fn the_list_of_statements_names_what_stands_for_each() {
+    let (code, out, err) = sim("statements");
+    assert_eq!((code, err.as_str()), (exit::OK, ""));
+    assert!(out.starts_with("CORE-1  Names\n  scenarios  events/"), "{out}");
+    assert!(out.lines().all(|line| line.chars().count() <= 100), "{out}");
+    assert_eq!(out.matches("\n\n").count(), 26, "one group after the other: {out}");
+    let (_, out, _) = sim("statements EV-3 CORE-7a");
+    let ids: Vec<&str> = out
+        .lines()
+        .filter(|line| !line.starts_with(' '))
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert_eq!(ids, ["CORE-7", "", "EV-3"]);
+    for wanted in [
+        "  CORE-7a  MUST   server  A 201 means that the event is durable.\n",
+        "           scenarios  events/power-loss\n           checkers   acknowledged_is_durable\n",
+        "  EV-3l    MUST   client  ",
+        "           not simulated:  no server of a run ",
+    ] {
+        assert!(out.contains(wanted), "{wanted:?} is not in\n{out}");
+    }
+    assert!(!out.contains("CORE-7b"), "{out}");
+}
+
+#[test]
+fn statements_for_a_program_are_one_array() {
+    let (code, out, _) = sim("statements --json EV-9");
+    assert_eq!((code, out.lines().count()), (exit::OK, 1));
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(rows.len(), 9);
+    assert_eq!(rows[0]["id"], "EV-9a");
+    assert_eq!(rows[0]["sentence"], "A handler that failed leaves the position where it is.");
+    let has = |row: usize, key: &str, name: &str| {
+        rows[row][key].as_array().expect("a list").contains(&name.into())
+    };
+    assert!(has(0, "scenarios", "events/handler-fails") && has(0, "checkers", "no_duplicate"));
+    assert!(has(0, "mutants", "failure-swallowed"), "{}", rows[0]);
+    assert!(rows[0]["not_simulated"].is_null() && rows[3]["not_simulated"].is_string());
+    assert!(!has(3, "scenarios", "events/handler-fails"), "its group does not stand for EV-9d");
+}
+
+#[test]
+fn a_hole_and_a_statement_that_is_none_fail_the_check() {
+    let (code, out, err) = sim("statements --check");
+    assert_eq!((code, err.as_str()), (exit::OK, ""));
+    assert!(out.starts_with("ok: "), "{out}");
+    let folder = late();
+    let path = folder.path().join("events/x.toml");
+    let text = std::fs::read_to_string(&path).expect("the scenario");
+    let cites = "statements = [\"EV-3\", \"EV-9d\", \"CORE-99\"]\nprotocol";
+    std::fs::write(&path, text.replacen("protocol", cites, 1)).expect("written");
+    let check = format!("statements --check --scenarios {}", folder.path().display());
+    let (code, out, err) = sim(&check);
+    assert_eq!((code, out.as_str()), (exit::VIOLATION, ""));
+    for wanted in [
+        "× no scenario and no checker stands for CORE-9a: Several sockets",
+        "× the scenario `events/x` names `CORE-99`, which is no statement",
+        "× the scenario `events/x` names `EV-9d`, which the index calls not simulated",
+        "hint: put the id into `statements`",
+    ] {
+        assert!(err.contains(wanted), "{wanted:?} is not in\n{err}");
+    }
+    assert!(!err.contains("EV-3a") && !err.contains("stands for EV-9"), "{err}");
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub(crate) use reader::nearest;
 use self::reader::{DURATION_MS_MAX, Problems, Table};
 use self::step::Hosts;
 use crate::plan::{Action, ClientOptions, Fault, ServerOptions, Step, Topology, When};
+use crate::spec::is_id;
 
 /// A scenario.
 #[derive(Debug, Clone, PartialEq)]
@@ -169,7 +170,7 @@ fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
     let protocol = root.one_of("protocol", &[("events", Protocol::Events)]);
     let statements = root.texts("statements");
     for (statement, span) in &statements {
-        if !is_statement(statement) {
+        if !is_id(statement) {
             root.problem(
                 format!("`{statement}` is no statement"),
                 span,
@@ -248,15 +249,6 @@ fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
         steps,
         swarm,
     })
-}
-
-/// `CORE-5`, `EV-12`, `EV-5a`.
-fn is_statement(text: &str) -> bool {
-    let Some((group, number)) = text.split_once('-') else { return false };
-    let number = number.strip_suffix(|c: char| c.is_ascii_lowercase()).unwrap_or(number);
-    matches!(group, "CORE" | "EV")
-        && !number.is_empty()
-        && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn topology(table: Option<&Table<'_>>) -> Topology {

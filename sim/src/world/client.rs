@@ -137,7 +137,7 @@ fn open_database(process: &Process) -> rusqlite::Result<(Connection, SqliteCurso
     let database = open_connection(&process.disk.path("/data/app.db"), Some(VFS_NAME))?;
     database.execute_batch(
         "CREATE TABLE IF NOT EXISTS applied (
-             nth INTEGER PRIMARY KEY AUTOINCREMENT,
+             nth INTEGER PRIMARY KEY,
              epoch TEXT, sequence INTEGER, key TEXT, digest INTEGER NOT NULL) STRICT",
     )?;
     let cursor = SqliteCursor::create(&database, "events")?;
