@@ -173,6 +173,7 @@ impl Connector for LinkConnector {
                 ready: BytesMut::new(),
                 outgoing: Splitter::default(),
                 unsent: BytesMut::new(),
+                chunk: Box::new([0; 4096]),
                 pause: None,
             })
         }
@@ -191,6 +192,8 @@ pub(crate) struct FaultyStream {
     down_dead: bool,
     end: Option<End>,
     incoming: Splitter,
+    /// Where bytes from the network land first.
+    chunk: Box<[u8; 4096]>,
     /// What the client may read.
     ready: BytesMut,
     outgoing: Splitter,
@@ -423,8 +426,7 @@ impl AsyncRead for FaultyStream {
                 }
                 Reading::Normal => {}
             }
-            let mut bytes = [0; 4096];
-            let mut chunk = ReadBuf::new(&mut bytes);
+            let mut chunk = ReadBuf::new(&mut this.chunk[..]);
             let Some(stream) = &mut this.stream else { return Poll::Pending };
             match Pin::new(stream).poll_read(cx, &mut chunk) {
                 Poll::Pending => return Poll::Pending,
