@@ -155,6 +155,22 @@ fn a_resync_counts_what_was_missed() {
 }
 
 #[test]
+fn retention_costs_those_behind_it_and_nobody_else() {
+    let run = carry_out("events/retention-at-the-cursor");
+    let gaps: Vec<_> = run
+        .history
+        .entries
+        .iter()
+        .filter_map(|entry| match &entry.what {
+            Seen::Gap { client, lost, .. } => Some((*client, lost.clone())),
+            _ => None,
+        })
+        .collect();
+    // Client 4 had asked before more was forgotten.
+    assert_eq!(gaps, [(3, vec![(6, 6)]), (4, vec![(6, 6)])]);
+}
+
+#[test]
 fn a_live_start_begins_at_the_head_and_the_other_at_zero() {
     for (id, begins) in
         [("events/live-start-behind-history", 5), ("events/start-from-the-beginning", 0)]
