@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gapless::events::client::{Client, ClientConfig};
 use gapless::events::driver::{
-    Application, Handled, ServerTaskConfig, Target, client, handler_fn, server,
+    Application, Handled, ServerTaskConfig, Target, Tokens, client, handler_fn, server,
 };
 use gapless::events::log::{Command, LogStore, Reply, StoreError};
 use gapless::events::server::{Server, ServerConfig};
@@ -38,4 +38,13 @@ fn drivers_can_be_spawned_on_any_runtime() {
     let target = Target::new("localhost", "token");
     let (handle, run) = client(core, TcpConnector::new("localhost:1"), target, wall, application);
     drop((is_send(handle), is_send(run)));
+}
+
+#[test]
+fn tokens_are_not_printed() {
+    let target = Target::new("localhost", "a-secret");
+    assert!(!format!("{target:?}").contains("a-secret"));
+    let tokens = Tokens::default().publisher("a-secret", "somebody");
+    let text = format!("{tokens:?}");
+    assert!(text.contains("somebody") && !text.contains("a-secret"), "{text}");
 }

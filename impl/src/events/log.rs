@@ -32,6 +32,16 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it changes nothing.
+    pub fn is_read_only(&self) -> bool {
+        match self {
+            Self::Load(_) | Self::Read(_) | Self::FindSince(..) => true,
+            Self::OpenEpoch(_) | Self::Append(_) | Self::Retain { .. } => false,
+        }
+    }
+}
+
 /// An event that wants a number.
 #[derive(Debug, Clone)]
 pub struct Append {

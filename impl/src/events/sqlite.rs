@@ -184,9 +184,7 @@ impl SqliteLog {
     ///
     /// [`StoreError`]; nothing of the transaction is stored, or that is not known.
     pub fn transact(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
-        let read_only = commands.iter().all(|command| {
-            matches!(command, Command::Load(_) | Command::Read(_) | Command::FindSince(..))
-        });
+        let read_only = commands.iter().all(Command::is_read_only);
         let behavior = match read_only {
             true => TransactionBehavior::Deferred,
             false => TransactionBehavior::Immediate,

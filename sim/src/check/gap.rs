@@ -26,7 +26,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
             let by_retention = match gap.lost {
                 // A base server does not say what is lost, only that something is.
                 [] => kept > 1,
-                ranges => ranges.iter().all(|(_, to)| *to < kept),
+                ranges => ranges.iter().all(|(from, to)| from <= to && *to < kept),
             };
             if !by_retention && !log_went_back(facts, seen.agent, gap) {
                 findings.push(Finding {

@@ -1,7 +1,7 @@
 //! Known-bad variants of the implementation, to prove that the checkers can see.
 //!
 //! Each mutant is the bug of a real system. It enters where production code lets something be put
-//! in anyway: around a core ([`twist`]), around the log ([`store`]), in the configuration of the
+//! in anyway: around a core (`twist`), around the log (`store`), in the configuration of the
 //! world, or in a policy that a core takes when it is made. Each names the scenario in which it
 //! shows and the checker that has to catch it there; one that survives is a hole in the checkers.
 

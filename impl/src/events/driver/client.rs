@@ -1,5 +1,6 @@
 //! The client's core over sockets.
 
+use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use crate::events::{CloseCode, ConnectionId, StoreId, Ticket};
 use crate::net::{Clock, Connector, Limits, Socket, SocketEvent, WallClock};
 
 /// What a client connects to, besides the network address.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Target {
     /// The host for the `Host` header, with the port if it is not the default.
     pub host: String,
@@ -28,6 +29,14 @@ pub struct Target {
     pub token: String,
     /// The limits of the WebSocket.
     pub limits: Limits,
+}
+
+impl fmt::Debug for Target {
+    /// Without the token, so that it does not end up in a log [CORE-14].
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, token: _, limits } = self;
+        f.debug_struct("Target").field("host", host).field("limits", limits).finish_non_exhaustive()
+    }
 }
 
 impl Target {

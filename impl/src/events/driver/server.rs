@@ -169,14 +169,28 @@ where
         }
     }
 
-    /// Everything that waits for the log becomes one transaction.
+    /// What waits for the log becomes one transaction: of writes or of reads, whichever was asked
+    /// for first, so that a write that fails takes no replay with it.
     fn start_transaction(&mut self) {
-        if self.running.is_some() || self.waiting.is_empty() {
+        if self.running.is_some() {
             return;
         }
+        let Some(read_only) = self.waiting.first().map(|(_, command)| command.is_read_only())
+        else {
+            return;
+        };
         let Some(mut store) = self.store.take() else { return };
-        let rest = self.waiting.split_off(self.waiting.len().min(self.config.batch_max));
-        let (ids, commands) = std::mem::replace(&mut self.waiting, rest).into_iter().unzip();
+        let (mut ids, mut commands) = (Vec::new(), Vec::new());
+        let mut rest = Vec::new();
+        for (id, command) in self.waiting.drain(..) {
+            if command.is_read_only() == read_only && ids.len() < self.config.batch_max {
+                ids.push(id);
+                commands.push(command);
+            } else {
+                rest.push((id, command));
+            }
+        }
+        self.waiting = rest;
         self.running = Some(Box::pin(async move {
             let result = store.run(commands).await;
             (store, ids, result)
