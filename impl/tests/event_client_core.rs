@@ -143,6 +143,33 @@ impl Fixture {
     fn position(&self) -> Option<u64> {
         self.client.position().map(|position| position.sequence)
     }
+
+    fn is_told_that_the_log_went_back(&self) -> bool {
+        self.notices.iter().any(|notice| {
+            matches!(notice, Notice::Gap { verdict, .. } if *verdict == ResyncVerdict::Ahead)
+        })
+    }
+
+    fn finish(&mut self, offer: &Offer) {
+        let outcomes = vec![HandlerOutcome::Done; offer.handlers.len()];
+        self.feed(Input::Handled { ticket: offer.ticket, outcomes });
+    }
+}
+
+fn at(name: &str, sequence: u64) -> Position {
+    Position { epoch: Some(epoch(name)), sequence }
+}
+
+/// A client whose application handles event 10 of epoch `e1`, and that has just asked a server of
+/// epoch `e2` for what follows 9.
+fn asking_while_10_is_handled() -> (Fixture, Offer) {
+    let mut fixture = live(ClientConfig::default(), 9);
+    fixture.frame(event(10));
+    let offer = fixture.offers.pop().expect("offered");
+    fixture.reconnect();
+    fixture.open("e2", 9);
+    assert_eq!(fixture.last_resync().map(|resync| resync.last_seen_seq), Some(9));
+    (fixture, offer)
 }
 
 /// A client that is live at `head` in the epoch `e1`.
@@ -229,6 +256,66 @@ fn a_completion_of_a_replaced_timeline_moves_nothing() {
     assert_eq!(fixture.work(), [6]);
     let stored = fixture.client.position().cloned();
     assert_eq!(stored, Some(Position { epoch: Some(epoch("e2")), sequence: 6 }));
+}
+
+#[test]
+fn a_log_that_ends_below_what_is_being_handled_has_gone_back() {
+    for finished_before_the_verdict in [false, true] {
+        let (mut fixture, offer) = asking_while_10_is_handled();
+        if finished_before_the_verdict {
+            fixture.finish(&offer);
+        }
+        fixture.frame(begin(ResyncVerdict::UpToDate, "e2", 10, 9));
+        fixture.frame(ack(9, false));
+        fixture.finish(&offer);
+        assert!(fixture.is_told_that_the_log_went_back());
+        assert_eq!(fixture.client.position(), Some(&at("e2", 9)));
+        fixture.frame(named_event(10, "new"));
+        assert_eq!(fixture.work(), [10], "it is another event");
+    }
+}
+
+#[test]
+fn a_log_with_another_event_under_the_number_has_gone_back() {
+    let (mut fixture, offer) = asking_while_10_is_handled();
+    fixture.frame(begin(ResyncVerdict::Replay, "e2", 10, 11));
+    fixture.finish(&offer);
+    assert_eq!(fixture.client.position(), Some(&at("e1", 10)), "nothing shows yet whose 10 it is");
+    fixture.frame(named_event(10, "new"));
+    fixture.frame(event(11));
+    fixture.frame(ack(11, false));
+    assert!(fixture.is_told_that_the_log_went_back());
+    assert_eq!(fixture.work(), [10, 11]);
+    assert_eq!(fixture.client.position(), Some(&at("e2", 11)));
+}
+
+#[test]
+fn a_log_that_brings_the_event_again_has_not_gone_back() {
+    let (mut fixture, offer) = asking_while_10_is_handled();
+    fixture.frame(begin(ResyncVerdict::Replay, "e2", 10, 11));
+    fixture.frame(event(10));
+    fixture.frame(event(11));
+    fixture.finish(&offer);
+    assert_eq!(fixture.work(), [11]);
+    assert_eq!(fixture.client.position(), Some(&at("e2", 11)));
+    assert!(!fixture.is_told_that_the_log_went_back());
+}
+
+#[test]
+fn a_base_server_that_ends_below_what_is_being_handled_counts_anew() {
+    let config = ClientConfig { extension: false, ..ClientConfig::default() };
+    let mut fixture = Fixture::start(config, Some(Position { epoch: None, sequence: 9 }));
+    fixture.open_base(false);
+    fixture.frame(event(10));
+    fixture.frame(ack(10, false));
+    let offer = fixture.offers.pop().expect("offered");
+    fixture.reconnect();
+    fixture.open_base(false);
+    fixture.frame(ack(9, false));
+    fixture.finish(&offer);
+    assert!(fixture.is_told_that_the_log_went_back());
+    fixture.frame(named_event(10, "new"));
+    assert_eq!(fixture.work(), [10], "it is another event");
 }
 
 #[test]
@@ -369,10 +456,7 @@ fn a_base_server_that_counts_anew_is_noticed_and_followed() {
     fixture.frame(ack(2, false));
     assert_eq!(fixture.work(), [1, 2]);
     assert_eq!(fixture.position(), Some(2));
-    let told = fixture.notices.iter().any(
-        |notice| matches!(notice, Notice::Gap { verdict, .. } if *verdict == ResyncVerdict::Ahead),
-    );
-    assert!(told, "{:?}", fixture.notices);
+    assert!(fixture.is_told_that_the_log_went_back(), "{:?}", fixture.notices);
 }
 
 #[test]

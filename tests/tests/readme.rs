@@ -8,12 +8,25 @@ fn readme() -> String {
     std::fs::read_to_string(path).expect("the README is there")
 }
 
-/// The first console block: its command and what it prints.
-fn demo(readme: &str) -> (String, String) {
-    let block = readme.split_once("```console\n$ ").expect("a console block").1;
-    let block = block.split_once("```").expect("it ends").0;
-    let (command, output) = block.split_once('\n').expect("a command and its output");
-    (command.to_owned(), output.to_owned())
+/// The console blocks: a command each, and what it prints.
+fn demos(readme: &str) -> Vec<(String, String)> {
+    let blocks = readme.split("```console\n$ ").skip(1);
+    blocks
+        .map(|block| {
+            let block = block.split_once("```").expect("it ends").0;
+            let (command, output) = block.split_once('\n').expect("a command and its output");
+            (command.to_owned(), output.to_owned())
+        })
+        .collect()
+}
+
+/// What a command prints, and its exit code.
+fn run(command: &str) -> (String, u8) {
+    let words = command.strip_prefix("cargo sim ").expect("the demo is `cargo sim …`");
+    let args = std::iter::once("gapless-sim").chain(words.split_whitespace()).map(OsString::from);
+    let mut out = anstream::StripStream::new(Vec::new());
+    let code = gapless_sim::cli::main(args, &mut out, &mut Vec::new());
+    (String::from_utf8(out.into_inner()).expect("UTF-8"), code)
 }
 
 /// How long it really took differs.
@@ -29,14 +42,23 @@ fn without_real_time(output: &str) -> String {
 
 #[test]
 fn the_demo_of_the_readme_is_real() {
-    let (command, shown) = demo(&readme());
-    let words = command.strip_prefix("cargo sim ").expect("the demo is `cargo sim …`");
-    let args = std::iter::once("gapless-sim").chain(words.split_whitespace()).map(OsString::from);
-    let mut out = anstream::StripStream::new(Vec::new());
-    let code = gapless_sim::cli::main(args, &mut out, &mut Vec::new());
-    let printed = String::from_utf8(out.into_inner()).expect("UTF-8");
+    let demos = demos(&readme());
+    let (command, shown) = &demos[0];
+    let (printed, code) = run(command);
     assert_eq!(code, 0, "{printed}");
-    assert_eq!(without_real_time(&shown), without_real_time(&printed));
+    assert_eq!(without_real_time(shown), without_real_time(&printed));
+}
+
+#[test]
+fn the_failure_of_the_readme_is_real() {
+    let demos = demos(&readme());
+    let (command, shown) = &demos[1];
+    let (printed, code) = run(command);
+    assert_eq!(code, 1, "{printed}");
+    let mut lines = printed.lines();
+    for shown in shown.lines().filter(|line| !line.ends_with('…')) {
+        assert!(lines.any(|line| line == shown), "not printed, or not here: {shown}\n{printed}");
+    }
 }
 
 #[test]

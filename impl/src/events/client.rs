@@ -364,6 +364,8 @@ pub struct Client {
     queue: VecDeque<Queued>,
     queue_bytes: usize,
     in_flight: Option<InFlight>,
+    /// The newest event of the timeline that was offered, done or not.
+    last_offered: Option<Event>,
     tickets: u64,
     seen: SeenIds<(String, String)>,
     cursor: CursorState,
@@ -390,6 +392,9 @@ struct Session {
     phase: Phase,
     /// The highest contiguous sequence that was received, done or not.
     received: u64,
+    /// The new epoch of the position, once the replay has shown that the newest event that was
+    /// offered is in it [CORE-3].
+    unconfirmed: Option<Epoch>,
     /// Events of a base server that wait for its `resync_ack`.
     held: Vec<Event>,
     held_bytes: usize,
@@ -498,6 +503,7 @@ impl Client {
             queue: VecDeque::new(),
             queue_bytes: 0,
             in_flight: None,
+            last_offered: None,
             tickets: 0,
             seen: SeenIds::new(config.seen_ids),
             cursor: CursorState {
@@ -568,6 +574,7 @@ impl Client {
             first: self.first_opened_at.is_none(),
             phase: Phase::Opening,
             received: 0,
+            unconfirmed: None,
             held: Vec::new(),
             held_bytes: 0,
             liveness: Liveness::new(self.config.liveness, now),
@@ -672,6 +679,7 @@ impl Client {
         let Link::Open(session) = &mut self.link else { return };
         let (conn, mode) = (session.conn, session.mode);
         session.phase = Phase::Asked;
+        session.unconfirmed = None;
         session.behind_at = None;
         session.take_held();
         self.clear_queue();
@@ -756,19 +764,54 @@ impl Client {
         }
         session.phase = Phase::Replaying;
         session.received = begin.from - 1;
-        let Some(position) = &mut self.position else { return };
-        if !begin.verdict.is_gap() {
-            // The position may have moved on since it was sent; only its epoch is new.
-            if position.epoch.as_ref() != Some(&begin.epoch) {
-                mark!("events.epoch_continued");
-                position.epoch = Some(begin.epoch);
-                self.cursor.dirty = true;
-                self.save();
-            }
+        let Some(position) = &self.position else { return };
+        if begin.verdict.is_gap() {
+            self.begin_timeline(Position { epoch: Some(begin.epoch), sequence: begin.from - 1 });
+            self.gap(begin.verdict, begin.lost);
             return;
         }
-        self.begin_timeline(Position { epoch: Some(begin.epoch), sequence: begin.from - 1 });
-        self.gap(begin.verdict, begin.lost);
+        if position.epoch.as_ref() == Some(&begin.epoch) {
+            return;
+        }
+        // The verdict is on the position that was sent. What the application has been given since
+        // is the log's only if the log still has it.
+        let offered = self.last_offered.as_ref().and_then(Event::sequence);
+        match offered.is_some_and(|sequence| sequence >= begin.from) {
+            false => self.continue_in(begin.epoch),
+            true if begin.to < begin.from => self.log_went_back(begin.epoch, begin.from - 1),
+            true => session.unconfirmed = Some(begin.epoch),
+        }
+    }
+
+    /// The position counts in another epoch; its number stays.
+    fn continue_in(&mut self, epoch: Epoch) {
+        mark!("events.epoch_continued");
+        if let Some(position) = &mut self.position {
+            position.epoch = Some(epoch);
+        }
+        self.cursor.dirty = true;
+        self.save();
+    }
+
+    /// The replay has come to this number: with its event, or to say that there is none. If the
+    /// application was given another event under the number, the log is not the one that it was.
+    fn confirm(&mut self, sequence: u64, replayed: Option<&Event>) {
+        let Link::Open(session) = &mut self.link else { return };
+        let Some(epoch) = session.unconfirmed.take() else { return };
+        let offered = self.last_offered.as_ref().filter(|event| event.sequence() == Some(sequence));
+        match (offered, replayed) {
+            (Some(offered), Some(replayed)) if offered != replayed => {
+                self.log_went_back(epoch, sequence - 1);
+            }
+            _ => self.continue_in(epoch),
+        }
+    }
+
+    /// A log was restored under an event that the application had been given [CORE-3].
+    fn log_went_back(&mut self, epoch: Epoch, sequence: u64) {
+        mark!("events.log_went_back_while_handling");
+        self.begin_timeline(Position { epoch: Some(epoch), sequence });
+        self.gap(ResyncVerdict::Ahead, vec![]);
     }
 
     /// From here on the position counts other numbers: what is still being handled moves nothing.
@@ -777,6 +820,7 @@ impl Client {
             mark!("events.timeline_replaced_while_handling");
         }
         self.timeline += 1;
+        self.last_offered = None;
         self.position = Some(position);
         self.cursor.dirty = true;
         self.save();
@@ -796,6 +840,7 @@ impl Client {
                 if ack.current_seq > received && !self.ask_again(now, received, ack.current_seq) {
                     return;
                 }
+                self.confirm(ack.current_seq, None);
             }
             (Mode::Base, Phase::Asked) => {
                 if !self.release_held(now, &ack) {
@@ -840,7 +885,8 @@ impl Client {
             self.save();
         }
         let position = self.position.as_ref().map_or(0, |position| position.sequence);
-        let restarted = ack.current_seq < position;
+        let offered = self.last_offered.as_ref().and_then(Event::sequence).unwrap_or(0);
+        let restarted = ack.current_seq < position.max(offered);
         let unnumbered_any = !unnumbered.is_empty();
         if restarted {
             mark!("events.base_server_restarted");
@@ -1035,6 +1081,7 @@ impl Client {
 
     /// Queues an event unless the application has it, or has had it.
     fn enqueue_new(&mut self, now: Instant, event: Event, sequence: u64) {
+        self.confirm(sequence, Some(&event));
         if self.position.as_ref().is_some_and(|position| sequence <= position.sequence) {
             mark!("events.replayed_event_was_applied");
             return;
@@ -1070,10 +1117,11 @@ impl Client {
         // More than can be sorted out at once. It is taken as it stands, with a word that
         // something may be missing; the end of the replay is still to come.
         let position = self.position.as_ref().map_or(0, |position| position.sequence);
+        let offered = self.last_offered.as_ref().and_then(Event::sequence).unwrap_or(0);
         let newest = session.held.iter().filter_map(Event::sequence).max().unwrap_or(0);
         let ack = ResyncAck {
             last_seen_seq: position,
-            current_seq: newest.max(position),
+            current_seq: newest.max(position).max(offered),
             replayed: 0,
             gap_detected: true,
             epoch: None,
@@ -1100,6 +1148,7 @@ impl Client {
         }
         let range = Range { from: self.received() + 1, to: gap.to };
         self.set_received(gap.to);
+        self.confirm(gap.to, None);
         self.enqueue(now, Queued::Lost { range, verdict: ResyncVerdict::TooOld });
     }
 
@@ -1224,6 +1273,7 @@ impl Client {
             },
             attempt: 1,
         };
+        self.last_offered = Some(offer.event.clone());
         self.in_flight = Some(InFlight {
             offer: offer.clone(),
             timeline: self.timeline,

@@ -86,13 +86,17 @@ fn kept(facts: &Facts<'_>) -> BTreeMap<(u32, usize), u64> {
     kept
 }
 
-/// Whether the client had asked to go on after a number that the log does not have any more, or
-/// had it from a log of which this one cannot know.
+/// Whether the client had asked to go on after a number that the log does not have any more, or had
+/// got one and may have been handling it, or had its number from a log of which this one cannot
+/// know.
 fn log_went_back(facts: &Facts<'_>, agent: u32, gap: &GapSeen<'_>) -> bool {
     let Some(asked) = gap.asked else { return false };
-    let common = facts.branches.common(agent, asked.branch, asked.sequence, gap.place.branch);
     match gap.verdict {
-        "ahead" => common < asked.sequence || (gap.epoch.is_none() && gap.place.branch > 0),
+        "ahead" => {
+            facts.lacks(agent, gap.place.branch, asked)
+                || gap.ahead
+                || (gap.epoch.is_none() && gap.place.branch > 0)
+        }
         "other_epoch" => asked.branch != gap.place.branch,
         _ => false,
     }
@@ -167,6 +171,18 @@ mod tests {
         let after = [resumed_as(2, "e1"), replaced(2), went_back("ahead", "e2", 2)];
         let not_behind = before.into_iter().chain(after).collect();
         assert_eq!(findings(&CHECKER, not_behind).len(), 1);
+    }
+
+    #[test]
+    fn a_log_that_went_back_behind_what_a_client_is_handling_is_a_gap() {
+        let arrived = Seen::Arrived { client: 1, connection: 1, sequence: 3 };
+        let seen = |arrived: &[Seen]| {
+            let before = [published(1), published(2), delivered(1), delivered(2), published(3)];
+            let after = [replaced(2), resumed_as(2, "e1"), went_back("ahead", "e2", 2)];
+            before.iter().chain(arrived).chain(&after).cloned().collect()
+        };
+        assert_eq!(findings(&CHECKER, seen(&[arrived])), [""; 0]);
+        assert_eq!(findings(&CHECKER, seen(&[])).len(), 1);
     }
 
     #[test]

@@ -146,6 +146,8 @@ struct ClientFacts<'a> {
     agent: u32,
     /// The branch of the newest connection, for a client of the base contract.
     connected: usize,
+    /// The highest number that came out of the network, per branch of the log.
+    arrived: BTreeMap<usize, u64>,
     /// Everything above this place is owed.
     joined_after: Option<Place>,
     deliveries: Vec<Delivery<'a>>,
@@ -182,6 +184,9 @@ struct GapSeen<'a> {
     place: Place,
     /// What the client had asked for when it was told.
     asked: Option<Place>,
+    /// Whether a number had come to the client by then that the branch in which it goes on does not
+    /// have.
+    ahead: bool,
 }
 
 impl<'a> Facts<'a> {
@@ -220,6 +225,11 @@ impl<'a> Facts<'a> {
             Seen::Connected { client, .. } => {
                 self.client(*client).connected = current;
             }
+            Seen::Arrived { client, sequence, .. } => {
+                let client = self.client(*client);
+                let arrived = client.arrived.entry(client.connected).or_default();
+                *arrived = (*arrived).max(*sequence);
+            }
             Seen::Joined { client, epoch, sequence } => {
                 let place = self.place(*client, epoch.as_deref(), *sequence);
                 self.client(*client).joined_after.get_or_insert(place);
@@ -239,7 +249,12 @@ impl<'a> Facts<'a> {
                 let epoch = epoch.as_deref();
                 let place = self.place(*client, epoch, *sequence);
                 let asked = asked.get(client).copied();
-                let gap = GapSeen { at_ms, index, verdict, lost, epoch, place, asked };
+                let ahead = self.clients.get(client).is_some_and(|seen| {
+                    seen.arrived.iter().any(|(&branch, &sequence)| {
+                        self.lacks(seen.agent, place.branch, Place { branch, sequence })
+                    })
+                });
+                let gap = GapSeen { at_ms, index, verdict, lost, epoch, place, asked, ahead };
                 self.client(*client).gaps.push(gap);
             }
             Seen::GaveUp { client, key: Some(key), .. } => {
@@ -258,6 +273,11 @@ impl<'a> Facts<'a> {
         let connected = self.clients.get(&client).map_or(0, |client| client.connected);
         let branch = epoch.and_then(|epoch| self.branches.of_epoch(epoch)).unwrap_or(connected);
         Place { branch, sequence }
+    }
+
+    /// Whether a branch of the log does not have what is at a place of another one.
+    fn lacks(&self, agent: u32, branch: usize, place: Place) -> bool {
+        self.branches.common(agent, place.branch, place.sequence, branch) < place.sequence
     }
 
     fn hold(&mut self, agent: u32, place: Place, key: &'a str) {

@@ -126,8 +126,6 @@ fn request(source: &Source) -> Result<Request, Failure> {
     if let Some(id) = &source.mutant {
         let mutant = mutants::named(id)?;
         request.plan.mutant = Some(mutant.id.to_owned());
-        request.title =
-            format!("{}, by a client and server of which one {}", request.title, mutant.does);
         request.again = format!("{} --mutant {id}", request.again);
     }
     Ok(request)

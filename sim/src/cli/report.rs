@@ -212,7 +212,7 @@ impl Report<'_> {
         let records: Vec<_> =
             self.run.trace.records.iter().filter(|record| concerns(record)).collect();
         // What else is to be said: the heading, the frame around the records, the commands.
-        let others = HEADING_LINES + text.lines().count() + 3 + 4;
+        let others = heading_lines(&self.run.plan) + text.lines().count() + 3 + 4;
         let most = RECORDS_MAX.min(LINES_MAX.saturating_sub(others));
         let shown = &records[records.len().saturating_sub(most)..];
         let whose = client.as_deref().unwrap_or("all hosts");
@@ -281,13 +281,19 @@ impl Report<'_> {
     }
 }
 
-/// How many lines [`heading`] has.
-const HEADING_LINES: usize = 2;
-
 /// What is known before a run.
 pub(super) fn heading(plan: &Plan, title: &str) -> String {
     let scenario = format!("{}: {title}", plan.scenario);
-    labelled("seed", &plan.seed.to_string()) + &labelled("scenario", &scenario)
+    let mut text = labelled("seed", &plan.seed.to_string()) + &labelled("scenario", &scenario);
+    if let Some(id) = &plan.mutant {
+        let does = crate::mutants::find(id).map_or("is not known here", |mutant| mutant.does);
+        text += &labelled("mutant", &format!("{id}: {does}"));
+    }
+    text
+}
+
+fn heading_lines(plan: &Plan) -> usize {
+    2 + usize::from(plan.mutant.is_some())
 }
 
 fn labelled(label: &str, value: &str) -> String {

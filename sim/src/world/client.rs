@@ -363,8 +363,8 @@ impl Handler for App {
             self.process.pause.clone().apply(std::future::ready(())).await;
             self.moods.state().handling = false;
             if fails {
-                self.process
-                    .record(Kind::App, format!("handler fails on {}", offer.event.text().len()));
+                let number = offer.event.sequence().map_or("-".to_owned(), |it| it.to_string());
+                self.process.record(Kind::App, format!("handler fails on {number}"));
                 return Err(HandlerError("the handler was told to fail".to_owned()));
             }
             let applied = self.apply(offer);
