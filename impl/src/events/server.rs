@@ -672,7 +672,9 @@ impl Server {
             self.close(conn, CloseCode::RESUME, "events were removed before they were sent");
             return false;
         }
-        let range = Range { from: connection.position + 1, to: oldest - 1 };
+        // A replay ends where it said; what is missing beyond is the live stream's to say [CORE-5].
+        let end = connection.replay.as_ref().map_or(u64::MAX, |replay| replay.ack.current_seq);
+        let range = Range { from: connection.position + 1, to: end.min(oldest - 1) };
         connection.position = range.to;
         let extension = connection.extension;
         if let Some(replay) = &mut connection.replay {

@@ -109,7 +109,8 @@ fn not_told(facts: &Facts<'_>, client: u32, seen: &ClientFacts<'_>) -> Option<Fi
     let mut at = Place { branch: 0, sequence: 0 };
     for delivery in &seen.deliveries {
         while let Some(gap) = gaps.next_if(|gap| gap.index < delivery.index) {
-            at = gap.place;
+            // What is declared lost was not given.
+            at = Place { sequence: at.sequence.min(gap.place.sequence), ..gap.place };
         }
         let Some(sequence) = delivery.sequence else { continue };
         let place = Place { branch: delivery.branch, sequence };

@@ -480,7 +480,6 @@ impl<'a> World<'a> {
             }
             Fault::Retain { agent, keep } => {
                 let oldest = (self.recorder.head(agent) + 1).saturating_sub(keep).max(1);
-                self.recorder.see(Seen::Retained { agent, oldest });
                 if let Some(orders) = &*lock(&self.orders) {
                     // A server that is just starting again has nobody who listens.
                     let _ = orders.send(Order::Retain { agent: server::agent_id(agent), oldest });

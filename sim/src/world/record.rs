@@ -30,6 +30,8 @@ pub(crate) struct Pages {
     between_ticks_ms: u64,
     /// The highest sequence in the log per agent.
     heads: BTreeMap<u32, u64>,
+    /// The lowest sequence that can be read in the log per agent, if it is not the first.
+    oldest: BTreeMap<u32, u64>,
     /// What each event is, by agent and key, as its publisher made it.
     digests: BTreeMap<(u32, String), Digest>,
     /// The chains of the log, one set for each branch of its history.
@@ -134,6 +136,7 @@ impl Recorder {
                 pages.chains.resize_with(branch, Streams::default);
                 pages.chains.push(chains);
                 pages.heads = streams.iter().map(|state| (state.agent, state.head)).collect();
+                pages.oldest = streams.iter().map(|state| (state.agent, state.oldest)).collect();
             }
             _ => {}
         }
@@ -207,6 +210,15 @@ impl Recorder {
         let mut pages = self.pages();
         let head = pages.heads.entry(agent).or_default();
         *head = (*head).max(sequence);
+    }
+
+    /// The log has forgotten what is below a number, if it is not the first.
+    pub(crate) fn retained(&self, agent: u32, oldest: u64) {
+        let known = self.pages().oldest.get(&agent).copied().unwrap_or(1);
+        if oldest > known {
+            self.pages().oldest.insert(agent, oldest);
+            self.see(Seen::Retained { agent, oldest });
+        }
     }
 
     /// The highest sequence in the log of an agent.

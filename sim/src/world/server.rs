@@ -58,6 +58,9 @@ pub(crate) struct VaultState {
     untold: Option<Copy>,
     /// A transaction is committed and nobody has been told yet.
     pub(crate) committed: bool,
+    /// The files may hold a transaction that failed: the log does not show it, and writes over it
+    /// with the next one. A copy of them would not be a copy of the log.
+    unsettled: bool,
     /// How long commits take instead of what the options say.
     pub(crate) slow: Option<Duration>,
 }
@@ -86,7 +89,13 @@ impl Vault {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn back_up(&self, process: &Process, topology: &Topology) -> io::Result<()> {
+    /// Makes the copy that is due, unless the files are not what the log shows.
+    fn back_up_if_due(&self, process: &Process, topology: &Topology) -> io::Result<()> {
+        let due = self.state().backup_due && !self.state().unsettled;
+        // A machine without power copies nothing; it will when it starts again.
+        if !due || process.disk.powered_off() {
+            return Ok(());
+        }
         let files = snapshot(process.disk.path(LOG))?;
         let heads: BTreeMap<_, _> =
             (1..=topology.agents).map(|agent| (agent, process.recorder.head(agent))).collect();
@@ -100,9 +109,9 @@ impl Vault {
 
     /// What is to be done while the server is down.
     fn before_start(&self, process: &Process, topology: &Topology) -> io::Result<()> {
-        if self.state().backup_due {
-            self.back_up(process, topology)?;
-        }
+        // Opening the log takes what is in the files for true.
+        self.state().unsettled = false;
+        self.back_up_if_due(process, topology)?;
         let (replace, copy) = {
             let mut state = self.state();
             (state.replace.take(), state.copy.clone())
@@ -174,6 +183,7 @@ fn tell_heads(
     }
     for state in streams {
         process.recorder.stored(state.agent, state.head);
+        process.recorder.retained(state.agent, state.oldest);
         let after = process.recorder.chained(state.agent);
         for (sequence, body) in read(log, state.agent, after, state.head)? {
             let key = super::publisher::key_of(body.as_str());
@@ -248,6 +258,7 @@ pub(crate) async fn serve(
         process: process.clone(),
         commit: Duration::from_millis(options.commit_ms),
         vault: vault.clone(),
+        topology: topology.clone(),
     };
     let wall = Arc::new(process.clock.clone());
     let bytes_max = config.event_bytes_max;
@@ -291,10 +302,8 @@ async fn obey(
     while let Some(order) = orders.recv().await {
         match order {
             Order::Retain { agent, oldest } => handle.retain(agent, oldest).await,
-            // A machine without power copies nothing; it will when it starts again.
-            Order::Backup if process.disk.powered_off() => {}
             Order::Backup => {
-                if let Err(error) = vault.back_up(process, topology) {
+                if let Err(error) = vault.back_up_if_due(process, topology) {
                     process.record(Kind::Store, format!("the log cannot be copied: {error}"));
                 }
             }
@@ -328,13 +337,15 @@ struct InlineLog {
     process: Process,
     commit: Duration,
     vault: Vault,
+    topology: Topology,
 }
 
 impl LogStore for InlineLog {
     async fn run(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let wanted: Vec<String> = commands.iter().map(describe).collect();
-        let agents: Vec<Option<u32>> = commands.iter().map(appends_to).collect();
+        let agents: Vec<Option<u32>> = commands.iter().map(changes).collect();
         let epochs: Vec<Epoch> = commands.iter().filter_map(opens).collect();
+        let writes = commands.iter().any(|command| !command.is_read_only());
         let result = self.log.transact(commands);
         if result.is_ok() {
             for epoch in epochs {
@@ -343,12 +354,24 @@ impl LogStore for InlineLog {
         }
         let appended = result.iter().flatten().any(|reply| matches!(reply, Reply::Appended(_)));
         for (agent, reply) in agents.into_iter().zip(result.iter().flatten()) {
-            if let (Some(agent), Reply::Appended(Appended::New { sequence, body, .. })) =
-                (agent, reply)
-            {
-                let key = super::publisher::key_of(body.as_str());
-                self.process.recorder.appended(agent, *sequence, key, Digest::of_body(body));
-                self.process.recorder.stored(agent, *sequence);
+            match (agent, reply) {
+                (Some(agent), Reply::Appended(Appended::New { sequence, body, oldest })) => {
+                    let key = super::publisher::key_of(body.as_str());
+                    self.process.recorder.appended(agent, *sequence, key, Digest::of_body(body));
+                    self.process.recorder.stored(agent, *sequence);
+                    self.process.recorder.retained(agent, *oldest);
+                }
+                (Some(agent), Reply::Retained(oldest)) => {
+                    self.process.recorder.retained(agent, *oldest);
+                }
+                _ => {}
+            }
+        }
+        if writes {
+            self.vault.state().unsettled = matches!(result, Err(StoreError::Unknown(_)));
+            if let Err(error) = self.vault.back_up_if_due(&self.process, &self.topology) {
+                let text = format!("the log cannot be copied: {error}");
+                self.process.record(Kind::Store, text);
             }
         }
         let outcome = match &result {
@@ -381,12 +404,14 @@ fn opens(command: &Command) -> Option<Epoch> {
     }
 }
 
-/// The number of the agent to whose stream the command appends.
-fn appends_to(command: &Command) -> Option<u32> {
-    match command {
-        Command::Append(append) => append.agent.as_str().strip_prefix("agent-")?.parse().ok(),
-        _ => None,
-    }
+/// The number of the agent whose stream the command changes.
+fn changes(command: &Command) -> Option<u32> {
+    let agent = match command {
+        Command::Append(append) => &append.agent,
+        Command::Retain { agent, .. } => agent,
+        _ => return None,
+    };
+    agent.as_str().strip_prefix("agent-")?.parse().ok()
 }
 
 fn describe(command: &Command) -> String {
