@@ -424,3 +424,31 @@ fn retention_that_passes_a_pump_is_declared_in_the_extension_and_closes_a_base_c
         .any(|output| matches!(output, Output::Close { code: CloseCode::RESUME, .. }));
     assert!(closed, "the base contract has no word for it on a live link");
 }
+
+#[test]
+fn a_gap_in_a_replay_ends_where_the_replay_ends() {
+    let config = ServerConfig {
+        ring: gapless::recovery::RingLimits { count: 2, bytes: usize::MAX, age: None },
+        ..ServerConfig::default()
+    };
+    let mut fixture = Fixture::new(config);
+    fixture.connect(true, 1, 10);
+    let epoch = fixture.epoch.clone();
+    let read = commands(fixture.resync(1, Some(epoch))).remove(0).0;
+    for n in 11..=20 {
+        let id = fixture.publish(n);
+        fixture.stored(id, n);
+    }
+    let retain = commands(fixture.feed(Input::Retain { agent: agent(), oldest: 15 })).remove(0).0;
+    let mut said = fixture.feed(Input::Stored(retain, Ok(Reply::Retained(15))));
+    said.extend(fixture.feed(Input::Stored(read, Ok(Reply::Page(vec![])))));
+    let said: Vec<_> = frames(&said)
+        .into_iter()
+        .filter_map(|frame| match frame {
+            ServerFrame::Gap(gap) => Some(format!("gap {}..={}", gap.from, gap.to)),
+            ServerFrame::ResyncAck(ack) => Some(format!("ack {}", ack.current_seq)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(said, ["gap 2..=10", "ack 10", "gap 11..=14"]);
+}

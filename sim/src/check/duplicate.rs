@@ -39,11 +39,14 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     findings
 }
 
-/// Whether the log was replaced by an older copy between two deliveries and the client was told: what
-/// was published again, or what the client could not know to be the same, is another event then.
+/// Whether the log was replaced by an older copy between two deliveries and the client was told, at
+/// the latest before the second: what was published again, or what the client could not know to be
+/// the same, is another event then. A handler may have begun with the first before the client was
+/// told, and ended after it.
 fn began_anew(seen: &ClientFacts<'_>, first: &Delivery<'_>, second: &Delivery<'_>) -> bool {
     let told = |gap: &GapSeen<'_>| {
-        (first.index..second.index).contains(&gap.index)
+        gap.index < second.index
+            && gap.place.branch > first.branch
             && matches!(gap.verdict, "ahead" | "other_epoch")
     };
     second.branch > first.branch && seen.gaps.iter().any(told)
@@ -74,6 +77,9 @@ mod tests {
         let mut told = first();
         told.extend([replaced(0), went_back("other_epoch", "e2", 0), again.clone()]);
         assert_eq!(findings(&CHECKER, told), [""; 0]);
+        let gap = went_back("other_epoch", "e2", 0);
+        let while_handling = vec![published(1), replaced(0), gap, delivered(1), again.clone()];
+        assert_eq!(findings(&CHECKER, while_handling), [""; 0]);
         let mut not_told = first();
         not_told.extend([replaced(0), again]);
         assert_eq!(findings(&CHECKER, not_told).len(), 1);
