@@ -25,6 +25,11 @@ pub trait Core: Send + 'static {
     fn deadline(&self) -> Option<Instant>;
 }
 
+/// Something that is out of the core's hands and will be answered: a publisher's request at the
+/// server, an event that is with the application at the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
 impl<C: Core + ?Sized> Core for Box<C> {
     type Input = C::Input;
     type Output = C::Output;

@@ -28,11 +28,18 @@
 //! `net` (default) compiles the tokio drivers, `sqlite` (default) the durable stores. Without
 //! both, the cores build with neither tokio nor SQLite.
 
+mod agent_id;
+mod connection;
 mod core;
+#[cfg(feature = "sqlite")]
+pub mod database;
 pub mod events;
 pub mod marks;
 #[cfg(feature = "net")]
 pub mod net;
 pub mod recovery;
+pub mod storage;
 
-pub use crate::core::Core;
+pub use crate::agent_id::{AgentId, InvalidAgentId};
+pub use crate::connection::{CloseCode, ConnectionId};
+pub use crate::core::{Core, Ticket};

@@ -7,16 +7,17 @@ use gapless::events::client::{Client, ClientConfig};
 use gapless::events::driver::{
     Application, Handled, ServerTaskConfig, Target, Tokens, client, handler_fn, server,
 };
-use gapless::events::log::{Command, LogStore, Reply, StoreError};
+use gapless::events::log::{Command, Reply};
 use gapless::events::server::{Server, ServerConfig};
 use gapless::net::{SystemClock, TcpConnector};
+use gapless::storage::{Store, StoreError};
 use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;
 
 /// A log that nobody asks.
 struct NoLog;
 
-impl LogStore for NoLog {
+impl Store<Command> for NoLog {
     async fn run(&mut self, _: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         Err(StoreError::NotApplied("there is no log".to_owned()))
     }

@@ -1,11 +1,13 @@
 //! The log on SQLite: against a naive model, over restarts, and with databases that are no log.
 #![cfg(feature = "sqlite")]
 
+use gapless::database::OpenError;
 use gapless::events::AgentId;
 use gapless::events::log::{Append, Appended, Command, Read, Reply};
-use gapless::events::sqlite::{LogConfig, OpenError, SqliteLog};
+use gapless::events::sqlite::{LogConfig, SqliteLog};
 use gapless::events::wire::EventBody;
 use gapless::recovery::{Cursor, Epoch, Verdict, WallTime};
+use gapless::storage::Transact as _;
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 

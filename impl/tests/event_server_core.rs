@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use gapless::Core;
-use gapless::events::log::{Appended, Command, Reply, StoreError, StreamState};
+use gapless::events::log::{Appended, Command, Reply, StreamState};
 use gapless::events::server::{Input, Output, PublishError, Server, ServerConfig};
 use gapless::events::wire::{ClientFrame, EventBody, Resync, ResyncVerdict, ServerFrame};
 use gapless::events::{AgentId, CloseCode, ConnectionId, StoreId, Ticket};
 use gapless::recovery::{Epoch, EpochStart, Instant, Lineage, WallTime};
+use gapless::storage::StoreError;
 use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;
 use serde_json::value::RawValue;

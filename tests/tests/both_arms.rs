@@ -10,12 +10,13 @@ use gapless::events::driver::{
     Application, BoxFuture, CursorStore, EventService, Handled, Publication, PublishFailure,
     Publisher, PublisherConfig, ServerTaskConfig, Target, Tokens, client, handler_fn, server,
 };
-use gapless::events::log::LogStore;
+use gapless::events::log::Command;
 use gapless::events::server::{Server, ServerConfig};
-use gapless::events::sqlite::{LogConfig, SqliteLog, ThreadedLog};
+use gapless::events::sqlite::{LogConfig, SqliteLog};
 use gapless::net::http::{HttpConfig, serve};
 use gapless::net::{Connector, Limits, Listener, SystemClock, TcpConnector, WallClock};
 use gapless::recovery::{BackoffConfig, WallTime};
+use gapless::storage::{Inline, Store, Threaded};
 use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;
 use serde_json::value::RawValue;
@@ -74,7 +75,7 @@ async fn until(mut condition: impl FnMut() -> bool) {
 }
 
 /// The body: publish, receive, stop, publish, resume; then what cannot be published.
-async fn body<L: Listener, N: Connector, S: LogStore>(arm: Arm<L, N, S>) {
+async fn body<L: Listener, N: Connector, S: Store<Command>>(arm: Arm<L, N, S>) {
     let Arm { listener, connect, store, wall } = arm;
     let config = ServerConfig::default();
     let bytes_max = config.event_bytes_max;
@@ -169,7 +170,7 @@ async fn over_real_sockets() {
     body(Arm {
         listener,
         connect: || TcpConnector::new(ADDRESS.lock().expect("nobody panicked").clone()),
-        store: ThreadedLog::spawn(log(&folder)).expect("a thread"),
+        store: Threaded::spawn(log(&folder)).expect("a thread"),
         wall: Arc::new(SystemClock),
     })
     .await;
@@ -216,7 +217,7 @@ fn over_simulated_sockets() {
         body(Arm {
             listener: TurmoilListener(listener),
             connect: || TurmoilConnector,
-            store: log(&folder),
+            store: Inline(log(&folder)),
             wall: Arc::new(FixedClock),
         })
         .await;

@@ -4,11 +4,10 @@
 //! runs all that are ready as one transaction and hands back the [`Reply`]s. That makes group
 //! commit the normal case and lets the log be SQLite or a remote engine.
 
-use std::future::Future;
-
 use super::AgentId;
 use super::wire::EventBody;
 use crate::recovery::{Epoch, Lineage, WallTime};
+use crate::storage::StoreCommand;
 
 /// One thing that the log is asked to do.
 #[derive(Debug, Clone)]
@@ -32,9 +31,10 @@ pub enum Command {
     },
 }
 
-impl Command {
-    /// Whether it changes nothing.
-    pub fn is_read_only(&self) -> bool {
+impl StoreCommand for Command {
+    type Reply = Reply;
+
+    fn is_read_only(&self) -> bool {
         match self {
             Self::Load(_) | Self::Read(_) | Self::FindSince(..) => true,
             Self::OpenEpoch(_) | Self::Append(_) | Self::Retain { .. } => false,
@@ -126,27 +126,4 @@ pub enum Appended {
     Expired,
     /// The stream has used up its numbers.
     Exhausted,
-}
-
-/// A transaction did not succeed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
-    /// Nothing of it is stored.
-    #[error("the log did not store the transaction: {0}")]
-    NotApplied(String),
-    /// All or nothing of it is stored, and it is not known which.
-    #[error("the log did not say whether it stored the transaction: {0}")]
-    Unknown(String),
-}
-
-/// A durable log.
-pub trait LogStore: Send + 'static {
-    /// Runs all commands as one transaction and answers when it is durable.
-    ///
-    /// The answer has one reply per command, in order. If the transaction fails, every command in
-    /// it fails with the same error and nothing has changed.
-    fn run(
-        &mut self,
-        commands: Vec<Command>,
-    ) -> impl Future<Output = Result<Vec<Reply>, StoreError>> + Send;
 }

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::log::{Append, Appended, Command, Read, Reply, StoreError, StreamState};
+use super::log::{Append, Appended, Command, Read, Reply, StreamState};
 use super::wire::{
     ClientFrame, Event, EventBody, FrameError, Gap, Pong, Range, Resync, ResyncAck, ResyncBegin,
     ResyncVerdict, ServerFrame, Stream as StreamFrame,
@@ -22,6 +22,7 @@ use crate::recovery::{
     Backoff, BackoffConfig, Cursor, Entropy, Epoch, Instant, Lineage, ReplayRing, RingLimits,
     Timers, Verdict, WallTime,
 };
+use crate::storage::StoreError;
 
 /// The limits and intervals of a server. The defaults are those of the specification.
 #[derive(Debug, Clone)]

@@ -4,31 +4,32 @@
 //! write-ahead log, and a transaction counts only when it is on the disk (`synchronous=FULL`).
 //! Everything that is ready is one transaction: that is the group commit of [EV-1].
 //!
-//! [`SqliteLog`] works on the thread that calls it. [`ThreadedLog`] gives it a thread of its own,
+//! [`SqliteLog`] works on the thread that calls it. [`Threaded`](crate::storage::Threaded) gives it a thread of its own,
 //! which is what a server wants; a simulation wants the former.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
-use rusqlite::{
-    Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
-};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use sha2::{Digest, Sha256};
 
 use super::AgentId;
 use super::client::Position;
-use super::log::{Append, Appended, Command, LogStore, Read, Reply, StoreError, StreamState};
+use super::log::{Append, Appended, Command, Read, Reply, StreamState};
 use super::wire::EventBody;
+use crate::database::{self, OpenError, Schema, Synchronous, damaged};
 use crate::mark;
 use crate::recovery::{Epoch, EpochStart, Lineage, MAX_SEQUENCE, WallTime};
+use crate::storage::{StoreCommand, StoreError, Transact};
 
-/// The version of the schema, kept in `PRAGMA user_version`.
-const SCHEMA_VERSION: i64 = 1;
+/// "gple".
+const SCHEMA: Schema = Schema {
+    application_id: 0x6770_6c65,
+    what: "an event log",
+    versions: &[VERSION_1],
+    incremental_vacuum: false,
+};
 
-/// Marks the file as an event log, kept in `PRAGMA application_id`: "gple".
-const APPLICATION_ID: i64 = 0x6770_6c65;
-
-const SCHEMA: &str = "
+const VERSION_1: &str = "
 CREATE TABLE epochs (
     ordinal INTEGER PRIMARY KEY AUTOINCREMENT,
     epoch   TEXT NOT NULL UNIQUE
@@ -65,18 +66,6 @@ CREATE TABLE event_keys (
 CREATE INDEX event_keys_by_sequence ON event_keys (stream, sequence);
 ";
 
-/// What a commit survives.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Synchronous {
-    /// A loss of power, as [EV-1] demands: `synchronous=FULL`.
-    #[default]
-    Full,
-    /// The end of the process, but not a loss of power: `synchronous=NORMAL`. The database stays
-    /// whole and may lose the newest events that were acknowledged; their numbers are given again.
-    /// For throw-away logs.
-    Normal,
-}
-
 /// Where and how the log is kept.
 #[derive(Debug, Clone)]
 pub struct LogConfig {
@@ -108,56 +97,6 @@ impl LogConfig {
     }
 }
 
-/// A database cannot be used. Nothing was written to it.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process, or another part of this one, has it open.
-    #[error("`{path}` is in use by another process; stop it, or use another data folder")]
-    InUse {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It was written by a newer version.
-    #[error(
-        "`{path}` has schema version {found}, this program knows up to {known}; \
-         use the newer program, or another data folder"
-    )]
-    TooNew {
-        /// The file.
-        path: PathBuf,
-        /// The version of the file.
-        found: i64,
-        /// The newest version that this program knows.
-        known: i64,
-    },
-    /// It is a database of some other program.
-    #[error("`{path}` is a database, but not an event log; use another data folder")]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It is damaged, or no database at all.
-    #[error(
-        "`{path}` is not a usable database: {problem}; restore it from a backup, or move it away"
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What SQLite says.
-        problem: String,
-    },
-    /// The file system refuses.
-    #[error(
-        "`{path}` cannot be opened: {problem}; check that the folder exists, is writable and has space"
-    )]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What SQLite says.
-        problem: String,
-    },
-}
-
 /// The log on SQLite, on the caller's thread.
 #[derive(Debug)]
 pub struct SqliteLog {
@@ -174,16 +113,11 @@ impl SqliteLog {
     /// [`OpenError`]; an existing file is left as it is.
     pub fn open(config: LogConfig) -> Result<Self, OpenError> {
         let connection =
-            open(&config.path, config.vfs.as_deref(), APPLICATION_ID, SCHEMA, config.synchronous)?;
+            database::open(&config.path, config.vfs.as_deref(), &SCHEMA, config.synchronous)?;
         Ok(Self { connection, config, epoch: None })
     }
 
-    /// Runs all commands as one transaction. See [`LogStore::run`].
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`]; nothing of the transaction is stored, or that is not known.
-    pub fn transact(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+    fn run_as_one(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let read_only = commands.iter().all(Command::is_read_only);
         let behavior = match read_only {
             true => TransactionBehavior::Deferred,
@@ -224,9 +158,9 @@ impl SqliteLog {
     }
 }
 
-impl LogStore for SqliteLog {
-    async fn run(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
-        self.transact(commands)
+impl Transact<Command> for SqliteLog {
+    fn transact(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+        self.run_as_one(commands)
     }
 }
 
@@ -468,42 +402,6 @@ impl Run<'_> {
     }
 }
 
-/// A log with a thread of its own, so that waiting for the disk holds up nothing else.
-#[derive(Debug)]
-pub struct ThreadedLog {
-    jobs: std::sync::mpsc::Sender<Job>,
-}
-
-type Job = (Vec<Command>, tokio::sync::oneshot::Sender<Result<Vec<Reply>, StoreError>>);
-
-impl ThreadedLog {
-    /// Moves the log to a thread that lives as long as the returned value.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's, if it has no thread to give.
-    pub fn spawn(mut log: SqliteLog) -> std::io::Result<Self> {
-        let (jobs, queue) = std::sync::mpsc::channel::<Job>();
-        #[expect(clippy::disallowed_methods, reason = "the one thread that a database may own")]
-        std::thread::Builder::new().name("gapless-log".to_owned()).spawn(move || {
-            for (commands, answer) in queue {
-                // Nobody waits for the answer any more when the server has been dropped.
-                let _ = answer.send(log.transact(commands));
-            }
-        })?;
-        Ok(Self { jobs })
-    }
-}
-
-impl LogStore for ThreadedLog {
-    async fn run(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
-        let gone = || StoreError::Unknown("the thread of the log has ended".to_owned());
-        let (answer, reply) = tokio::sync::oneshot::channel();
-        self.jobs.send((commands, answer)).map_err(|_| gone())?;
-        reply.await.map_err(|_| gone())?
-    }
-}
-
 const CURSOR_TABLE: &str = "
 CREATE TABLE IF NOT EXISTS gapless_cursors (
     stream   TEXT PRIMARY KEY,
@@ -563,122 +461,4 @@ impl SqliteCursor {
             .execute(params![self.stream, epoch, position.sequence])?;
         Ok(())
     }
-}
-
-/// How long to wait for a process that is just letting go of the database.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Opens a database with the pragmas of production, on any VFS.
-///
-/// # Errors
-///
-/// SQLite's.
-pub fn open_connection(path: &Path, vfs: Option<&str>) -> rusqlite::Result<Connection> {
-    let connection = connect(path, vfs)?;
-    configure(&connection, Synchronous::Full)?;
-    Ok(connection)
-}
-
-/// Opens a database and asks for its lock. Nothing is changed yet.
-fn connect(path: &Path, vfs: Option<&str>) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = match vfs {
-        Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs)?,
-        None => Connection::open_with_flags(path, flags)?,
-    };
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    connection.pragma_query_value(None, "user_version", |_| Ok(()))?;
-    Ok(connection)
-}
-
-fn configure(connection: &Connection, synchronous: Synchronous) -> rusqlite::Result<()> {
-    let synchronous = match synchronous {
-        Synchronous::Full => "FULL",
-        Synchronous::Normal => "NORMAL",
-    };
-    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-    connection.pragma_update(None, "synchronous", synchronous)?;
-    connection.pragma_update(None, "foreign_keys", "ON")?;
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
-    connection.set_prepared_statement_cache_capacity(64);
-    Ok(())
-}
-
-/// What a database file is.
-enum Contents {
-    /// Nothing yet.
-    Empty,
-    /// The right thing, in this version of its schema.
-    Ours(i64),
-    /// Somebody else's.
-    Foreign,
-}
-
-fn contents(connection: &Connection, application_id: i64) -> rusqlite::Result<Contents> {
-    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let (application, version) = (pragma("application_id")?, pragma("user_version")?);
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    Ok(match (application, version, tables) {
-        (0, 0, 0) => Contents::Empty,
-        (application, version, _) if application == application_id => Contents::Ours(version),
-        _ => Contents::Foreign,
-    })
-}
-
-fn open(
-    path: &Path,
-    vfs: Option<&str>,
-    application_id: i64,
-    schema: &str,
-    synchronous: Synchronous,
-) -> Result<Connection, OpenError> {
-    let failed = |error: rusqlite::Error| open_error(path, &error);
-    let mut connection = connect(path, vfs).map_err(failed)?;
-    // What is not ours is left as it is, down to its journal mode.
-    let contents = contents(&connection, application_id).map_err(failed)?;
-    match contents {
-        Contents::Foreign => return Err(OpenError::Foreign { path: path.to_owned() }),
-        Contents::Ours(found) if found > SCHEMA_VERSION => {
-            let path = path.to_owned();
-            return Err(OpenError::TooNew { path, found, known: SCHEMA_VERSION });
-        }
-        Contents::Ours(_) | Contents::Empty => {
-            configure(&connection, synchronous).map_err(failed)?;
-        }
-    }
-    if matches!(contents, Contents::Empty) {
-        create(&mut connection, application_id, schema).map_err(failed)?;
-    }
-    Ok(connection)
-}
-
-fn create(connection: &mut Connection, application_id: i64, schema: &str) -> rusqlite::Result<()> {
-    let transaction = Transaction::new(connection, TransactionBehavior::Immediate)?;
-    transaction.execute_batch(schema)?;
-    transaction.pragma_update(None, "application_id", application_id)?;
-    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-    transaction.commit()
-}
-
-fn open_error(path: &Path, error: &rusqlite::Error) -> OpenError {
-    use rusqlite::ErrorCode;
-    let (path, problem) = (path.to_owned(), error.to_string());
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::InUse { path },
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-            OpenError::Damaged { path, problem }
-        }
-        _ => OpenError::Io { path, problem },
-    }
-}
-
-fn damaged(
-    column: usize,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
 }

@@ -7,7 +7,9 @@ mod clock;
 pub mod http;
 mod socket;
 mod stream;
+mod transactions;
 
 pub use clock::{Clock, SystemClock, WallClock};
 pub use socket::{Limits, Socket, SocketEvent};
 pub use stream::{Connector, Listener, TcpConnector};
+pub(crate) use transactions::Transactions;

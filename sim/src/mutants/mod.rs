@@ -11,12 +11,13 @@ mod store;
 mod twist;
 
 use gapless::Core;
+use gapless::database::Synchronous;
 use gapless::events::client::{self as client_core, Client};
+use gapless::events::log::Command;
 use gapless::events::server::{self as server_core, Server};
-use gapless::events::sqlite::{SqliteLog, Synchronous};
+use gapless::events::sqlite::SqliteLog;
 use gapless::recovery::Entropy;
-
-pub(crate) use store::Transact;
+use gapless::storage::Transact;
 
 /// A client's core, as it is or distorted.
 pub(crate) type ClientCore =
@@ -47,7 +48,7 @@ pub struct Mutant {
 enum Distortion {
     Client(fn(Client) -> ClientCore),
     Server(fn(Server) -> ServerCore),
-    Store(fn(SqliteLog) -> Box<dyn Transact>),
+    Store(fn(SqliteLog) -> Box<dyn Transact<Command>>),
     World(fn(&mut Settings)),
     Entropy(fn() -> Box<dyn Entropy>),
 }
@@ -348,7 +349,7 @@ impl Distorted {
         }
     }
 
-    pub(crate) fn log(self, log: SqliteLog) -> Box<dyn Transact> {
+    pub(crate) fn log(self, log: SqliteLog) -> Box<dyn Transact<Command>> {
         match self.distortion() {
             Some(Distortion::Store(distort)) => distort(log),
             _ => Box::new(log),

@@ -3,26 +3,11 @@
 use std::collections::BTreeMap;
 
 use gapless::events::AgentId;
-use gapless::events::log::{Append, Appended, Command, Reply, StoreError};
+use gapless::events::log::{Append, Appended, Command, Reply};
 use gapless::events::sqlite::SqliteLog;
 use gapless::events::wire::EventBody;
+use gapless::storage::{StoreError, Transact};
 use serde_json::value::RawValue;
-
-/// A log on the simulation's own thread.
-pub(crate) trait Transact: Send {
-    /// Runs all commands as one transaction.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`]; nothing of the transaction is stored, or that is not known.
-    fn transact(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError>;
-}
-
-impl Transact for SqliteLog {
-    fn transact(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
-        Self::transact(self, commands)
-    }
-}
 
 /// Numbers of a stream begin anew when retention has removed all of its events.
 struct NumbersReused {
@@ -43,7 +28,7 @@ fn stream_of(command: &Command) -> Option<AgentId> {
     }
 }
 
-impl Transact for NumbersReused {
+impl Transact<Command> for NumbersReused {
     fn transact(&mut self, mut commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let streams: Vec<_> = commands.iter().map(stream_of).collect();
         let of = |forgotten: &BTreeMap<AgentId, u64>, agent: &Option<AgentId>| {
@@ -96,7 +81,7 @@ impl Transact for NumbersReused {
     }
 }
 
-pub(super) fn numbers_reused(log: SqliteLog) -> Box<dyn Transact> {
+pub(super) fn numbers_reused(log: SqliteLog) -> Box<dyn Transact<Command>> {
     Box::new(NumbersReused { log, forgotten: BTreeMap::new() })
 }
 
@@ -106,7 +91,7 @@ struct StoredTwice {
     stored: u64,
 }
 
-impl Transact for StoredTwice {
+impl Transact<Command> for StoredTwice {
     fn transact(&mut self, mut commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         for command in &mut commands {
             if let Command::Append(append) = command {
@@ -141,14 +126,14 @@ fn rebuilt(
     EventBody::new(id, kind.as_str()?, &payload, usize::MAX).ok()
 }
 
-pub(super) fn stored_twice(log: SqliteLog) -> Box<dyn Transact> {
+pub(super) fn stored_twice(log: SqliteLog) -> Box<dyn Transact<Command>> {
     Box::new(StoredTwice { log, stored: 0 })
 }
 
 /// What is read from the log has lost a field that live events have.
 struct ReplayDiffers(SqliteLog);
 
-impl Transact for ReplayDiffers {
+impl Transact<Command> for ReplayDiffers {
     fn transact(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let mut replies = self.0.transact(commands)?;
         for reply in &mut replies {
@@ -166,6 +151,6 @@ impl Transact for ReplayDiffers {
     }
 }
 
-pub(super) fn replay_differs(log: SqliteLog) -> Box<dyn Transact> {
+pub(super) fn replay_differs(log: SqliteLog) -> Box<dyn Transact<Command>> {
     Box::new(ReplayDiffers(log))
 }

@@ -4,12 +4,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use gapless::database::open_connection;
 use gapless::events::client::{Client, ClientConfig, Notice, Offer, Position, StartAt};
 use gapless::events::driver::{
     Application, BoxFuture, CursorStore, Handled, Handler, HandlerError, OpenHandler, Target,
     client as client_task,
 };
-use gapless::events::sqlite::{SqliteCursor, open_connection};
+use gapless::events::sqlite::SqliteCursor;
 use gapless::recovery::{BackoffConfig, Epoch, LivenessConfig};
 use rusqlite::Connection;
 

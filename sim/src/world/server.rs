@@ -11,13 +11,14 @@ use gapless::events::AgentId;
 use gapless::events::driver::{
     EventService, ServerHandle, ServerTaskConfig, Tokens, server as server_task,
 };
-use gapless::events::log::{Appended, Command, LogStore, Read, Reply, StoreError};
+use gapless::events::log::{Appended, Command, Read, Reply};
 use gapless::events::server::{Server, ServerConfig};
 use gapless::events::sqlite::{LogConfig, SqliteLog};
 use gapless::events::wire::EventBody;
 use gapless::net::http::{self, HttpConfig};
 use gapless::net::{Limits, Listener};
 use gapless::recovery::{Epoch, RingLimits};
+use gapless::storage::{Store, StoreCommand as _, StoreError, Transact};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use turmoil::net::{TcpListener, TcpStream};
@@ -28,7 +29,7 @@ use super::host::Process;
 use super::link::SERVER;
 use crate::chain::Digest;
 use crate::history::{LogState, Seen};
-use crate::mutants::{Distorted, Settings, Transact};
+use crate::mutants::{Distorted, Settings};
 use crate::plan::{Plan, ServerOptions, Topology};
 use crate::trace::Kind;
 
@@ -333,14 +334,14 @@ pub(crate) async fn inspect(process: Process, plan: Arc<Plan>) -> turmoil::Resul
 
 /// The log on the simulation's own thread, with the virtual time that a disk would take.
 struct InlineLog {
-    log: Box<dyn Transact>,
+    log: Box<dyn Transact<Command>>,
     process: Process,
     commit: Duration,
     vault: Vault,
     topology: Topology,
 }
 
-impl LogStore for InlineLog {
+impl Store<Command> for InlineLog {
     async fn run(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let wanted: Vec<String> = commands.iter().map(describe).collect();
         let agents: Vec<Option<u32>> = commands.iter().map(changes).collect();

@@ -15,15 +15,15 @@ use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 
 use super::access::{Access, Grant};
-use super::application::BoxFuture;
 use crate::Core;
-use crate::events::log::{Command, LogStore, Reply, StoreError};
+use crate::events::log::Command;
 use crate::events::server::{Input, Output, PublishError, Receipt};
 use crate::events::wire::{ClientFrame, EventBody, EventBodyError, FrameError, SUBPROTOCOL};
-use crate::events::{AgentId, CloseCode, ConnectionId, StoreId, Ticket};
+use crate::events::{AgentId, CloseCode, ConnectionId, Ticket};
 use crate::net::http::{self, BodyError, Service, UpgradedStream};
-use crate::net::{Clock, Limits, Socket, SocketEvent, WallClock};
+use crate::net::{Clock, Limits, Socket, SocketEvent, Transactions, WallClock};
 use crate::recovery::MAX_SEQUENCE;
+use crate::storage::Store;
 
 /// The limits of the task that runs a server's core.
 #[derive(Debug, Clone)]
@@ -107,7 +107,7 @@ pub fn server<C, S>(
 ) -> (ServerHandle, impl Future<Output = ()> + Send)
 where
     C: Core<Input = Input, Output = Output>,
-    S: LogStore,
+    S: Store<Command>,
 {
     let (requests, inbox) = mpsc::channel(config.requests_max);
     let handle = ServerHandle { requests, connections: Arc::default() };
@@ -115,10 +115,8 @@ where
         core,
         clock: Clock::start(),
         wall,
-        store: Some(store),
+        store: Transactions::new(store, config.batch_max),
         config,
-        waiting: Vec::new(),
-        running: None,
         links: BTreeMap::new(),
         publishers: BTreeMap::new(),
         tickets: 0,
@@ -126,17 +124,12 @@ where
     (handle, task.run(inbox))
 }
 
-type Batch<S> = (S, Vec<StoreId>, Result<Vec<Reply>, StoreError>);
-
 struct Task<C, S> {
     core: C,
     clock: Clock,
     wall: Arc<dyn WallClock>,
-    /// Here, or inside the transaction that is running.
-    store: Option<S>,
+    store: Transactions<Command, S>,
     config: ServerTaskConfig,
-    waiting: Vec<(StoreId, Command)>,
-    running: Option<BoxFuture<'static, Batch<S>>>,
     links: BTreeMap<ConnectionId, Link>,
     publishers: BTreeMap<Ticket, oneshot::Sender<Result<Receipt, PublishError>>>,
     tickets: u64,
@@ -145,16 +138,19 @@ struct Task<C, S> {
 impl<C, S> Task<C, S>
 where
     C: Core<Input = Input, Output = Output>,
-    S: LogStore,
+    S: Store<Command>,
 {
     async fn run(mut self, mut inbox: mpsc::Receiver<ServerRequest>) {
         self.perform();
         let mut requests = Vec::new();
         loop {
-            self.start_transaction();
             let deadline = self.core.deadline();
             tokio::select! { biased;
-                batch = running(&mut self.running) => self.finish(batch),
+                replies = self.store.next() => {
+                    for (id, reply) in replies {
+                        self.feed(Input::Stored(id, reply));
+                    }
+                }
                 // Before the inbox: timers are due also while requests never end.
                 () = self.clock.sleep_until(deadline) => self.feed(Input::Timeout),
                 count = inbox.recv_many(&mut requests, self.config.batch_max) => {
@@ -164,52 +160,6 @@ where
                     for request in requests.drain(..) {
                         self.take(request);
                     }
-                }
-            }
-        }
-    }
-
-    /// What waits for the log becomes one transaction: of writes or of reads, whichever was asked
-    /// for first, so that a write that fails takes no replay with it.
-    fn start_transaction(&mut self) {
-        if self.running.is_some() {
-            return;
-        }
-        let Some(read_only) = self.waiting.first().map(|(_, command)| command.is_read_only())
-        else {
-            return;
-        };
-        let Some(mut store) = self.store.take() else { return };
-        let (mut ids, mut commands) = (Vec::new(), Vec::new());
-        let mut rest = Vec::new();
-        for (id, command) in self.waiting.drain(..) {
-            if command.is_read_only() == read_only && ids.len() < self.config.batch_max {
-                ids.push(id);
-                commands.push(command);
-            } else {
-                rest.push((id, command));
-            }
-        }
-        self.waiting = rest;
-        self.running = Some(Box::pin(async move {
-            let result = store.run(commands).await;
-            (store, ids, result)
-        }));
-    }
-
-    fn finish(&mut self, (store, ids, result): Batch<S>) {
-        self.running = None;
-        self.store = Some(store);
-        match result {
-            Ok(replies) => {
-                for (id, reply) in ids.into_iter().zip(replies) {
-                    self.feed(Input::Stored(id, Ok(reply)));
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "a transaction of the log failed");
-                for id in ids {
-                    self.feed(Input::Stored(id, Err(error.clone())));
                 }
             }
         }
@@ -246,7 +196,7 @@ where
     fn perform(&mut self) {
         while let Some(output) = self.core.poll() {
             match output {
-                Output::Store(id, command) => self.waiting.push((id, command)),
+                Output::Store(id, command) => self.store.push(id, command),
                 Output::Send { conn, frame } => {
                     if let Some(link) = self.links.get(&conn) {
                         // A task that has ended reports its connection as gone by itself.
@@ -266,13 +216,6 @@ where
                 }
             }
         }
-    }
-}
-
-async fn running<S>(running: &mut Option<BoxFuture<'static, Batch<S>>>) -> Batch<S> {
-    match running {
-        Some(running) => running.await,
-        None => std::future::pending().await,
     }
 }
 

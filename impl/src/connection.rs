@@ -1,0 +1,38 @@
+//! Names of connections, and why they end.
+
+use std::fmt;
+
+/// A connection, as whoever makes them numbers them: ascending, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// Why a connection was closed by one side on purpose: the code of the WebSocket close frame.
+///
+/// The verdict for the client is the same for all of them: reconnect with backoff and resume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CloseCode(pub u16);
+
+impl CloseCode {
+    /// Done; nothing went wrong.
+    pub const NORMAL: Self = Self(1000);
+    /// The process is going away.
+    pub const GOING_AWAY: Self = Self(1001);
+    /// A frame or message was larger than the limit.
+    pub const TOO_BIG: Self = Self(1009);
+    /// The server cannot serve the stream now.
+    pub const TRY_AGAIN_LATER: Self = Self(1013);
+    /// The reader fell too far behind, or retention passed it: connect again and resume.
+    pub const RESUME: Self = Self(4001);
+    /// The agent opened more sockets than allowed; this was the oldest.
+    pub const TOO_MANY_SOCKETS: Self = Self(4002);
+    /// Nothing was heard for too long.
+    pub const SILENT: Self = Self(4003);
+    /// The peer broke the protocol in a way that leaves no common state.
+    pub const PROTOCOL: Self = Self(4004);
+}
+
+impl fmt::Display for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}

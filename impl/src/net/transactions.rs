@@ -1,0 +1,76 @@
+//! The transactions of a driver: one at a time, of everything that has come together meanwhile.
+
+use std::pin::Pin;
+
+use crate::storage::{Store, StoreCommand, StoreError, StoreId};
+
+/// Commands that wait for a store, and the transaction that is running.
+pub(crate) struct Transactions<C: StoreCommand, S> {
+    /// Here, or inside the transaction that is running.
+    store: Option<S>,
+    /// How many commands are joined to one transaction.
+    batch_max: usize,
+    waiting: Vec<(StoreId, C)>,
+    running: Option<Running<C, S>>,
+}
+
+type Running<C, S> = Pin<Box<dyn Future<Output = Done<C, S>> + Send>>;
+
+type Done<C, S> = (S, Vec<StoreId>, Result<Vec<<C as StoreCommand>::Reply>, StoreError>);
+
+/// What came of the commands of a transaction, in their order.
+pub(crate) type Replies<C> = Vec<(StoreId, Result<<C as StoreCommand>::Reply, StoreError>)>;
+
+impl<C: StoreCommand, S: Store<C>> Transactions<C, S> {
+    pub(crate) fn new(store: S, batch_max: usize) -> Self {
+        Self { store: Some(store), batch_max, waiting: Vec::new(), running: None }
+    }
+
+    pub(crate) fn push(&mut self, id: StoreId, command: C) {
+        self.waiting.push((id, command));
+    }
+
+    /// Waits for the end of the transaction that runs, or that can be made; for ever if there is
+    /// nothing to do. Dropping the future loses nothing.
+    pub(crate) async fn next(&mut self) -> Replies<C> {
+        self.start();
+        let Some(running) = &mut self.running else { return std::future::pending().await };
+        let (store, ids, result) = running.await;
+        self.running = None;
+        self.store = Some(store);
+        match result {
+            Ok(replies) => ids.into_iter().zip(replies.into_iter().map(Ok)).collect(),
+            Err(error) => {
+                tracing::error!(%error, "a transaction failed");
+                ids.into_iter().map(|id| (id, Err(error.clone()))).collect()
+            }
+        }
+    }
+
+    /// What waits becomes one transaction: of writes or of reads, whichever was asked for first.
+    fn start(&mut self) {
+        if self.running.is_some() {
+            return;
+        }
+        let Some(read_only) = self.waiting.first().map(|(_, command)| command.is_read_only())
+        else {
+            return;
+        };
+        let Some(mut store) = self.store.take() else { return };
+        let (mut ids, mut commands) = (Vec::new(), Vec::new());
+        let mut rest = Vec::new();
+        for (id, command) in self.waiting.drain(..) {
+            if command.is_read_only() == read_only && ids.len() < self.batch_max {
+                ids.push(id);
+                commands.push(command);
+            } else {
+                rest.push((id, command));
+            }
+        }
+        self.waiting = rest;
+        self.running = Some(Box::pin(async move {
+            let result = store.run(commands).await;
+            (store, ids, result)
+        }));
+    }
+}

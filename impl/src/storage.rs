@@ -1,0 +1,108 @@
+//! What all durable stores have in common: commands go in, are one transaction, and are answered.
+//!
+//! A core never calls a store. It emits commands, its driver runs everything that is ready as one
+//! transaction, and the replies come back as inputs. What depends on a write leaves after the reply.
+
+/// A storage command that waits for its reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreId(pub u64);
+
+/// Something that a store can do.
+pub trait StoreCommand: Send + 'static {
+    /// The answer.
+    type Reply: Send + 'static;
+
+    /// Whether it changes nothing. Reads and writes are not joined to one transaction, so that a
+    /// write that fails takes no read with it.
+    fn is_read_only(&self) -> bool;
+}
+
+/// A transaction did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Nothing of it is stored.
+    #[error("the transaction was not stored: {0}")]
+    NotApplied(String),
+    /// All or nothing of it is stored, and it is not known which.
+    #[error("it is not known whether the transaction was stored: {0}")]
+    Unknown(String),
+}
+
+/// A durable store.
+pub trait Store<C: StoreCommand>: Send + 'static {
+    /// Runs all commands as one transaction and answers when it is durable.
+    ///
+    /// The answer has one reply per command, in order. If the transaction fails, every command in
+    /// it fails with the same error and nothing has changed.
+    fn run(
+        &mut self,
+        commands: Vec<C>,
+    ) -> impl Future<Output = Result<Vec<C::Reply>, StoreError>> + Send;
+}
+
+/// A durable store that works on the thread that calls it.
+pub trait Transact<C: StoreCommand>: Send {
+    /// Runs all commands as one transaction. See [`Store::run`].
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; nothing of the transaction is stored, or that is not known.
+    fn transact(&mut self, commands: Vec<C>) -> Result<Vec<C::Reply>, StoreError>;
+}
+
+impl<C: StoreCommand, T: Transact<C> + ?Sized> Transact<C> for Box<T> {
+    fn transact(&mut self, commands: Vec<C>) -> Result<Vec<C::Reply>, StoreError> {
+        (**self).transact(commands)
+    }
+}
+
+/// A store on the thread of whoever drives it, which waits for the disk.
+#[derive(Debug)]
+pub struct Inline<T>(pub T);
+
+impl<C: StoreCommand, T: Transact<C> + 'static> Store<C> for Inline<T> {
+    async fn run(&mut self, commands: Vec<C>) -> Result<Vec<C::Reply>, StoreError> {
+        self.0.transact(commands)
+    }
+}
+
+/// A store with a thread of its own, so that waiting for the disk holds up nothing else.
+#[cfg(feature = "sqlite")]
+#[derive(Debug)]
+pub struct Threaded<C: StoreCommand> {
+    jobs: std::sync::mpsc::Sender<Job<C>>,
+}
+
+#[cfg(feature = "sqlite")]
+type Job<C> =
+    (Vec<C>, tokio::sync::oneshot::Sender<Result<Vec<<C as StoreCommand>::Reply>, StoreError>>);
+
+#[cfg(feature = "sqlite")]
+impl<C: StoreCommand> Threaded<C> {
+    /// Moves a store to a thread that lives as long as the returned value.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's, if it has no thread to give.
+    pub fn spawn(mut store: impl Transact<C> + 'static) -> std::io::Result<Self> {
+        let (jobs, queue) = std::sync::mpsc::channel::<Job<C>>();
+        #[expect(clippy::disallowed_methods, reason = "the one thread that a database may own")]
+        std::thread::Builder::new().name("gapless-store".to_owned()).spawn(move || {
+            for (commands, answer) in queue {
+                // Nobody waits for the answer any more when the endpoint has been dropped.
+                let _ = answer.send(store.transact(commands));
+            }
+        })?;
+        Ok(Self { jobs })
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl<C: StoreCommand> Store<C> for Threaded<C> {
+    async fn run(&mut self, commands: Vec<C>) -> Result<Vec<C::Reply>, StoreError> {
+        let gone = || StoreError::Unknown("the thread of the store has ended".to_owned());
+        let (answer, reply) = tokio::sync::oneshot::channel();
+        self.jobs.send((commands, answer)).map_err(|_| gone())?;
+        reply.await.map_err(|_| gone())?
+    }
+}
