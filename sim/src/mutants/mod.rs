@@ -262,7 +262,7 @@ pub const CATALOGUE: &[Mutant] = &[
         reference: &["FS-07"],
         statements: &["CORE-2"],
         home: "events/restore-twice",
-        checker: "gap_is_true",
+        checker: "one_name_one_payload",
         distortion: Distortion::Entropy(server::counting_entropy),
     },
     Mutant {
