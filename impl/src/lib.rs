@@ -5,6 +5,7 @@
 //!
 //! * [`recovery`]: the building blocks (ring, cursor, lineage, backoff, liveness), free of I/O;
 //! * [`events`]: the event-stream protocol as sans-IO cores, with a durable log and drivers;
+//! * [`tasks`]: the task protocol: commands run once, output streamed, results kept until acked;
 //! * [`net`]: what the drivers share: one listener for HTTP and WebSocket over any stream.
 //!
 //! # The contract of a core
@@ -39,6 +40,7 @@ pub mod marks;
 pub mod net;
 pub mod recovery;
 pub mod storage;
+pub mod tasks;
 
 pub use crate::agent_id::{AgentId, InvalidAgentId};
 pub use crate::connection::{CloseCode, ConnectionId};

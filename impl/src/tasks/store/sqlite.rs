@@ -1,0 +1,1 @@
+//! The store of an agent on SQLite.
