@@ -7,8 +7,11 @@
 //! The modules:
 //!
 //! * [`wire`]: the frames;
+//! * [`agent`]: the agent's sans-IO core;
 //! * [`store`]: what the agent asks of its durable store, and that store on SQLite.
 
+pub mod agent;
+mod chunker;
 pub mod store;
 pub mod wire;
 
