@@ -7,11 +7,12 @@
 //! The modules:
 //!
 //! * [`wire`]: the frames;
-//! * [`agent`]: the agent's sans-IO core;
+//! * [`agent`] and [`controller`]: the two sans-IO cores;
 //! * [`store`]: what the agent asks of its durable store, and that store on SQLite.
 
 pub mod agent;
 mod chunker;
+pub mod controller;
 pub mod store;
 pub mod wire;
 
