@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use gapless::events::client::{Client, ClientConfig};
 use gapless::events::driver::{
-    Application, Handled, ServerTaskConfig, Target, Tokens, client, handler_fn, server,
+    Application, Handled, ServerTaskConfig, Target, client, handler_fn, server,
 };
 use gapless::events::log::{Command, Reply};
 use gapless::events::server::{Server, ServerConfig};
-use gapless::net::{SystemClock, TcpConnector};
+use gapless::net::{SystemClock, TcpConnector, Tokens};
 use gapless::storage::{Store, StoreError};
 use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;

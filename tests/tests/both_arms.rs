@@ -7,14 +7,16 @@ use std::time::Duration;
 use gapless::events::AgentId;
 use gapless::events::client::{Client, ClientConfig, Position, StartAt};
 use gapless::events::driver::{
-    Application, BoxFuture, CursorStore, EventService, Handled, Publication, PublishFailure,
-    Publisher, PublisherConfig, ServerTaskConfig, Target, Tokens, client, handler_fn, server,
+    Application, CursorStore, EventService, Handled, Publication, PublishFailure, Publisher,
+    PublisherConfig, ServerTaskConfig, Target, client, handler_fn, server,
 };
 use gapless::events::log::Command;
 use gapless::events::server::{Server, ServerConfig};
 use gapless::events::sqlite::{LogConfig, SqliteLog};
 use gapless::net::http::{HttpConfig, serve};
-use gapless::net::{Connector, Limits, Listener, SystemClock, TcpConnector, WallClock};
+use gapless::net::{
+    BoxFuture, Connector, Limits, Listener, SystemClock, TcpConnector, Tokens, WallClock,
+};
 use gapless::recovery::{BackoffConfig, WallTime};
 use gapless::storage::{Inline, Store, Threaded};
 use rand::SeedableRng;

@@ -1,15 +1,24 @@
-//! What the drivers of all protocols share: a clock, streams, WebSocket limits, HTTP.
+//! What the drivers of all protocols share: a clock, streams, WebSocket limits, HTTP, tokens.
 //!
 //! Nothing here names `tokio::net`: a driver takes any [`Listener`] and any [`Connector`], so the
 //! very same code runs over real sockets, TLS, or a simulated network.
 
+mod access;
 mod clock;
 pub mod http;
+mod request;
 mod socket;
 mod stream;
 mod transactions;
 
+pub use access::{Access, Grant, Tokens};
 pub use clock::{Clock, SystemClock, WallClock};
+pub(crate) use request::{RequestError, Requester};
 pub use socket::{Limits, Socket, SocketEvent};
 pub use stream::{Connector, Listener, TcpConnector};
 pub(crate) use transactions::Transactions;
+
+use std::pin::Pin;
+
+/// A future on the heap.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -7,10 +7,11 @@ use std::time::Duration;
 use gapless::database::open_connection;
 use gapless::events::client::{Client, ClientConfig, Notice, Offer, Position, StartAt};
 use gapless::events::driver::{
-    Application, BoxFuture, CursorStore, Handled, Handler, HandlerError, OpenHandler, Target,
+    Application, CursorStore, Handled, Handler, HandlerError, OpenHandler, Target,
     client as client_task,
 };
 use gapless::events::sqlite::SqliteCursor;
+use gapless::net::BoxFuture;
 use gapless::recovery::{BackoffConfig, Epoch, LivenessConfig};
 use rusqlite::Connection;
 

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use gapless::events::AgentId;
 use gapless::events::driver::{
-    EventService, ServerHandle, ServerTaskConfig, Tokens, server as server_task,
+    EventService, ServerHandle, ServerTaskConfig, server as server_task,
 };
 use gapless::events::log::{Appended, Command, Read, Reply};
 use gapless::events::server::{Server, ServerConfig};
 use gapless::events::sqlite::{LogConfig, SqliteLog};
 use gapless::events::wire::EventBody;
 use gapless::net::http::{self, HttpConfig};
-use gapless::net::{Limits, Listener};
+use gapless::net::{Limits, Listener, Tokens};
 use gapless::recovery::{Epoch, RingLimits};
 use gapless::storage::{Store, StoreCommand as _, StoreError, Transact};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};

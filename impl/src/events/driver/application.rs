@@ -1,12 +1,7 @@
 //! What an application plugs into a client.
 
-use std::future::Future;
-use std::pin::Pin;
-
 use crate::events::client::{Notice, Offer, Position};
-
-/// A future on the heap.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+use crate::net::BoxFuture;
 
 /// An event was not handled; it will be offered again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

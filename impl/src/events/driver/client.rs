@@ -11,14 +11,12 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::{Error, ProtocolError, SubProtocolError};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use super::application::{
-    Application, BoxFuture, CursorStore, Handled, Handler, NoticeSink, OpenHandler,
-};
+use super::application::{Application, CursorStore, Handled, Handler, NoticeSink, OpenHandler};
 use crate::Core;
 use crate::events::client::{DialFailure, HandlerOutcome, Input, Notice, Offer, Output, Position};
 use crate::events::wire::{ClientFrame, FrameError, SUBPROTOCOL, ServerFrame};
 use crate::events::{CloseCode, ConnectionId, StoreId, Ticket};
-use crate::net::{Clock, Connector, Limits, Socket, SocketEvent, WallClock};
+use crate::net::{BoxFuture, Clock, Connector, Limits, Socket, SocketEvent, WallClock};
 
 /// What a client connects to, besides the network address.
 #[derive(Clone)]

@@ -3,15 +3,13 @@
 //! A driver moves bytes between a WebSocket and a core, runs storage commands, and arms one
 //! timer. It decides nothing: what it does with an input or an output follows from the type.
 
-mod access;
 mod application;
 mod client;
 mod publisher;
 mod server;
 
-pub use access::{Access, Grant, Tokens};
 pub use application::{
-    Application, BoxFuture, CursorStore, Handled, Handler, HandlerError, MemoryCursor, NoticeSink,
+    Application, CursorStore, Handled, Handler, HandlerError, MemoryCursor, NoticeSink,
     OpenHandler, handler_fn,
 };
 pub use client::{ClientHandle, Target, client};

@@ -3,17 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1::{self, SendRequest};
+use http_body_util::Full;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::events::AgentId;
 use crate::events::server::Receipt;
-use crate::net::Connector;
+use crate::net::{Connector, RequestError, Requester};
 use crate::recovery::{Backoff, BackoffConfig, Entropy, Epoch};
 
 /// The limits and intervals of a publisher.
@@ -83,7 +81,7 @@ pub struct Publisher<N> {
     token: String,
     config: PublisherConfig,
     entropy: Box<dyn Entropy>,
-    connection: Option<SendRequest<Full<Bytes>>>,
+    requester: Requester,
 }
 
 enum Attempt {
@@ -108,7 +106,8 @@ impl<N: Connector> Publisher<N> {
         entropy: Box<dyn Entropy>,
     ) -> Self {
         let (host, token) = (host.into(), token.into());
-        Self { connector, host, token, config, entropy, connection: None }
+        let requester = Requester::new(config.timeout);
+        Self { connector, host, token, config, entropy, requester }
     }
 
     /// Publishes one event, and tries again as long as that is safe and allowed.
@@ -154,35 +153,10 @@ impl<N: Connector> Publisher<N> {
             Ok(request) => request,
             Err(problem) => return Attempt::Refused { status: 0, error: problem },
         };
-        let mut connection =
-            match self.connection.take().filter(|connection| !connection.is_closed()) {
-                Some(connection) => connection,
-                None => match tokio::time::timeout(
-                    self.config.timeout,
-                    connect(self.connector.connect()),
-                )
-                .await
-                {
-                    Ok(Ok(connection)) => connection,
-                    Ok(Err(problem)) => return Attempt::NotStored(problem),
-                    Err(_) => return Attempt::NotStored("connecting took too long".to_owned()),
-                },
-            };
-        let exchange = async {
-            let response =
-                connection.send_request(request).await.map_err(|error| error.to_string())?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), 64 << 10).collect();
-            let body = body.await.map_err(|error| error.to_string())?.to_bytes();
-            Ok::<_, String>((status, body))
-        };
-        match tokio::time::timeout(self.config.timeout, exchange).await {
-            Ok(Ok((status, body))) => {
-                self.connection = Some(connection);
-                answer(status, &body)
-            }
-            Ok(Err(problem)) => Attempt::Unknown(problem),
-            Err(_) => Attempt::Unknown("the answer took too long".to_owned()),
+        match self.requester.send(&self.connector, request).await {
+            Ok((status, body)) => answer(status, &body),
+            Err(RequestError::NotSent(problem)) => Attempt::NotStored(problem),
+            Err(RequestError::Unknown(problem)) => Attempt::Unknown(problem),
         }
     }
 
@@ -201,23 +175,6 @@ impl<N: Connector> Publisher<N> {
             .body(Full::new(body.into()))
             .map_err(|error| error.to_string())
     }
-}
-
-async fn connect<S>(
-    stream: impl Future<Output = std::io::Result<S>> + Send,
-) -> Result<SendRequest<Full<Bytes>>, String>
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    let stream = stream.await.map_err(|error| error.to_string())?;
-    let (sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a publisher's connection ended with an error");
-        }
-    });
-    Ok(sender)
 }
 
 #[derive(Serialize)]

@@ -14,14 +14,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 
-use super::access::{Access, Grant};
 use crate::Core;
 use crate::events::log::Command;
 use crate::events::server::{Input, Output, PublishError, Receipt};
 use crate::events::wire::{ClientFrame, EventBody, EventBodyError, FrameError, SUBPROTOCOL};
 use crate::events::{AgentId, CloseCode, ConnectionId, Ticket};
 use crate::net::http::{self, BodyError, Service, UpgradedStream};
-use crate::net::{Clock, Limits, Socket, SocketEvent, Transactions, WallClock};
+use crate::net::{Access, Clock, Grant, Limits, Socket, SocketEvent, Transactions, WallClock};
 use crate::recovery::MAX_SEQUENCE;
 use crate::storage::Store;
 

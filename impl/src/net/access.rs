@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::events::AgentId;
+use crate::AgentId;
 
 /// What a token stands for [CORE-14].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct Grant {
     pub principal: String,
     /// The agent whose stream may be read, if any.
     pub stream: Option<AgentId>,
-    /// Whether events may be published.
+    /// Whether events may be published, and tasks submitted.
     pub publish: bool,
 }
 
@@ -42,7 +42,7 @@ impl Tokens {
         self
     }
 
-    /// Lets the bearer of `token` publish to every agent, as `principal`.
+    /// Lets the bearer of `token` publish to every agent and give it tasks, as `principal`.
     pub fn publisher(mut self, token: &str, principal: &str) -> Self {
         let grant = Grant { principal: principal.to_owned(), stream: None, publish: true };
         self.0.insert(token.to_owned(), grant);

@@ -1,0 +1,86 @@
+//! HTTP requests to one place, over a connection that is kept open.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::Connector;
+
+/// How much of an answer is read, in bytes.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// A request was not answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RequestError {
+    /// It did not leave.
+    NotSent(String),
+    /// It may have arrived.
+    Unknown(String),
+}
+
+/// Sends requests, one at a time.
+#[derive(Debug)]
+pub(crate) struct Requester {
+    connection: Option<SendRequest<Full<Bytes>>>,
+    /// How long connecting, and then an answer, may take.
+    timeout: Duration,
+}
+
+impl Requester {
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Self { connection: None, timeout }
+    }
+
+    /// Sends a request, over a new connection if there is none.
+    pub(crate) async fn send<N: Connector>(
+        &mut self,
+        connector: &N,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, Bytes), RequestError> {
+        let open = self.connection.take().filter(|connection| !connection.is_closed());
+        let mut connection = match open {
+            Some(connection) => connection,
+            None => {
+                let connect = connect(connector.connect());
+                let connected = tokio::time::timeout(self.timeout, connect).await;
+                let late = |_| Err("connecting took too long".to_owned());
+                connected.unwrap_or_else(late).map_err(RequestError::NotSent)?
+            }
+        };
+        let exchange = async {
+            let response =
+                connection.send_request(request).await.map_err(|error| error.to_string())?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect();
+            let body = body.await.map_err(|error| error.to_string())?.to_bytes();
+            Ok::<_, String>((status, body))
+        };
+        let answered = tokio::time::timeout(self.timeout, exchange).await;
+        let late = |_| Err("the answer took too long".to_owned());
+        let answer = answered.unwrap_or_else(late).map_err(RequestError::Unknown)?;
+        self.connection = Some(connection);
+        Ok(answer)
+    }
+}
+
+async fn connect<S>(
+    stream: impl Future<Output = std::io::Result<S>> + Send,
+) -> Result<SendRequest<Full<Bytes>>, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let stream = stream.await.map_err(|error| error.to_string())?;
+    let (sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection for requests ended with an error");
+        }
+    });
+    Ok(sender)
+}
