@@ -11,7 +11,7 @@
 //! * [`store`]: what the agent asks of its durable store, and that store on SQLite.
 
 pub mod agent;
-mod chunker;
+pub mod chunker;
 pub mod controller;
 pub mod store;
 pub mod wire;
