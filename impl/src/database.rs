@@ -202,7 +202,7 @@ fn migrate(connection: &mut Connection, schema: &Schema, from: i64) -> rusqlite:
     transaction.commit()
 }
 
-fn open_error(path: &Path, error: &rusqlite::Error) -> OpenError {
+pub(crate) fn open_error(path: &Path, error: &rusqlite::Error) -> OpenError {
     use rusqlite::ErrorCode;
     let (path, problem) = (path.to_owned(), error.to_string());
     match error.sqlite_error_code() {

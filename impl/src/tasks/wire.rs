@@ -133,7 +133,7 @@ pub struct SpoolStatus {
 pub struct StoreLife {
     /// This life.
     pub epoch: Epoch,
-    /// The one before; `None` in a store's first.
+    /// The last one before it of which a controller has answered a hello; `None` if there is none.
     pub predecessor: Option<Epoch>,
 }
 

@@ -360,6 +360,11 @@ impl Agent {
                 }
             }
         }
+        if let Phase::Ready { life } = &self.phase
+            && ack.extension
+        {
+            commands.push(Command::Acknowledged(life.epoch.clone()));
+        }
         let discarded: Vec<Attempt> =
             ack.discarded.unwrap_or_default().into_iter().map(|it| it.attempt).collect();
         session.applying = commands.len() + usize::from(!discarded.is_empty());

@@ -30,6 +30,8 @@ pub enum Command {
         /// The agent's wall clock.
         at: WallTime,
     },
+    /// A controller has answered a hello of this life: the next life names it [TK-7].
+    Acknowledged(Epoch),
     /// Take an attempt, unless it is known, or there is no room for its result [TK-1] [TK-6].
     Receive(Receipt),
     /// The attempt is about to run [TK-1].
@@ -100,8 +102,8 @@ pub enum Reply {
     Appended(Appended),
     /// To [`Command::Finish`]: the result of the attempt. If it had one, that one [TK-3].
     Finished(StoredFinal),
-    /// To [`Command::Ack`], [`Command::AckOutput`] and [`Command::Quarantine`]: how many messages
-    /// are not waiting any more.
+    /// To [`Command::Ack`], [`Command::AckOutput`], [`Command::Quarantine`] and
+    /// [`Command::Acknowledged`]: how many messages are not waiting any more.
     Released(u64),
     /// To [`Command::Discard`]: those that are forgotten; the others had begun, or were not known.
     Discarded(Vec<Attempt>),
