@@ -21,7 +21,7 @@ use super::wire::{
 };
 use super::{Attempt, MessageId};
 use crate::mark;
-use crate::recovery::{Backoff, BackoffConfig, Entropy, Instant, Timers, random_hex_128};
+use crate::recovery::{Backoff, BackoffConfig, Entropy, Epoch, Instant, Timers, random_hex_128};
 use crate::storage::{StoreError, StoreId};
 use crate::{AgentId, CloseCode, ConnectionId, Ticket};
 
@@ -227,6 +227,8 @@ struct Peer {
     agent: AgentId,
     stage: Stage,
     extension: bool,
+    /// The life of its store, until it is confirmed that the agent knows that it is known.
+    unconfirmed: Option<Epoch>,
     /// How many of its frames wait for the record.
     inbound: usize,
     /// What is on its way to it.
@@ -265,12 +267,31 @@ struct Polled {
 #[derive(Debug)]
 enum Pending {
     Ask(Ticket),
-    Reconcile { conn: ConnectionId, hello: MessageId, extension: bool },
+    Reconcile {
+        conn: ConnectionId,
+        hello: MessageId,
+        extension: bool,
+    },
+    /// Needs no answer: it is said again on the next connection.
+    Confirm,
     Deliverable(ConnectionId),
     Delivering(ConnectionId, Attempt),
-    Progress { conn: ConnectionId, message_id: MessageId, attempt: Attempt, kind: &'static str },
-    Output { conn: ConnectionId, message_id: MessageId, attempt: Attempt },
-    Final { conn: ConnectionId, message_id: MessageId, attempt: Attempt },
+    Progress {
+        conn: ConnectionId,
+        message_id: MessageId,
+        attempt: Attempt,
+        kind: &'static str,
+    },
+    Output {
+        conn: ConnectionId,
+        message_id: MessageId,
+        attempt: Attempt,
+    },
+    Final {
+        conn: ConnectionId,
+        message_id: MessageId,
+        attempt: Attempt,
+    },
     Poll(Ticket, AgentId),
     PollItem(Ticket, Deliver),
 }
@@ -334,6 +355,7 @@ impl Controller {
             agent,
             stage: Stage::Greeting,
             extension: false,
+            unconfirmed: None,
             inbound: 0,
             deliveries: BTreeMap::new(),
             asking: false,
@@ -407,6 +429,7 @@ impl Controller {
             AgentMessage::Hello(hello) => {
                 peer.stage = Stage::Reconciling;
                 let extension = self.config.extension && hello.store.is_some();
+                peer.unconfirmed = hello.store.as_ref().map(|life| life.epoch.clone());
                 self.timers.stop(Timer::Hello(conn));
                 let pending = Pending::Reconcile { conn, hello: message_id, extension };
                 self.store(pending, Command::Reconcile { agent, hello });
@@ -418,11 +441,13 @@ impl Controller {
                 self.progress(conn, agent, message_id, attempt, "task.started");
             }
             AgentMessage::Output(piece) => {
+                self.confirm(conn);
                 let attempt = piece.attempt.clone();
                 let pending = Pending::Output { conn, message_id, attempt };
                 self.store(pending, Command::Output { agent, piece });
             }
             AgentMessage::Final(result) => {
+                self.confirm(conn);
                 let attempt = result.attempt.clone();
                 let pending = Pending::Final { conn, message_id: message_id.clone(), attempt };
                 self.store(pending, Command::Final { agent, message_id, result });
@@ -431,6 +456,17 @@ impl Controller {
                 peer.inbound -= 1;
                 self.refused(now, conn, error);
             }
+        }
+    }
+
+    /// An agent sends output and results only after its hello was answered.
+    fn confirm(&mut self, conn: ConnectionId) {
+        if let Some(peer) = self.peers.get_mut(&conn)
+            && peer.stage == Stage::Active
+            && let Some(epoch) = peer.unconfirmed.take()
+        {
+            let agent = peer.agent.clone();
+            self.store(Pending::Confirm, Command::Confirm { agent, epoch });
         }
     }
 
@@ -605,6 +641,7 @@ impl Controller {
         }
         match (pending, result) {
             (Pending::Ask(ticket), result) => self.answer(ticket, result),
+            (Pending::Confirm, _) => {}
             (Pending::Reconcile { conn, hello, extension }, Ok(Reply::Reconciled(reconciled))) => {
                 self.reconciled(conn, hello, extension, reconciled);
             }

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use crate::AgentId;
-use crate::recovery::WallTime;
+use crate::recovery::{Epoch, WallTime};
 use crate::storage::StoreCommand;
 use crate::tasks::wire::{Deliver, Discarded, Final, Hello, Output, ReplayFrom};
 use crate::tasks::{Attempt, MessageId, Outcome, OutputStream, Range, TaskId};
@@ -45,6 +45,14 @@ pub enum Command {
         agent: AgentId,
         /// What it says.
         hello: Box<Hello>,
+    },
+    /// An agent has said something that it says only after its hello was answered: it knows that
+    /// this life of its store is known here.
+    Confirm {
+        /// Who.
+        agent: AgentId,
+        /// The life.
+        epoch: Epoch,
     },
     /// What is to be delivered to an agent, oldest first.
     Deliverable {
@@ -137,7 +145,7 @@ pub enum Reply {
     /// To [`Command::Deliverable`].
     Deliverable(Vec<Deliver>),
     /// To [`Command::Delivering`] and [`Command::Progress`]: what the attempt is now; `None` if it
-    /// is not known, or another agent's.
+    /// is another agent's. To [`Command::Confirm`]: `None`.
     State(Option<AttemptState>),
     /// To [`Command::Output`].
     OutputTaken(OutputTaken),

@@ -1,1 +1,922 @@
 //! The record of a controller on SQLite.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+
+use super::record::{
+    Agreement, AttemptState, AttemptView, Command, FinalTaken, OutputPage, OutputTaken, Reconciled,
+    Reply, StreamView, Submission, Submitted, TaskView,
+};
+use crate::AgentId;
+use crate::database::{self, OpenError, Schema, Synchronous, damaged};
+use crate::mark;
+use crate::recovery::WallTime;
+use crate::storage::{StoreCommand, StoreError, Transact};
+use crate::tasks::wire::{Deliver, Discarded, Final, Hello, Output, ReplayFrom, StoreLife};
+use crate::tasks::{Attempt, AttemptId, MessageId, Outcome, OutputStream, Range, TaskId};
+
+/// "gplc".
+const SCHEMA: Schema = Schema {
+    application_id: 0x6770_6c63,
+    what: "the record of a task controller",
+    versions: &[VERSION_1],
+    incremental_vacuum: false,
+};
+
+const VERSION_1: &str = "
+CREATE TABLE lives (
+    life      INTEGER PRIMARY KEY AUTOINCREMENT,
+    agent     TEXT NOT NULL,
+    epoch     TEXT NOT NULL,
+    confirmed INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (agent, epoch)
+) STRICT;
+CREATE TABLE tasks (
+    task      TEXT PRIMARY KEY,
+    principal TEXT NOT NULL,
+    agent     TEXT NOT NULL,
+    command   TEXT NOT NULL,
+    priority  INTEGER NOT NULL,
+    cancelled INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE attempts (
+    attempt          INTEGER PRIMARY KEY AUTOINCREMENT,
+    task             TEXT NOT NULL REFERENCES tasks,
+    id               TEXT NOT NULL,
+    ordinal          INTEGER NOT NULL,
+    agent            TEXT NOT NULL,
+    state            INTEGER NOT NULL,
+    stdout_highest   INTEGER NOT NULL DEFAULT 0,
+    stderr_highest   INTEGER NOT NULL DEFAULT 0,
+    message_id       TEXT,
+    outcome          TEXT,
+    exit_code        INTEGER,
+    error            TEXT,
+    output_truncated INTEGER,
+    error_truncated  INTEGER,
+    stdout_last      INTEGER,
+    stderr_last      INTEGER,
+    UNIQUE (task, id)
+) STRICT;
+CREATE INDEX attempts_by_state ON attempts (agent, state);
+CREATE TABLE output (
+    attempt  INTEGER NOT NULL REFERENCES attempts,
+    stream   INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    data     BLOB NOT NULL,
+    PRIMARY KEY (attempt, stream, sequence)
+) STRICT;
+CREATE TABLE lost (
+    attempt INTEGER NOT NULL REFERENCES attempts,
+    stream  INTEGER NOT NULL,
+    first   INTEGER NOT NULL,
+    last    INTEGER NOT NULL,
+    PRIMARY KEY (attempt, stream, first)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE nonces (
+    agent TEXT NOT NULL,
+    nonce TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    PRIMARY KEY (agent, nonce)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX nonces_by_time ON nonces (at_ms);
+";
+
+/// Where and how the record is kept.
+#[derive(Debug, Clone)]
+pub struct RecordConfig {
+    /// The database file.
+    pub path: PathBuf,
+    /// The name of a SQLite VFS to open it with; `None` = the operating system's.
+    pub vfs: Option<String>,
+    /// How many lives of an agent's store are remembered: 64.
+    pub lives_max: u64,
+    /// How many nonces are remembered; a handshake beyond is refused: 100,000.
+    pub nonces_max: u64,
+    /// What a commit survives: a loss of power.
+    pub synchronous: Synchronous,
+}
+
+impl RecordConfig {
+    /// The limits of the specification, in `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            vfs: None,
+            lives_max: 64,
+            nonces_max: 100_000,
+            synchronous: Synchronous::Full,
+        }
+    }
+}
+
+/// The record of a controller, on the caller's thread.
+#[derive(Debug)]
+pub struct SqliteRecord {
+    connection: Connection,
+    config: RecordConfig,
+}
+
+impl SqliteRecord {
+    /// Opens the record, and creates it if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; an existing file is left as it is.
+    pub fn open(config: RecordConfig) -> Result<Self, OpenError> {
+        let connection =
+            database::open(&config.path, config.vfs.as_deref(), &SCHEMA, config.synchronous)?;
+        Ok(Self { connection, config })
+    }
+
+    fn run_as_one(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+        let read_only = commands.iter().all(Command::is_read_only);
+        let behavior = match read_only {
+            true => TransactionBehavior::Deferred,
+            false => TransactionBehavior::Immediate,
+        };
+        let not_applied = |error: rusqlite::Error| StoreError::NotApplied(error.to_string());
+        let transaction = Transaction::new(&mut self.connection, behavior).map_err(not_applied)?;
+        let run = Run { transaction: &transaction, config: &self.config };
+        let replies: rusqlite::Result<Vec<Reply>> =
+            commands.into_iter().map(|command| run.command(command)).collect();
+        let replies = replies.map_err(not_applied)?;
+        transaction.commit().map_err(|error| match read_only {
+            true => StoreError::NotApplied(error.to_string()),
+            false => StoreError::Unknown(error.to_string()),
+        })?;
+        Ok(replies)
+    }
+}
+
+impl Transact<Command> for SqliteRecord {
+    fn transact(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+        self.run_as_one(commands)
+    }
+}
+
+/// One transaction in progress.
+struct Run<'a> {
+    transaction: &'a Transaction<'a>,
+    config: &'a RecordConfig,
+}
+
+/// An attempt, as far as a decision needs it.
+#[derive(Debug, Clone)]
+struct AttemptRow {
+    row: i64,
+    state: AttemptState,
+    highest: [u64; 2],
+}
+
+/// What is known of who may speak of an attempt.
+enum Owned {
+    Here(AttemptRow),
+    /// It is another agent's.
+    Foreign,
+}
+
+fn index(stream: OutputStream) -> usize {
+    match stream {
+        OutputStream::Stdout => 0,
+        OutputStream::Stderr => 1,
+    }
+}
+
+fn state_of(number: i64) -> AttemptState {
+    match number {
+        0 => AttemptState::Pending,
+        1 => AttemptState::Delivered,
+        2 => AttemptState::Received,
+        3 => AttemptState::Running,
+        4 => AttemptState::Discarded,
+        5 => AttemptState::Interrupted,
+        _ => AttemptState::Final,
+    }
+}
+
+fn number_of(state: AttemptState) -> i64 {
+    match state {
+        AttemptState::Pending => 0,
+        AttemptState::Delivered => 1,
+        AttemptState::Received => 2,
+        AttemptState::Running => 3,
+        AttemptState::Discarded => 4,
+        AttemptState::Interrupted => 5,
+        AttemptState::Final => 6,
+    }
+}
+
+fn outcome_name(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Completed => "completed",
+        Outcome::Failed => "failed",
+        Outcome::Interrupted => "interrupted",
+    }
+}
+
+fn outcome_of(name: &str) -> Outcome {
+    match name {
+        "completed" => Outcome::Completed,
+        "failed" => Outcome::Failed,
+        _ => Outcome::Interrupted,
+    }
+}
+
+fn attempt_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Attempt> {
+    let (task, id): (String, String) = (row.get(column)?, row.get(column + 1)?);
+    Ok(Attempt {
+        task: TaskId::parse(&task).map_err(|error| damaged(column, error))?,
+        id: AttemptId::parse(&id).map_err(|error| damaged(column + 1, error))?,
+    })
+}
+
+fn agent_of(row: &Row<'_>, column: usize) -> rusqlite::Result<AgentId> {
+    let agent: String = row.get(column)?;
+    AgentId::parse(&agent).map_err(|error| damaged(column, error))
+}
+
+fn attempt_id(ordinal: u64) -> AttemptId {
+    AttemptId::parse(&format!("a{ordinal}")).expect("a letter and digits")
+}
+
+impl Run<'_> {
+    fn command(&self, command: Command) -> rusqlite::Result<Reply> {
+        match command {
+            Command::Submit(submission) => self.submit(&submission).map(Reply::Submitted),
+            Command::Retry { task, after } => self.retry(&task, after).map(Reply::Submitted),
+            Command::Cancel(task) => self.cancel(&task).map(Reply::Cancelled),
+            Command::Look(task) => self.look(&task).map(Reply::Task),
+            Command::ReadOutput { attempt, stream, after, count_max } => {
+                self.read_output(&attempt, stream, after, count_max).map(Reply::Output)
+            }
+            Command::Reconcile { agent, hello } => {
+                self.reconcile(&agent, &hello).map(Reply::Reconciled)
+            }
+            Command::Confirm { agent, epoch } => {
+                self.transaction
+                    .prepare_cached(
+                        "UPDATE lives SET confirmed = 1 WHERE agent = ?1 AND epoch = ?2",
+                    )?
+                    .execute([agent.as_str(), epoch.as_str()])?;
+                Ok(Reply::State(None))
+            }
+            Command::Deliverable { agent, count_max } => {
+                self.deliverable(&agent, count_max).map(Reply::Deliverable)
+            }
+            Command::Delivering { agent, attempt } => {
+                self.progress(&agent, &attempt, AttemptState::Delivered).map(Reply::State)
+            }
+            Command::Progress { agent, attempt, started } => {
+                let state = if started { AttemptState::Running } else { AttemptState::Received };
+                self.progress(&agent, &attempt, state).map(Reply::State)
+            }
+            Command::Output { agent, piece } => self.output(&agent, &piece).map(Reply::OutputTaken),
+            Command::Final { agent, message_id, result } => {
+                self.result(&agent, &message_id, &result).map(Reply::FinalTaken)
+            }
+            Command::UseNonce { agent, nonce, at, forget_before } => {
+                self.use_nonce(&agent, &nonce, at, forget_before).map(Reply::Nonce)
+            }
+        }
+    }
+
+    // ---- wishes ------------------------------------------------------------------------------
+
+    fn submit(&self, wish: &Submission) -> rusqlite::Result<Submitted> {
+        let known = self
+            .transaction
+            .prepare_cached(
+                "SELECT principal, agent, command, priority FROM tasks WHERE task = ?1",
+            )?
+            .query_row([wish.task.as_str()], |row| {
+                Ok(Submission {
+                    task: wish.task.clone(),
+                    principal: row.get(0)?,
+                    agent: agent_of(row, 1)?,
+                    command: row.get(2)?,
+                    priority: row.get(3)?,
+                })
+            })
+            .optional()?;
+        if let Some(known) = known {
+            return Ok(match known == *wish {
+                true => {
+                    mark!("tasks.submitted_again");
+                    self.stored(&wish.task, wish.agent.clone(), 1, false)
+                }
+                false => Submitted::Conflict,
+            });
+        }
+        self.transaction
+            .prepare_cached(
+                "INSERT INTO tasks (task, principal, agent, command, priority)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![
+                wish.task.as_str(),
+                wish.principal,
+                wish.agent.as_str(),
+                wish.command,
+                wish.priority
+            ])?;
+        self.insert(&wish.task, &attempt_id(1), 1, &wish.agent, AttemptState::Pending)?;
+        Ok(self.stored(&wish.task, wish.agent.clone(), 1, true))
+    }
+
+    fn stored(&self, task: &TaskId, agent: AgentId, ordinal: u64, new: bool) -> Submitted {
+        let attempt = Attempt { task: task.clone(), id: attempt_id(ordinal) };
+        Submitted::Stored { attempt, agent, new }
+    }
+
+    fn insert(
+        &self,
+        task: &TaskId,
+        id: &AttemptId,
+        ordinal: u64,
+        agent: &AgentId,
+        state: AttemptState,
+    ) -> rusqlite::Result<i64> {
+        self.transaction
+            .prepare_cached(
+                "INSERT INTO attempts (task, id, ordinal, agent, state)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![
+                task.as_str(),
+                id.as_str(),
+                ordinal,
+                agent.as_str(),
+                number_of(state)
+            ])?;
+        Ok(self.transaction.last_insert_rowid())
+    }
+
+    fn retry(&self, task: &TaskId, after: u64) -> rusqlite::Result<Submitted> {
+        let last: Option<(u64, i64, AgentId)> = self
+            .transaction
+            .prepare_cached(
+                "SELECT ordinal, state, agent FROM attempts
+                 WHERE task = ?1 ORDER BY ordinal DESC LIMIT 1",
+            )?
+            .query_row([task.as_str()], |row| Ok((row.get(0)?, row.get(1)?, agent_of(row, 2)?)))
+            .optional()?;
+        let Some((ordinal, state, agent)) = last else { return Ok(Submitted::Unknown) };
+        if ordinal > after {
+            return Ok(self.stored(task, agent, after + 1, false));
+        }
+        if ordinal != after || !state_of(state).has_ended() {
+            return Ok(Submitted::NotEnded);
+        }
+        mark!("tasks.retried");
+        self.transaction
+            .prepare_cached("UPDATE tasks SET cancelled = 0 WHERE task = ?1")?
+            .execute([task.as_str()])?;
+        self.insert(task, &attempt_id(after + 1), after + 1, &agent, AttemptState::Pending)?;
+        Ok(self.stored(task, agent, after + 1, true))
+    }
+
+    fn cancel(&self, task: &TaskId) -> rusqlite::Result<Option<AttemptState>> {
+        let last: Option<(i64, i64)> = self
+            .transaction
+            .prepare_cached(
+                "SELECT attempt, state FROM attempts
+                 WHERE task = ?1 ORDER BY ordinal DESC LIMIT 1",
+            )?
+            .query_row([task.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let Some((row, state)) = last else { return Ok(None) };
+        self.transaction
+            .prepare_cached("UPDATE tasks SET cancelled = 1 WHERE task = ?1")?
+            .execute([task.as_str()])?;
+        Ok(Some(match state_of(state) {
+            // Nobody was told of it.
+            AttemptState::Pending => {
+                self.set_state(row, AttemptState::Discarded)?;
+                AttemptState::Discarded
+            }
+            state => state,
+        }))
+    }
+
+    // ---- attempts ----------------------------------------------------------------------------
+
+    fn set_state(&self, row: i64, state: AttemptState) -> rusqlite::Result<()> {
+        self.transaction
+            .prepare_cached("UPDATE attempts SET state = ?2 WHERE attempt = ?1")?
+            .execute(params![row, number_of(state)])?;
+        Ok(())
+    }
+
+    /// An attempt that an agent speaks of. What is not known is believed: the record may have been
+    /// lost or restored, and the agent's store has proof.
+    fn owned(&self, agent: &AgentId, attempt: &Attempt) -> rusqlite::Result<Owned> {
+        let found: Option<(AttemptRow, String)> = self
+            .transaction
+            .prepare_cached(
+                "SELECT attempt, state, stdout_highest, stderr_highest, agent
+                 FROM attempts WHERE task = ?1 AND id = ?2",
+            )?
+            .query_row([attempt.task.as_str(), attempt.id.as_str()], |row| {
+                let known = AttemptRow {
+                    row: row.get(0)?,
+                    state: state_of(row.get(1)?),
+                    highest: [row.get(2)?, row.get(3)?],
+                };
+                Ok((known, row.get(4)?))
+            })
+            .optional()?;
+        match found {
+            Some((_, owner)) if owner != agent.as_str() => {
+                mark!("tasks.foreign_attempt");
+                Ok(Owned::Foreign)
+            }
+            Some((row, _)) => Ok(Owned::Here(row)),
+            None => self.adopt(agent, attempt),
+        }
+    }
+
+    fn adopt(&self, agent: &AgentId, attempt: &Attempt) -> rusqlite::Result<Owned> {
+        let task = attempt.task.as_str();
+        let owner: Option<String> = self
+            .transaction
+            .prepare_cached("SELECT agent FROM tasks WHERE task = ?1")?
+            .query_row([task], |row| row.get(0))
+            .optional()?;
+        match owner {
+            Some(owner) if owner != agent.as_str() => return Ok(Owned::Foreign),
+            Some(_) => {}
+            None => {
+                self.transaction
+                    .prepare_cached(
+                        "INSERT INTO tasks (task, principal, agent, command, priority)
+                         VALUES (?1, '', ?2, '', 0)",
+                    )?
+                    .execute([task, agent.as_str()])?;
+            }
+        }
+        mark!("tasks.attempt_adopted");
+        let last: Option<u64> = self
+            .transaction
+            .prepare_cached("SELECT max(ordinal) FROM attempts WHERE task = ?1")?
+            .query_row([task], |row| row.get(0))?;
+        let named = attempt.id.as_str().strip_prefix('a').and_then(|it| it.parse().ok());
+        let ordinal = named.unwrap_or(0).max(last.unwrap_or(0) + 1);
+        let state = AttemptState::Delivered;
+        let row = self.insert(&attempt.task, &attempt.id, ordinal, agent, state)?;
+        Ok(Owned::Here(AttemptRow { row, state, highest: [0, 0] }))
+    }
+
+    /// The attempt is at least this far.
+    fn progress(
+        &self,
+        agent: &AgentId,
+        attempt: &Attempt,
+        state: AttemptState,
+    ) -> rusqlite::Result<Option<AttemptState>> {
+        let Owned::Here(row) = self.owned(agent, attempt)? else { return Ok(None) };
+        if row.state < state {
+            self.set_state(row.row, state)?;
+        }
+        Ok(Some(row.state.max(state)))
+    }
+
+    fn deliverable(&self, agent: &AgentId, count_max: usize) -> rusqlite::Result<Vec<Deliver>> {
+        self.transaction
+            .prepare_cached(
+                "SELECT task, id, command, priority FROM attempts JOIN tasks USING (task)
+                 WHERE attempts.agent = ?1 AND state IN (0, 1) AND cancelled = 0 AND command <> ''
+                 ORDER BY priority DESC, attempt LIMIT ?2",
+            )?
+            .query_map(
+                params![agent.as_str(), i64::try_from(count_max).unwrap_or(i64::MAX)],
+                |row| {
+                    Ok(Deliver {
+                        attempt: attempt_of(row, 0)?,
+                        command: row.get(2)?,
+                        priority: row.get(3)?,
+                    })
+                },
+            )?
+            .collect()
+    }
+
+    // ---- what comes of them ------------------------------------------------------------------
+
+    fn output(&self, agent: &AgentId, piece: &Output) -> rusqlite::Result<OutputTaken> {
+        let Owned::Here(row) = self.owned(agent, &piece.attempt)? else {
+            return Ok(OutputTaken::Foreign);
+        };
+        let stream = index(piece.stream);
+        let highest = row.highest[stream];
+        if piece.sequence <= highest {
+            mark!("tasks.output_came_again");
+            return Ok(OutputTaken::Stored { highest });
+        }
+        if piece.sequence > highest + 1 {
+            if !piece.truncated_locally {
+                return Ok(OutputTaken::Gap { highest });
+            }
+            mark!("tasks.hole_accepted");
+            self.transaction
+                .prepare_cached(
+                    "INSERT INTO lost (attempt, stream, first, last) VALUES (?1, ?2, ?3, ?4)",
+                )?
+                .execute(params![row.row, stream, highest + 1, piece.sequence - 1])?;
+        }
+        self.transaction
+            .prepare_cached(
+                "INSERT INTO output (attempt, stream, sequence, data) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![row.row, stream, piece.sequence, &piece.data[..]])?;
+        let mut highest = row.highest;
+        highest[stream] = piece.sequence;
+        let state = row.state.max(AttemptState::Running);
+        self.transaction
+            .prepare_cached(
+                "UPDATE attempts SET state = ?2, stdout_highest = ?3, stderr_highest = ?4
+                 WHERE attempt = ?1",
+            )?
+            .execute(params![row.row, number_of(state), highest[0], highest[1]])?;
+        Ok(OutputTaken::Stored { highest: piece.sequence })
+    }
+
+    fn result(
+        &self,
+        agent: &AgentId,
+        message_id: &MessageId,
+        result: &Final,
+    ) -> rusqlite::Result<FinalTaken> {
+        let Owned::Here(row) = self.owned(agent, &result.attempt)? else {
+            return Ok(FinalTaken::Foreign);
+        };
+        if row.state.has_ended() {
+            let known: Option<String> = self
+                .transaction
+                .prepare_cached("SELECT message_id FROM attempts WHERE attempt = ?1")?
+                .query_row([row.row], |row| row.get(0))?;
+            return Ok(match known.as_deref() == Some(message_id.as_str()) {
+                true => {
+                    mark!("tasks.result_came_again");
+                    FinalTaken::Stored
+                }
+                false => {
+                    mark!("tasks.result_came_too_late");
+                    FinalTaken::TooLate
+                }
+            });
+        }
+        let last = |stream| result.last_output.as_ref().and_then(|last| last.get(&stream)).copied();
+        self.transaction
+            .prepare_cached(
+                "UPDATE attempts SET state = ?2, message_id = ?3, outcome = ?4, exit_code = ?5,
+                        error = ?6, output_truncated = ?7, error_truncated = ?8,
+                        stdout_last = ?9, stderr_last = ?10
+                 WHERE attempt = ?1",
+            )?
+            .execute(params![
+                row.row,
+                number_of(AttemptState::Final),
+                message_id.as_str(),
+                outcome_name(result.outcome),
+                result.exit_code,
+                result.error,
+                result.output_truncated,
+                result.error_truncated,
+                last(OutputStream::Stdout),
+                last(OutputStream::Stderr),
+            ])?;
+        Ok(FinalTaken::Stored)
+    }
+
+    // ---- reconciling -------------------------------------------------------------------------
+
+    fn reconcile(&self, agent: &AgentId, hello: &Hello) -> rusqlite::Result<Reconciled> {
+        let mut agreement = Agreement::default();
+        if let Some(life) = &hello.store {
+            match self.follow(agent, life)? {
+                Follows::Yes => {}
+                Follows::Fork => {
+                    mark!("tasks.fork_found");
+                    return Ok(Reconciled::Forked);
+                }
+                Follows::No => {
+                    mark!("tasks.other_store_found");
+                    // Even what was only delivered may have run in the one that is gone.
+                    agreement.interrupted =
+                        self.interrupt(agent, AttemptState::Delivered, &BTreeSet::new())?;
+                }
+            }
+        }
+        for (message_id, result) in &hello.unacked_finals {
+            // What is too late, or somebody else's, is not to come again either.
+            self.result(agent, message_id, result)?;
+            agreement.acknowledged_finals.push(message_id.clone());
+        }
+        let mut named = BTreeSet::new();
+        let running = hello.running_tasks.iter().chain(&hello.running_task);
+        for it in running {
+            self.progress(agent, &it.attempt, AttemptState::Running)?;
+            named.insert(it.attempt.clone());
+        }
+        for it in &hello.received_not_started {
+            self.received(agent, &it.attempt, &mut agreement)?;
+            named.insert(it.attempt.clone());
+        }
+        named.extend(hello.unacked_finals.iter().map(|(_, result)| result.attempt.clone()));
+        if hello.store.is_some() && hello.complete {
+            self.confirm_discards(agent, &named)?;
+            let lost = self.interrupt(agent, AttemptState::Received, &named)?;
+            agreement.interrupted.extend(lost);
+        }
+        self.replay(agent, hello, &mut agreement)?;
+        Ok(Reconciled::Agreed(agreement))
+    }
+
+    /// Whether a life of an agent's store follows what is known of it.
+    fn follow(&self, agent: &AgentId, life: &StoreLife) -> rusqlite::Result<Follows> {
+        let known: Vec<(String, bool)> = self
+            .transaction
+            .prepare_cached(
+                "SELECT epoch, confirmed FROM lives WHERE agent = ?1 ORDER BY life DESC",
+            )?
+            .query_map([agent.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<rusqlite::Result<_>>()?;
+        let at = |epoch: &str| known.iter().position(|(known, _)| known == epoch);
+        match at(life.epoch.as_str()) {
+            Some(0) => return Ok(Follows::Yes),
+            Some(_) => return Ok(Follows::Fork),
+            None => {}
+        }
+        let predecessor = life.predecessor.as_ref();
+        let follows = match (known.first(), predecessor.and_then(|epoch| at(epoch.as_str()))) {
+            // The first contact, with a store that no controller has seen.
+            (None, _) => predecessor.is_none(),
+            // What came after it was never confirmed: the agent may not have heard of it.
+            (Some(_), Some(newest)) => !known[..newest].iter().any(|(_, confirmed)| *confirmed),
+            (Some(_), None) => {
+                predecessor.is_none() && !known.iter().any(|(_, confirmed)| *confirmed)
+            }
+        };
+        self.transaction
+            .prepare_cached("INSERT INTO lives (agent, epoch) VALUES (?1, ?2)")?
+            .execute([agent.as_str(), life.epoch.as_str()])?;
+        self.transaction
+            .prepare_cached(
+                "DELETE FROM lives WHERE agent = ?1 AND life <= (
+                     SELECT life FROM lives WHERE agent = ?1
+                     ORDER BY life DESC LIMIT 1 OFFSET ?2)",
+            )?
+            .execute(params![agent.as_str(), self.config.lives_max])?;
+        // A record that was lost knows nothing, and has nothing to close.
+        Ok(if follows || known.is_empty() { Follows::Yes } else { Follows::No })
+    }
+
+    /// The agent has an attempt and has not begun it.
+    fn received(
+        &self,
+        agent: &AgentId,
+        attempt: &Attempt,
+        agreement: &mut Agreement,
+    ) -> rusqlite::Result<()> {
+        let Owned::Here(row) = self.owned(agent, attempt)? else { return Ok(()) };
+        let cancelled: bool = self
+            .transaction
+            .prepare_cached("SELECT cancelled FROM tasks WHERE task = ?1")?
+            .query_row([attempt.task.as_str()], |row| row.get(0))?;
+        let reason = match (row.state.has_ended(), cancelled) {
+            (true, _) => "the attempt has ended for the controller",
+            (false, true) => "the task is not wanted any more",
+            (false, false) => {
+                self.progress(agent, attempt, AttemptState::Received)?;
+                return Ok(());
+            }
+        };
+        let (attempt, reason) = (attempt.clone(), reason.to_owned());
+        agreement.discarded.push(Discarded { attempt, reason });
+        Ok(())
+    }
+
+    /// The open attempts of an agent, from the state on.
+    fn open(&self, agent: &AgentId, from: AttemptState) -> rusqlite::Result<Vec<(i64, Attempt)>> {
+        self.transaction
+            .prepare_cached(
+                "SELECT attempt, task, id FROM attempts
+                 WHERE agent = ?1 AND state BETWEEN ?2 AND 3 ORDER BY attempt",
+            )?
+            .query_map(params![agent.as_str(), number_of(from)], |row| {
+                Ok((row.get(0)?, attempt_of(row, 1)?))
+            })?
+            .collect()
+    }
+
+    /// A task that is not wanted, and that a complete hello does not list, is not begun and never
+    /// will be [TK-8].
+    fn confirm_discards(&self, agent: &AgentId, named: &BTreeSet<Attempt>) -> rusqlite::Result<()> {
+        for (row, attempt) in self.open(agent, AttemptState::Delivered)? {
+            let cancelled: bool = self
+                .transaction
+                .prepare_cached(
+                    "SELECT cancelled = 1 AND state < 3 FROM attempts JOIN tasks USING (task)
+                     WHERE attempt = ?1",
+                )?
+                .query_row([row], |row| row.get(0))?;
+            if cancelled && !named.contains(&attempt) {
+                mark!("tasks.discard_confirmed");
+                self.set_state(row, AttemptState::Discarded)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes what the agent had, from a state on, and does not name [TK-16].
+    fn interrupt(
+        &self,
+        agent: &AgentId,
+        from: AttemptState,
+        named: &BTreeSet<Attempt>,
+    ) -> rusqlite::Result<Vec<Attempt>> {
+        let mut gone = Vec::new();
+        for (row, attempt) in self.open(agent, from)? {
+            if !named.contains(&attempt) {
+                mark!("tasks.attempt_lost_by_its_agent");
+                self.set_state(row, AttemptState::Interrupted)?;
+                gone.push(attempt);
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Where the replay of each stream begins that the hello names.
+    fn replay(
+        &self,
+        agent: &AgentId,
+        hello: &Hello,
+        agreement: &mut Agreement,
+    ) -> rusqlite::Result<()> {
+        let running = hello.running_tasks.iter().flat_map(|it| {
+            OutputStream::ALL.into_iter().map(|stream| (it.attempt.clone(), stream))
+        });
+        let waiting = hello.unacked_output.iter().map(|it| (it.attempt.clone(), it.stream));
+        let streams: BTreeSet<(Attempt, OutputStream)> = running.chain(waiting).collect();
+        for (attempt, stream) in streams {
+            let Owned::Here(row) = self.owned(agent, &attempt)? else { continue };
+            let next_sequence = row.highest[index(stream)] + 1;
+            agreement.output_replay.push(ReplayFrom { attempt, stream, next_sequence });
+        }
+        Ok(())
+    }
+
+    // ---- looking -----------------------------------------------------------------------------
+
+    fn look(&self, task: &TaskId) -> rusqlite::Result<Option<TaskView>> {
+        let found: Option<(AgentId, String, bool)> = self
+            .transaction
+            .prepare_cached("SELECT agent, command, cancelled FROM tasks WHERE task = ?1")?
+            .query_row([task.as_str()], |row| Ok((agent_of(row, 0)?, row.get(1)?, row.get(2)?)))
+            .optional()?;
+        let Some((agent, command, cancelled)) = found else { return Ok(None) };
+        let mut attempts: Vec<(i64, AttemptView)> = self
+            .transaction
+            .prepare_cached(
+                "SELECT attempt, task, id, state, stdout_highest, stderr_highest, outcome,
+                        exit_code, error, output_truncated, error_truncated, stdout_last,
+                        stderr_last
+                 FROM attempts WHERE task = ?1 ORDER BY ordinal",
+            )?
+            .query_map([task.as_str()], view)?
+            .collect::<rusqlite::Result<_>>()?;
+        for (row, attempt) in &mut attempts {
+            for stream in &mut attempt.streams {
+                stream.lost = self.lost(*row, stream.stream)?;
+            }
+        }
+        let attempts = attempts.into_iter().map(|(_, attempt)| attempt).collect();
+        Ok(Some(TaskView { agent, command, cancelled, attempts }))
+    }
+
+    fn lost(&self, attempt: i64, stream: OutputStream) -> rusqlite::Result<Vec<Range>> {
+        self.transaction
+            .prepare_cached(
+                "SELECT first, last FROM lost WHERE attempt = ?1 AND stream = ?2 ORDER BY first",
+            )?
+            .query_map(params![attempt, index(stream)], |row| {
+                Ok(Range { from: row.get(0)?, to: row.get(1)? })
+            })?
+            .collect()
+    }
+
+    fn read_output(
+        &self,
+        attempt: &Attempt,
+        stream: OutputStream,
+        after: u64,
+        count_max: usize,
+    ) -> rusqlite::Result<OutputPage> {
+        let found: Option<(i64, [u64; 2])> = self
+            .transaction
+            .prepare_cached(
+                "SELECT attempt, stdout_highest, stderr_highest
+                 FROM attempts WHERE task = ?1 AND id = ?2",
+            )?
+            .query_row([attempt.task.as_str(), attempt.id.as_str()], |row| {
+                Ok((row.get(0)?, [row.get(1)?, row.get(2)?]))
+            })
+            .optional()?;
+        let Some((row, highest)) = found else {
+            return Ok(OutputPage { pieces: vec![], lost: vec![], highest: 0 });
+        };
+        let limit = i64::try_from(count_max).unwrap_or(i64::MAX);
+        let pieces = self
+            .transaction
+            .prepare_cached(
+                "SELECT sequence, data FROM output
+                 WHERE attempt = ?1 AND stream = ?2 AND sequence > ?3 ORDER BY sequence LIMIT ?4",
+            )?
+            .query_map(params![row, index(stream), after, limit], |row| {
+                Ok((row.get(0)?, Bytes::from(row.get::<_, Vec<u8>>(1)?)))
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        let lost = self.lost(row, stream)?;
+        Ok(OutputPage { pieces, lost, highest: highest[index(stream)] })
+    }
+
+    // ---- nonces ------------------------------------------------------------------------------
+
+    fn use_nonce(
+        &self,
+        agent: &AgentId,
+        nonce: &str,
+        at: WallTime,
+        forget_before: WallTime,
+    ) -> rusqlite::Result<bool> {
+        self.transaction
+            .prepare_cached("DELETE FROM nonces WHERE at_ms < ?1")?
+            .execute([forget_before.as_millis()])?;
+        let kept: u64 = self
+            .transaction
+            .prepare_cached("SELECT count(*) FROM nonces")?
+            .query_row([], |row| row.get(0))?;
+        if kept >= self.config.nonces_max {
+            mark!("tasks.too_many_nonces");
+            return Ok(false);
+        }
+        let new = self
+            .transaction
+            .prepare_cached(
+                "INSERT OR IGNORE INTO nonces (agent, nonce, at_ms) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![agent.as_str(), nonce, at.as_millis()])?;
+        if new == 0 {
+            mark!("tasks.nonce_used_again");
+        }
+        Ok(new > 0)
+    }
+}
+
+/// Whether a life follows the lives that are known.
+enum Follows {
+    Yes,
+    /// It is another store, or an older state of the known one.
+    No,
+    /// It is one that another has replaced.
+    Fork,
+}
+
+fn view(row: &Row<'_>) -> rusqlite::Result<(i64, AttemptView)> {
+    let attempt = attempt_of(row, 1)?;
+    let state = state_of(row.get(3)?);
+    let outcome: Option<String> = row.get(6)?;
+    let result = match &outcome {
+        Some(outcome) => {
+            let last: [Option<u64>; 2] = [row.get(11)?, row.get(12)?];
+            let streams = OutputStream::ALL.into_iter();
+            let last = streams.map(|it| last[index(it)].map(|last| (it, last)));
+            Some(Final {
+                attempt: attempt.clone(),
+                outcome: outcome_of(outcome),
+                exit_code: row.get(7)?,
+                error: row.get(8)?,
+                output_truncated: row.get(9)?,
+                error_truncated: row.get(10)?,
+                last_output: last.collect(),
+            })
+        }
+        None => None,
+    };
+    let highest: [u64; 2] = [row.get(4)?, row.get(5)?];
+    let streams = OutputStream::ALL.into_iter();
+    let streams =
+        streams.map(|stream| StreamView { stream, highest: highest[index(stream)], lost: vec![] });
+    let ended = match state {
+        AttemptState::Interrupted => Some(Outcome::Interrupted),
+        _ => outcome.as_deref().map(outcome_of),
+    };
+    Ok((
+        row.get(0)?,
+        AttemptView { attempt, state, result, outcome: ended, streams: streams.collect() },
+    ))
+}
