@@ -136,8 +136,6 @@ pub enum Output {
         message_id: MessageId,
         /// What.
         message: ControllerMessage,
-        /// Whether fields of the extension may be used.
-        extension: bool,
     },
     /// Close a connection. No [`Input::Disconnected`] needs to follow.
     Close {
@@ -226,7 +224,6 @@ pub struct Controller {
 struct Peer {
     agent: AgentId,
     stage: Stage,
-    extension: bool,
     /// The life of its store, until it is confirmed that the agent knows that it is known.
     unconfirmed: Option<Epoch>,
     /// How many of its frames wait for the record.
@@ -331,11 +328,12 @@ impl Controller {
     }
 
     fn send(&mut self, conn: ConnectionId, message: ControllerMessage) {
-        let Some(peer) = self.peers.get(&conn) else { return };
-        let extension = peer.extension;
+        if !self.peers.contains_key(&conn) {
+            return;
+        }
         let id = random_hex_128(&mut *self.entropy);
         let message_id = MessageId::parse(&id).expect("32 digits are a message id");
-        self.outputs.push_back(Output::Send { conn, message_id, message, extension });
+        self.outputs.push_back(Output::Send { conn, message_id, message });
     }
 
     fn notify(&mut self, notice: Notice) {
@@ -354,7 +352,6 @@ impl Controller {
         let peer = Peer {
             agent,
             stage: Stage::Greeting,
-            extension: false,
             unconfirmed: None,
             inbound: 0,
             deliveries: BTreeMap::new(),
@@ -712,7 +709,6 @@ impl Controller {
         reconciled: Reconciled,
     ) {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
-        peer.extension = extension;
         let agent = peer.agent.clone();
         let agreement = match reconciled {
             Reconciled::Agreed(agreement) => agreement,
