@@ -92,6 +92,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Socket<S> {
         }
     }
 
+    /// Queues a ping frame. It counts as written like any other frame.
+    pub fn queue_ping(&mut self) {
+        self.queue.push_back(Message::Ping(Bytes::new()));
+    }
+
     /// Waits until something happens. With `read` false, nothing is taken from the network.
     ///
     /// Cancel safe: nothing is lost when the future is dropped.

@@ -8,11 +8,16 @@
 //!
 //! * [`wire`]: the frames;
 //! * [`agent`] and [`controller`]: the two sans-IO cores;
-//! * [`store`]: what the agent asks of its durable store, and that store on SQLite.
+//! * [`store`]: what the agent asks of its durable store, and that store on SQLite;
+//! * [`chunker`] and [`auth`]: how output is cut, and who is let in;
+//! * `driver`: the cores over sockets, HTTP and processes (feature `net`).
 
 pub mod agent;
+pub mod auth;
 pub mod chunker;
 pub mod controller;
+#[cfg(feature = "net")]
+pub mod driver;
 pub mod store;
 pub mod wire;
 

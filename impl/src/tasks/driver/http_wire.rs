@@ -1,0 +1,218 @@
+//! The bodies of HTTP requests and their answers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::AgentId;
+use crate::recovery::MAX_SEQUENCE;
+use crate::tasks::controller::record::{AttemptState, AttemptView, OutputPage, TaskView};
+use crate::tasks::wire::{Deliver, Final, RawFinal};
+use crate::tasks::{Attempt, AttemptId, MessageId, Outcome, Range, TaskId};
+
+/// `POST /v1/tasks`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SubmitBody {
+    pub(super) id: TaskId,
+    pub(super) agent: String,
+    pub(super) command: String,
+    #[serde(default)]
+    pub(super) priority: i64,
+}
+
+/// `POST /v1/tasks/{task}/attempts`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct RetryBody {
+    pub(super) after: u64,
+}
+
+/// The answer to both.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SubmittedBody {
+    pub(super) task: TaskId,
+    pub(super) attempt: AttemptId,
+}
+
+impl From<Attempt> for SubmittedBody {
+    fn from(attempt: Attempt) -> Self {
+        Self { task: attempt.task, attempt: attempt.id }
+    }
+}
+
+/// `PUT /api/v1/tasks/{task}`.
+#[derive(Serialize, Deserialize)]
+pub(super) struct FinalBody {
+    pub(super) message_id: MessageId,
+    pub(super) execution_attempt_id: AttemptId,
+    #[serde(flatten)]
+    result: RawFinal,
+}
+
+impl FinalBody {
+    pub(super) fn of(message_id: MessageId, result: &Final) -> Self {
+        let execution_attempt_id = result.attempt.id.clone();
+        Self { message_id, execution_attempt_id, result: RawFinal::of_result(result, true) }
+    }
+
+    pub(super) fn result(self, task: TaskId) -> (MessageId, Final) {
+        let attempt = Attempt { task, id: self.execution_attempt_id };
+        (self.message_id, self.result.of(attempt))
+    }
+}
+
+/// `GET /api/v1/agents/{agent}/tasks`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct TasksBody {
+    pub(super) tasks: Vec<DeliverBody>,
+}
+
+/// A task in it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct DeliverBody {
+    task_id: TaskId,
+    execution_attempt_id: AttemptId,
+    command: String,
+    #[serde(default)]
+    priority: i64,
+}
+
+impl From<Deliver> for DeliverBody {
+    fn from(deliver: Deliver) -> Self {
+        Self {
+            task_id: deliver.attempt.task,
+            execution_attempt_id: deliver.attempt.id,
+            command: deliver.command,
+            priority: deliver.priority,
+        }
+    }
+}
+
+impl From<DeliverBody> for Deliver {
+    fn from(body: DeliverBody) -> Self {
+        Self {
+            attempt: Attempt { task: body.task_id, id: body.execution_attempt_id },
+            command: body.command,
+            priority: body.priority,
+        }
+    }
+}
+
+/// An error, and the controller's time for an agent whose clock is wrong.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct ErrorBody {
+    #[serde(default)]
+    pub(super) error: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) server_time: Option<i64>,
+}
+
+/// `GET /v1/tasks/{task}`.
+#[derive(Debug, Serialize)]
+pub(super) struct TaskBody {
+    task: TaskId,
+    agent: AgentName,
+    command: String,
+    cancelled: bool,
+    attempts: Vec<AttemptBody>,
+}
+
+type AgentName = String;
+
+#[derive(Debug, Serialize)]
+struct AttemptBody {
+    attempt: AttemptId,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<Outcome>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    stdout: StreamBody,
+    stderr: StreamBody,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct StreamBody {
+    highest: u64,
+    lost: Vec<Range>,
+}
+
+/// The name of a state for people and programs.
+pub(super) fn state_name(state: AttemptState) -> &'static str {
+    match state {
+        AttemptState::Pending => "pending",
+        AttemptState::Delivered => "delivered",
+        AttemptState::Received => "received",
+        AttemptState::Running => "running",
+        AttemptState::Discarded => "discarded",
+        AttemptState::Interrupted => "interrupted",
+        AttemptState::Final => "final",
+    }
+}
+
+impl TaskBody {
+    pub(super) fn of(task: TaskId, view: TaskView) -> Self {
+        Self {
+            task,
+            agent: AgentId::as_str(&view.agent).to_owned(),
+            command: view.command,
+            cancelled: view.cancelled,
+            attempts: view.attempts.into_iter().map(AttemptBody::of).collect(),
+        }
+    }
+}
+
+impl AttemptBody {
+    fn of(view: AttemptView) -> Self {
+        let mut streams =
+            view.streams.into_iter().map(|it| StreamBody { highest: it.highest, lost: it.lost });
+        Self {
+            attempt: view.attempt.id,
+            state: state_name(view.state),
+            outcome: view.outcome,
+            exit_code: view.result.as_ref().map(|result| result.exit_code),
+            error: view.result.map(|result| result.error).filter(|error| !error.is_empty()),
+            stdout: streams.next().unwrap_or_default(),
+            stderr: streams.next().unwrap_or_default(),
+        }
+    }
+}
+
+/// `GET /v1/tasks/{task}/attempts/{attempt}/{stream}`.
+#[derive(Debug, Serialize)]
+pub(super) struct OutputBody {
+    pieces: Vec<PieceBody>,
+    lost: Vec<Range>,
+    highest: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct PieceBody {
+    sequence: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_b64: Option<String>,
+}
+
+impl From<OutputPage> for OutputBody {
+    fn from(page: OutputPage) -> Self {
+        use base64::Engine as _;
+        let piece = |(sequence, data): (u64, bytes::Bytes)| match std::str::from_utf8(&data) {
+            Ok(text) => PieceBody { sequence, data: Some(text.to_owned()), data_b64: None },
+            Err(_) => {
+                let text = base64::engine::general_purpose::STANDARD.encode(&data);
+                PieceBody { sequence, data: None, data_b64: Some(text) }
+            }
+        };
+        let pieces = page.pieces.into_iter().map(piece).collect();
+        Self { pieces, lost: page.lost, highest: page.highest }
+    }
+}
+
+/// The number after which output is wanted, in a query.
+pub(super) fn after(query: Option<&str>) -> Result<u64, String> {
+    let text = query.and_then(|query| crate::net::http::query(query, "after"));
+    let Some(text) = text else { return Ok(0) };
+    let number = text.parse::<u64>().ok().filter(|it| *it <= MAX_SEQUENCE);
+    number.ok_or_else(|| format!("`after` must be an integer from 0 to {MAX_SEQUENCE}"))
+}

@@ -1,0 +1,13 @@
+//! The cores over sockets, HTTP and processes.
+//!
+//! A driver moves frames between a WebSocket and a core, runs storage commands, and arms one
+//! timer. It decides nothing: what it does with an input or an output follows from the type.
+
+mod agent;
+mod controller;
+mod executor;
+mod http_wire;
+
+pub use agent::{AgentHandle, AgentTarget, agent};
+pub use controller::{ControllerHandle, ControllerService, ControllerTaskConfig, controller};
+pub use executor::{Execution, Executor, ExecutorEvent, ProcessExecutor};
