@@ -129,7 +129,7 @@ pub struct SpoolStatus {
     pub bytes_used: u64,
     /// At most.
     pub byte_cap: u64,
-    /// Whether output was ever given up for want of space.
+    /// Whether output of an attempt that is known was given up.
     pub has_rotated_chunks: bool,
 }
 

@@ -186,8 +186,8 @@ struct Tally {
     settled: u64,
     /// No output is before this row.
     oldest_output: i64,
-    /// Output was given up at least once.
-    rotated: bool,
+    /// Some output was given up, of an attempt that is known.
+    truncated: bool,
 }
 
 impl SqliteTaskStore {
@@ -302,7 +302,7 @@ impl Tally {
             open: count("SELECT count(*) FROM attempts WHERE status IN (0, 1)")?,
             settled: count("SELECT count(*) FROM attempts WHERE status = 3")?,
             oldest_output: 0,
-            rotated: count(
+            truncated: count(
                 "SELECT count(*) FROM attempts WHERE stdout_truncated + stderr_truncated > 0",
             )? > 0,
         })
@@ -326,7 +326,7 @@ fn spool(
     Ok(SpoolStatus {
         bytes_used: (pages - free) * PAGE_BYTES,
         byte_cap: config.spool_cap_bytes,
-        has_rotated_chunks: tally.rotated,
+        has_rotated_chunks: tally.truncated,
     })
 }
 
@@ -621,6 +621,7 @@ impl Run<'_> {
                 row.truncated[index(*stream)] = true;
             }
             let id = row.row;
+            self.tally.truncated |= !finish.truncated.is_empty();
             let error = cut(&finish.error, self.config.error_bytes());
             self.transaction
                 .prepare_cached(
@@ -674,6 +675,7 @@ impl Run<'_> {
         if !fits {
             mark!("tasks.piece_larger_than_the_spool");
             row.truncated[stream] = true;
+            self.tally.truncated = true;
             self.remember_lost(id, stream, append.sequence)?;
             return Ok(Appended::TooLarge);
         }
@@ -756,7 +758,7 @@ impl Run<'_> {
             return Ok(false);
         }
         mark!("tasks.output_given_up");
-        self.tally.rotated = true;
+        self.tally.truncated = true;
         for (row, id, stream, sequence, attempt) in oldest {
             self.transaction.prepare_cached("DELETE FROM outbox WHERE row = ?1")?.execute([row])?;
             let stream = usize::try_from(stream).unwrap_or(0).min(1);
@@ -824,6 +826,7 @@ impl Run<'_> {
         } else if given_up {
             let stream = usize::try_from(stream).unwrap_or(0).min(1);
             self.remember_lost(number, stream, sequence)?;
+            self.tally.truncated = true;
             if let Some(row) = self.attempt(&attempt)? {
                 (row.truncated[stream], row.changed) = (true, true);
             }
