@@ -476,17 +476,17 @@ fn the_files_stay_under_the_cap_of_the_specification() {
 fn the_file_shrinks_when_its_output_is_acknowledged() {
     let mut fixture = Fixture::new();
     let attempt = fixture.running("t");
-    for sequence in 1..=1_000 {
+    for sequence in 1..=3_000 {
         fixture.write(&attempt, sequence, &[7; 4096]);
     }
     let full = fixture.disk_bytes();
     let stream = OutputStream::Stdout;
     let ack = |through| Command::AckOutput { attempt: attempt.clone(), stream, through };
-    for through in 1..=1_000 {
+    for through in 1..=3_000 {
         fixture.store().transact(vec![ack(through)]).expect("acknowledged");
     }
     for _ in 0..100 {
-        fixture.store().transact(vec![ack(1_000)]).expect("acknowledged");
+        fixture.store().transact(vec![ack(3_000)]).expect("acknowledged");
     }
     assert!(fixture.disk_bytes() * 2 < full, "{} of {full} bytes", fixture.disk_bytes());
 }

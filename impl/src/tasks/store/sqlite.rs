@@ -6,8 +6,8 @@
 //! # How large it gets
 //!
 //! The cap is on what the files take: the database and its write-ahead log. A quarter of it, at most
-//! 8 MiB, is the log's, and is written back when a quarter of that is used; the database has the
-//! rest. Output makes room for itself: before a piece is stored, the oldest pieces are given up
+//! 16 MiB, is the log's, and is written back when a quarter of that is used, so that the rest is
+//! room for one transaction; the database has what is left. Output makes room for itself: before a piece is stored, the oldest pieces are given up
 //! until the new one fits beside the results that may still come. Pages that become free are used
 //! again, and given back to the file system when they are many [TK-5].
 
@@ -147,7 +147,7 @@ impl TaskStoreConfig {
 
     /// How many bytes of the cap are the write-ahead log's.
     fn log_bytes(&self) -> u64 {
-        (self.spool_cap_bytes / 4).min(8 << 20)
+        (self.spool_cap_bytes / 4).min(16 << 20)
     }
 
     /// How many pages the database may have.
@@ -171,11 +171,26 @@ impl TaskStoreConfig {
 pub struct SqliteTaskStore {
     connection: Connection,
     config: TaskStoreConfig,
-    /// What is known of the rows without asking for them.
+    /// What is known without asking for it. Nobody else changes the database.
+    known: Cache,
+}
+
+/// What is known of the database without asking for it.
+#[derive(Debug, Clone, Default)]
+struct Cache {
     tally: Tally,
     /// The life that has begun, by its row.
     life: Option<i64>,
+    /// Attempts that were looked at, by name.
+    attempts: BTreeMap<Attempt, AttemptRow>,
+    /// How many pages are in use at most; `None` when that is to be counted.
+    pages: Option<u64>,
+    /// Rows were deleted, so pages may be free.
+    deleted: bool,
 }
+
+/// How many attempts are remembered from one transaction to the next.
+const ATTEMPTS_MAX: usize = 64;
 
 /// What would otherwise be counted with every command.
 #[derive(Debug, Clone, Copy, Default)]
@@ -200,12 +215,17 @@ impl SqliteTaskStore {
         let connection =
             database::open(&config.path, config.vfs.as_deref(), &SCHEMA, config.synchronous)?;
         let failed = |error: rusqlite::Error| database::open_error(&config.path, &error);
-        // The rule for the log is the store's own: it is written back as a whole, and cut.
-        connection
-            .pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))
-            .map_err(failed)?;
+        // The log is written back, and then overwritten from its start, when it is this large; what
+        // a large transaction has added is cut off.
+        let log_bytes = config.log_bytes() / 4;
+        for (name, value) in
+            [("wal_autocheckpoint", log_bytes / PAGE_BYTES), ("journal_size_limit", log_bytes)]
+        {
+            let value = i64::try_from(value).unwrap_or(i64::MAX);
+            connection.pragma_update_and_check(None, name, value, |_| Ok(())).map_err(failed)?;
+        }
         let tally = Tally::of(&connection).map_err(failed)?;
-        Ok(Self { connection, config, tally, life: None })
+        Ok(Self { connection, config, known: Cache { tally, ..Cache::default() } })
     }
 
     /// How full the store is, in bytes on the disk.
@@ -214,7 +234,7 @@ impl SqliteTaskStore {
     ///
     /// [`StoreError`] if the database cannot be read.
     pub fn spool(&self) -> Result<SpoolStatus, StoreError> {
-        spool(&self.connection, &self.config, self.tally)
+        spool(&self.connection, &self.config, self.known.tally)
             .map_err(|error| StoreError::NotApplied(error.to_string()))
     }
 
@@ -226,65 +246,52 @@ impl SqliteTaskStore {
         };
         let not_applied = |error: rusqlite::Error| StoreError::NotApplied(error.to_string());
         let transaction = Transaction::new(&mut self.connection, behavior).map_err(not_applied)?;
-        let mut run = Run {
-            transaction: &transaction,
-            config: &self.config,
-            tally: self.tally,
-            life: self.life,
-            attempts: BTreeMap::new(),
-            pages: None,
-        };
+        // A transaction that fails leaves nothing that was known in it.
+        let known = std::mem::take(&mut self.known);
+        let before = Cache { tally: known.tally, life: known.life, ..Cache::default() };
+        self.known = before;
+        let mut run = Run { transaction: &transaction, config: &self.config, known };
         let replies: rusqlite::Result<Vec<Reply>> =
             commands.into_iter().map(|command| run.command(command)).collect();
         let replies = replies.and_then(|replies| {
             run.write_back()?;
             Ok(replies)
         });
-        let (tally, life) = (run.tally, run.life);
+        let known = run.known;
         let replies = replies.map_err(not_applied)?;
         transaction.commit().map_err(|error| match read_only {
             true => StoreError::NotApplied(error.to_string()),
             false => StoreError::Unknown(error.to_string()),
         })?;
-        (self.tally, self.life) = (tally, life);
-        if !read_only {
-            self.keep_house();
+        self.known = known;
+        if self.known.attempts.len() > ATTEMPTS_MAX {
+            self.known.attempts.clear();
+        }
+        if std::mem::take(&mut self.known.deleted) {
+            self.give_pages_back();
         }
         Ok(replies)
     }
 
-    /// Gives pages back, and writes the log back when it has used its share. What fails is tried
-    /// again after the next transaction.
-    fn keep_house(&self) {
+    /// Gives some free pages back to the file system, if they are many. What fails is tried again
+    /// after the next transaction that deletes something.
+    fn give_pages_back(&mut self) {
+        self.known.pages = None;
         let shrink = || -> rusqlite::Result<()> {
             let (pages, free) = pages(&self.connection)?;
             if free * 2 > pages && free > VACUUM_PAGES {
                 mark!("tasks.pages_given_back");
-                self.connection
-                    .prepare_cached(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?
-                    .query([])
-                    .and_then(|mut rows| {
-                        while rows.next()?.is_some() {}
-                        Ok(())
-                    })?;
-            }
-            let log_max = i64::try_from(self.config.log_bytes() / 4 / PAGE_BYTES).unwrap_or(0);
-            let frames: i64 = self
-                .connection
-                .prepare_cached("PRAGMA wal_checkpoint(NOOP)")
-                .and_then(|mut it| it.query_row([], |row| row.get(1)))
-                .unwrap_or(i64::MAX);
-            if frames > log_max {
-                mark!("tasks.log_written_back");
-                self.connection
-                    .prepare_cached("PRAGMA wal_checkpoint(TRUNCATE)")?
-                    .query_row([], |_| Ok(()))?;
+                let mut vacuum = self
+                    .connection
+                    .prepare_cached(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+                let mut rows = vacuum.query([])?;
+                while rows.next()?.is_some() {}
             }
             Ok(())
         };
         if let Err(error) = shrink() {
-            mark!("tasks.log_not_written_back");
-            tracing::warn!(%error, "the store could not be kept small");
+            mark!("tasks.pages_not_given_back");
+            tracing::warn!(%error, "the store could not be made smaller");
         }
     }
 }
@@ -334,15 +341,13 @@ fn spool(
 struct Run<'a> {
     transaction: &'a Transaction<'a>,
     config: &'a TaskStoreConfig,
-    tally: Tally,
-    life: Option<i64>,
-    /// Attempts that were looked at, by name; the changed ones are written at the end.
-    attempts: BTreeMap<Attempt, AttemptRow>,
-    /// How many pages are in use, counted on the safe side since they were last asked for.
-    pages: Option<u64>,
+    known: Cache,
 }
 
-/// What is known of an attempt that does not run any more or yet.
+/// What is known of an attempt. `changed` says that it is to be written at the end.
+///
+/// The highest numbers are written when rows are deleted: until then the rows say them, so that a
+/// piece costs no more than its own row.
 #[derive(Debug, Clone)]
 struct AttemptRow {
     row: i64,
@@ -441,12 +446,16 @@ impl Run<'_> {
 
     /// What is known of an attempt, as it is in this transaction.
     fn attempt(&mut self, attempt: &Attempt) -> rusqlite::Result<Option<&mut AttemptRow>> {
-        if !self.attempts.contains_key(attempt) {
+        if !self.known.attempts.contains_key(attempt) {
             let found = self
                 .transaction
                 .prepare_cached(
-                    "SELECT attempt, status, stdout_last, stderr_last, stdout_truncated,
-                            stderr_truncated
+                    "SELECT attempt, status,
+                            max(stdout_last, (SELECT coalesce(max(sequence), 0) FROM outbox
+                                WHERE outbox.attempt = attempts.attempt AND stream = 0)),
+                            max(stderr_last, (SELECT coalesce(max(sequence), 0) FROM outbox
+                                WHERE outbox.attempt = attempts.attempt AND stream = 1)),
+                            stdout_truncated, stderr_truncated
                      FROM attempts WHERE task = ?1 AND id = ?2",
                 )?
                 .query_row([attempt.task.as_str(), attempt.id.as_str()], |row| {
@@ -460,14 +469,14 @@ impl Run<'_> {
                 })
                 .optional()?;
             let Some(found) = found else { return Ok(None) };
-            self.attempts.insert(attempt.clone(), found);
+            self.known.attempts.insert(attempt.clone(), found);
         }
-        Ok(self.attempts.get_mut(attempt))
+        Ok(self.known.attempts.get_mut(attempt))
     }
 
     /// Writes what has changed of the attempts. A row is written once, whatever happened to it.
     fn write_back(&mut self) -> rusqlite::Result<()> {
-        for row in self.attempts.values_mut().filter(|row| row.changed) {
+        for row in self.known.attempts.values_mut().filter(|row| row.changed) {
             row.changed = false;
             self.transaction
                 .prepare_cached(
@@ -493,11 +502,16 @@ impl Run<'_> {
             return Ok(Received::Known(known));
         }
         let command = receipt.command.len() as u64;
-        let reserves = (self.tally.open + 1) * self.config.reserve_pages();
+        let reserves = (self.known.tally.open + 1) * self.config.reserve_pages();
         let needed = (command + ROW_BYTES).div_ceil(PAGE_BYTES) + SLACK_PAGES;
-        if self.used()? + reserves + needed > self.config.pages_max() {
-            mark!("tasks.no_room_for_a_result");
-            return Ok(Received::NoRoom);
+        let room = self.config.pages_max();
+        if self.used()? + reserves + needed > room {
+            // What was counted on the safe side is counted exactly.
+            self.known.pages = None;
+            if self.used()? + reserves + needed > room {
+                mark!("tasks.no_room_for_a_result");
+                return Ok(Received::NoRoom);
+            }
         }
         self.spend(needed);
         self.transaction
@@ -513,7 +527,7 @@ impl Run<'_> {
                 receipt.priority,
                 receipt.at.as_millis()
             ])?;
-        self.tally.open += 1;
+        self.known.tally.open += 1;
         Ok(Received::New)
     }
 
@@ -548,8 +562,8 @@ impl Run<'_> {
             self.transaction
                 .prepare_cached("DELETE FROM attempts WHERE attempt = ?1")?
                 .execute([id])?;
-            self.attempts.remove(&attempt);
-            self.tally.open -= 1;
+            self.known.attempts.remove(&attempt);
+            self.known.tally.open -= 1;
             gone.push(attempt);
         }
         Ok(gone)
@@ -621,7 +635,7 @@ impl Run<'_> {
                 row.truncated[index(*stream)] = true;
             }
             let id = row.row;
-            self.tally.truncated |= !finish.truncated.is_empty();
+            self.known.tally.truncated |= !finish.truncated.is_empty();
             let error = cut(&finish.error, self.config.error_bytes());
             self.transaction
                 .prepare_cached(
@@ -644,11 +658,11 @@ impl Run<'_> {
                 .execute(params![id, RESULT, life])?;
             // The reserve pays for it.
             self.spend((error.len() as u64 + ROW_BYTES).div_ceil(PAGE_BYTES) + SLACK_PAGES);
-            self.tally.open -= 1;
+            self.known.tally.open -= 1;
         } else {
             mark!("tasks.result_stored_before");
         }
-        let row = self.attempts.get(&attempt).cloned().ok_or_else(|| missing(&attempt))?;
+        let row = self.known.attempts.get(&attempt).cloned().ok_or_else(|| missing(&attempt))?;
         self.result(&attempt, &row)
     }
 
@@ -671,11 +685,12 @@ impl Run<'_> {
         }
         let fits = self.make_room(append.data.len() as u64)?;
         let Some(row) = self.attempt(&append.attempt)? else { return Ok(Appended::NotRunning) };
-        (row.last[stream], row.changed) = (append.sequence, true);
+        row.last[stream] = append.sequence;
         if !fits {
+            row.changed = true;
             mark!("tasks.piece_larger_than_the_spool");
             row.truncated[stream] = true;
-            self.tally.truncated = true;
+            self.known.tally.truncated = true;
             self.remember_lost(id, stream, append.sequence)?;
             return Ok(Appended::TooLarge);
         }
@@ -715,19 +730,19 @@ impl Run<'_> {
     /// says whether it does.
     fn make_room(&mut self, bytes: u64) -> rusqlite::Result<bool> {
         let needed = (bytes + ROW_BYTES).div_ceil(PAGE_BYTES);
-        let reserves = self.tally.open * self.config.reserve_pages();
+        let reserves = self.known.tally.open * self.config.reserve_pages();
         let room = self.config.pages_max().saturating_sub(reserves + SLACK_PAGES);
         if self.used()? + needed <= room {
             self.spend_bytes(bytes);
             return Ok(true);
         }
         // What was counted on the safe side is counted exactly.
-        self.pages = None;
+        self.known.pages = None;
         while self.used()? + needed > room {
             if !self.rotate()? {
                 return Ok(false);
             }
-            self.pages = None;
+            self.known.pages = None;
         }
         self.spend_bytes(bytes);
         Ok(true)
@@ -743,7 +758,7 @@ impl Run<'_> {
                  FROM outbox JOIN attempts USING (attempt)
                  WHERE row >= ?1 AND stream < 2 ORDER BY row LIMIT ?2",
             )?;
-            let mut rows = statement.query(params![self.tally.oldest_output, ROTATE_ROWS])?;
+            let mut rows = statement.query(params![self.known.tally.oldest_output, ROTATE_ROWS])?;
             while let Some(row) = rows.next()? {
                 oldest.push((
                     row.get(0)?,
@@ -758,17 +773,16 @@ impl Run<'_> {
             return Ok(false);
         }
         mark!("tasks.output_given_up");
-        self.tally.truncated = true;
+        self.known.deleted = true;
+        self.known.tally.truncated = true;
         for (row, id, stream, sequence, attempt) in oldest {
             self.transaction.prepare_cached("DELETE FROM outbox WHERE row = ?1")?.execute([row])?;
             let stream = usize::try_from(stream).unwrap_or(0).min(1);
             self.remember_lost(id, stream, sequence)?;
-            if let Some(known) = self.attempt(&attempt)?
-                && !known.truncated[stream]
-            {
+            if let Some(known) = self.attempt(&attempt)? {
                 (known.truncated[stream], known.changed) = (true, true);
             }
-            self.tally.oldest_output = row + 1;
+            self.known.tally.oldest_output = row + 1;
         }
         Ok(true)
     }
@@ -805,6 +819,7 @@ impl Run<'_> {
     fn let_go(&mut self, id: &MessageId, given_up: bool) -> rusqlite::Result<u64> {
         let Some((attempt, stream, sequence)) = parts_of(id) else { return Ok(0) };
         let Some(row) = self.attempt(&attempt)? else { return Ok(0) };
+        row.changed = true;
         let number = row.row;
         let deleted = self
             .transaction
@@ -815,18 +830,19 @@ impl Run<'_> {
         if deleted == 0 {
             return Ok(0);
         }
+        self.known.deleted = true;
         if stream == RESULT {
             if let Some(row) = self.attempt(&attempt)?
                 && row.status == ENDED
             {
                 (row.status, row.changed) = (SETTLED, true);
-                self.tally.settled += 1;
+                self.known.tally.settled += 1;
                 self.forget_settled()?;
             }
         } else if given_up {
             let stream = usize::try_from(stream).unwrap_or(0).min(1);
             self.remember_lost(number, stream, sequence)?;
-            self.tally.truncated = true;
+            self.known.tally.truncated = true;
             if let Some(row) = self.attempt(&attempt)? {
                 (row.truncated[stream], row.changed) = (true, true);
             }
@@ -841,7 +857,9 @@ impl Run<'_> {
         through: u64,
     ) -> rusqlite::Result<u64> {
         let Some(row) = self.attempt(attempt)? else { return Ok(0) };
+        row.changed = true;
         let id = row.row;
+        self.known.deleted = true;
         let deleted = self
             .transaction
             .prepare_cached(
@@ -854,7 +872,7 @@ impl Run<'_> {
     /// Attempts whose result is acknowledged are remembered up to a number, so that whoever asks
     /// again gets the same answer; then the oldest are forgotten, but none of which output waits.
     fn forget_settled(&mut self) -> rusqlite::Result<()> {
-        if self.tally.settled <= self.config.finished_max {
+        if self.known.tally.settled <= self.config.finished_max {
             return Ok(());
         }
         self.write_back()?;
@@ -876,8 +894,8 @@ impl Run<'_> {
             self.transaction
                 .prepare_cached("DELETE FROM attempts WHERE attempt = ?1")?
                 .execute([id])?;
-            self.attempts.remove(&attempt);
-            self.tally.settled -= 1;
+            self.known.attempts.remove(&attempt);
+            self.known.tally.settled -= 1;
         }
         Ok(())
     }
@@ -886,17 +904,17 @@ impl Run<'_> {
 
     /// How many pages are in use, at most.
     fn used(&mut self) -> rusqlite::Result<u64> {
-        if let Some(used) = self.pages {
+        if let Some(used) = self.known.pages {
             return Ok(used);
         }
         let (pages, free) = pages(self.transaction)?;
         let used = pages - free;
-        self.pages = Some(used);
+        self.known.pages = Some(used);
         Ok(used)
     }
 
     fn spend(&mut self, pages: u64) {
-        if let Some(used) = &mut self.pages {
+        if let Some(used) = &mut self.known.pages {
             *used += pages;
         }
     }
@@ -910,7 +928,7 @@ impl Run<'_> {
     // ---- lives -------------------------------------------------------------------------------
 
     fn life(&self) -> rusqlite::Result<i64> {
-        self.life.ok_or_else(|| {
+        self.known.life.ok_or_else(|| {
             let text = "no life has begun: `Recover` comes first".to_owned();
             rusqlite::Error::ToSqlConversionFailure(text.into())
         })
@@ -928,7 +946,7 @@ impl Run<'_> {
         };
         let predecessor = predecessor.map(|epoch| Epoch::parse(&epoch)).transpose();
         let predecessor = predecessor.map_err(|error| damaged(1, error))?;
-        self.life = Some(id);
+        self.known.life = Some(id);
         let mut interrupted = Vec::new();
         for attempt in self.with_status(RUNNING)? {
             self.finish(Finish {
@@ -948,7 +966,7 @@ impl Run<'_> {
             interrupted = self.interrupted_by(id)?;
         }
         let received = self.received()?;
-        let spool = spool(self.transaction, self.config, self.tally)?;
+        let spool = spool(self.transaction, self.config, self.known.tally)?;
         let life = StoreLife { epoch, predecessor };
         Ok(Recovered { life, received, interrupted, spool })
     }
@@ -1033,7 +1051,11 @@ impl Run<'_> {
         let running = self
             .transaction
             .prepare_cached(
-                "SELECT task, id, started_ms, stdout_last, stderr_last
+                "SELECT task, id, started_ms,
+                        max(stdout_last, (SELECT coalesce(max(sequence), 0) FROM outbox
+                            WHERE outbox.attempt = attempts.attempt AND stream = 0)),
+                        max(stderr_last, (SELECT coalesce(max(sequence), 0) FROM outbox
+                            WHERE outbox.attempt = attempts.attempt AND stream = 1))
                  FROM attempts WHERE status = ?1 ORDER BY started_ms, attempt",
             )?
             .query_map([RUNNING], |row| {
@@ -1064,7 +1086,7 @@ impl Run<'_> {
             finals,
             output,
             complete: all_finals && all_output,
-            spool: spool(self.transaction, self.config, self.tally)?,
+            spool: spool(self.transaction, self.config, self.known.tally)?,
             newest_row: newest_row.unwrap_or(0),
         })
     }
