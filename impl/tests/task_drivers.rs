@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,6 +40,12 @@ fn name() -> AgentId {
 
 fn signer() -> Arc<RsaSigner> {
     Arc::new(RsaSigner::from_pkcs8(include_bytes!("keys/agent.pk8")).expect("a key"))
+}
+
+/// Another stream of random numbers each time, as each life of a process has.
+fn entropy() -> Box<ChaCha12Rng> {
+    static SEEDS: AtomicU64 = AtomicU64::new(1);
+    Box::new(ChaCha12Rng::seed_from_u64(SEEDS.fetch_add(1, Ordering::Relaxed)))
 }
 
 /// A clock that is off.
@@ -97,7 +103,7 @@ impl ControllerSide {
                 },
                 ..ControllerConfig::default()
             },
-            Box::new(ChaCha12Rng::seed_from_u64(1)),
+            entropy(),
         );
         let wall = Arc::new(SystemClock);
         let (handle, task) = controller_task(
@@ -193,13 +199,13 @@ impl World {
             request_timeout: config.request_timeout,
         };
         let (handle, task) = agent_task(
-            Agent::new(config, Box::new(ChaCha12Rng::from_rng(&mut rand::rng()))),
+            Agent::new(config, entropy()),
             TcpConnector::new(format!("127.0.0.1:{}", self.port)),
             target,
             Threaded::spawn(store).expect("a thread"),
             ProcessExecutor::default(),
             Arc::new(Off(clock_off_ms)),
-            Box::new(ChaCha12Rng::from_rng(&mut rand::rng())),
+            entropy(),
             Box::new(|_| {}),
         );
         (handle, tokio::spawn(task))

@@ -132,7 +132,7 @@ fn what_was_running_is_interrupted_by_a_restart_with_one_result() {
     let mut fixture = Fixture::new();
     let attempt = fixture.running("t");
     fixture.write(&attempt, 1, b"half");
-    assert_eq!(fixture.restart().interrupted, [attempt.clone()]);
+    assert_eq!(fixture.restart().interrupted, std::slice::from_ref(&attempt));
     assert_eq!(fixture.status(&attempt), Some(Status::Final(Outcome::Interrupted)));
     let waiting = fixture.waiting();
     let [_, Message { body: MessageBody::Final(result), message_id, .. }] = &waiting[..] else {
@@ -235,7 +235,7 @@ fn only_what_has_not_begun_is_discarded() {
     let all = vec![received.clone(), running.clone(), ended.clone()];
     let replies = fixture.store().transact(vec![Command::Discard(all)]).expect("stored");
     let [Reply::Discarded(gone)] = &replies[..] else { panic!("{replies:?}") };
-    assert_eq!(gone, &[received.clone()]);
+    assert_eq!(gone, std::slice::from_ref(&received));
     assert_eq!(fixture.status(&received), None);
     assert_eq!(fixture.status(&running), Some(Status::Running));
     assert_eq!(fixture.status(&ended), Some(Status::Final(Outcome::Completed)));

@@ -154,7 +154,8 @@ mod model {
                 self.model.status.iter().filter(|(_, it)| **it == 1).map(|(who, _)| *who).collect();
             let mut interrupted: Vec<Attempt> = running.iter().map(|who| name(*who)).collect();
             let mut said = recovered.interrupted;
-            (interrupted.sort(), said.sort());
+            interrupted.sort();
+            said.sort();
             assert_eq!(said, interrupted);
             // The order in which they were received is the order of their results.
             for message in self.waiting().iter().rev().take(running.len()).rev() {
@@ -469,6 +470,7 @@ fn killed(path: &Path, life: u64, after: Duration) -> Vec<String> {
     // From its first word on, so that it is killed at work.
     while !text.contains("stored ") && reader.read_line(&mut text).expect("it says something") > 0 {
     }
+    #[expect(clippy::disallowed_methods, reason = "a real process works meanwhile")]
     std::thread::sleep(after);
     child.kill().expect("it runs");
     std::io::Read::read_to_string(&mut reader, &mut text).expect("text");

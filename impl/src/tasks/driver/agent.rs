@@ -117,6 +117,8 @@ const BATCH_MAX: usize = 256;
 
 type Dialed<S> = Result<WebSocketStream<S>, Refused>;
 
+type Polled = Result<Vec<Deliver>, String>;
+
 /// A request that came to nothing.
 struct Refused {
     reason: String,
@@ -140,7 +142,7 @@ struct Driver<C, N: Connector, S, E> {
     socket: Option<Open<N::Stream>>,
     executions: BTreeMap<Attempt, Running>,
     posting: Option<(Ticket, BoxFuture<'static, Posted>)>,
-    polling: Option<(Ticket, BoxFuture<'static, Result<Vec<Deliver>, String>>)>,
+    polling: Option<(Ticket, BoxFuture<'static, Polled>)>,
     stopping: bool,
 }
 
@@ -164,7 +166,7 @@ enum Event<S> {
     Socket(SocketEvent),
     Executed(Attempt, Option<ExecutorEvent>),
     Posted(Posted),
-    Polled(Result<Vec<Deliver>, String>),
+    Polled(Polled),
     Deadline,
 }
 
@@ -483,7 +485,7 @@ fn posted(answer: Result<(StatusCode, Bytes), RequestError>) -> Posted {
     }
 }
 
-fn tasks(answer: Result<(StatusCode, Bytes), RequestError>) -> Result<Vec<Deliver>, String> {
+fn tasks(answer: Result<(StatusCode, Bytes), RequestError>) -> Polled {
     match answer {
         Ok((StatusCode::OK, body)) => {
             let body: TasksBody = serde_json::from_slice(&body)
