@@ -9,10 +9,11 @@
 //! ```
 
 /// The pages that were there when the program was built.
-const PAGES: [&str; 1] = [include_str!("../../docs/spec/events.md")];
+const PAGES: [&str; 2] =
+    [include_str!("../../docs/spec/events.md"), include_str!("../../docs/spec/tasks.md")];
 
 /// How ids begin: those that hold for every protocol, and those of each.
-const PREFIXES: [&str; 2] = ["CORE-", "EV-"];
+const PREFIXES: [&str; 3] = ["CORE-", "EV-", "TK-"];
 
 /// The statements of all pages, in their order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub struct Statement {
     pub id: String,
     /// MUST, SHOULD or MAY.
     pub level: String,
-    /// Whom it binds: server, client or both.
+    /// Whom it binds: server and client, or controller and agent, or both of them.
     pub subject: String,
     /// Its first sentence.
     pub sentence: String,
@@ -212,7 +213,7 @@ fn statement(line: &str) -> Result<Statement, SpecError> {
         let formed = is_id(id)
             && id != group_of(id)
             && ["MUST", "SHOULD", "MAY"].contains(&level)
-            && ["server", "client", "both"].contains(&subject);
+            && ["server", "client", "controller", "agent", "both"].contains(&subject);
         formed.then(|| Statement {
             id: id.to_owned(),
             level: level.to_owned(),
@@ -322,9 +323,9 @@ mod tests {
     #[test]
     fn the_pages_of_this_project_are_in_order() {
         let spec = Spec::embedded();
-        assert_eq!(spec.groups().len(), 27);
+        assert_eq!(spec.groups().len(), 27 + 18);
         assert!(spec.statements().count() > 150);
-        assert!(spec.knows("CORE-3") && spec.knows("EV-1m"));
+        assert!(spec.knows("CORE-3") && spec.knows("EV-1m") && spec.knows("TK-16b"));
         assert!(spec.groups().iter().all(|group| !group.statements.is_empty()));
     }
 }
