@@ -1,0 +1,521 @@
+//! The record of a task controller: what it accepts, and what it makes of a hello.
+
+use bytes::Bytes;
+use gapless::AgentId;
+use gapless::database::{OpenError, Synchronous};
+use gapless::recovery::{Epoch, WallTime};
+use gapless::storage::Transact as _;
+use gapless::tasks::controller::record::{
+    Agreement, AttemptState, Command, FinalTaken, OutputTaken, Reconciled, Reply, Submission,
+    Submitted, TaskView,
+};
+use gapless::tasks::controller::sqlite::{RecordConfig, SqliteRecord};
+use gapless::tasks::wire::{
+    Final, Hello, Output, ReceivedAttempt, RunningAttempt, SpoolStatus, StoreLife, UnackedOutput,
+};
+use gapless::tasks::{Attempt, AttemptId, MessageId, Outcome, OutputStream, Range, TaskId};
+use proptest::prelude::*;
+
+const AT: WallTime = WallTime::from_millis(1_000_000);
+
+fn task(name: &str) -> TaskId {
+    TaskId::parse(name).expect("valid")
+}
+
+fn attempt(name: &str, id: &str) -> Attempt {
+    Attempt { task: task(name), id: AttemptId::parse(id).expect("valid") }
+}
+
+fn agent(n: u32) -> AgentId {
+    AgentId::parse(&format!("agent-{n}")).expect("valid")
+}
+
+fn message(text: &str) -> MessageId {
+    MessageId::parse(text).expect("valid")
+}
+
+fn result(attempt: &Attempt, exit_code: i64) -> Final {
+    Final {
+        attempt: attempt.clone(),
+        outcome: if exit_code == 0 { Outcome::Completed } else { Outcome::Failed },
+        exit_code,
+        error: String::new(),
+        output_truncated: false,
+        error_truncated: false,
+        last_output: None,
+    }
+}
+
+/// A complete hello that names nothing.
+fn hello(epoch: &str, predecessor: Option<&str>) -> Hello {
+    let parse = |text: &str| Epoch::parse(text).expect("valid");
+    Hello {
+        running_task: None,
+        running_tasks: vec![],
+        received_not_started: vec![],
+        unacked_finals: vec![],
+        unacked_output: vec![],
+        spool: SpoolStatus::default(),
+        client_version: "x".to_owned(),
+        store: Some(StoreLife { epoch: parse(epoch), predecessor: predecessor.map(parse) }),
+        complete: true,
+    }
+}
+
+fn running(attempt: &Attempt) -> RunningAttempt {
+    let (attempt, last_output) = (attempt.clone(), Default::default());
+    RunningAttempt { attempt, started_at: AT, last_output }
+}
+
+fn received(attempt: &Attempt) -> ReceivedAttempt {
+    ReceivedAttempt { attempt: attempt.clone(), received_at: AT }
+}
+
+struct Fixture {
+    _folder: tempfile::TempDir,
+    config: RecordConfig,
+    record: Option<SqliteRecord>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut config = RecordConfig::new(folder.path().join("record.db"));
+        config.synchronous = Synchronous::Normal;
+        config.nonces_max = 4;
+        let mut fixture = Self { _folder: folder, config, record: None };
+        fixture.reopen();
+        fixture
+    }
+
+    fn reopen(&mut self) {
+        self.record = None;
+        self.record = Some(SqliteRecord::open(self.config.clone()).expect("it opens"));
+    }
+
+    fn ask(&mut self, command: Command) -> Reply {
+        let record = self.record.as_mut().expect("it is open");
+        record.transact(vec![command]).expect("it works").remove(0)
+    }
+
+    fn submit(&mut self, name: &str) -> Attempt {
+        match self.ask(Command::Submit(wish(name, "uptime"))) {
+            Reply::Submitted(Submitted::Stored { attempt, .. }) => attempt,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// An attempt that agent 1 is known to run.
+    fn running(&mut self, name: &str) -> Attempt {
+        let attempt = self.submit(name);
+        self.progress(&attempt, true);
+        attempt
+    }
+
+    fn progress(&mut self, attempt: &Attempt, started: bool) -> Option<AttemptState> {
+        let (agent, attempt) = (agent(1), attempt.clone());
+        match self.ask(Command::Progress { agent, attempt, started }) {
+            Reply::State(state) => state,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn delivering(&mut self, attempt: &Attempt) {
+        self.ask(Command::Delivering { agent: agent(1), attempt: attempt.clone() });
+    }
+
+    fn output(&mut self, attempt: &Attempt, sequence: u64, hole: bool) -> OutputTaken {
+        let piece = Output {
+            attempt: attempt.clone(),
+            stream: OutputStream::Stdout,
+            sequence,
+            data: Bytes::from(vec![sequence as u8; 3]),
+            truncated_locally: hole,
+        };
+        match self.ask(Command::Output { agent: agent(1), piece }) {
+            Reply::OutputTaken(taken) => taken,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn finish(&mut self, attempt: &Attempt, id: &str, exit_code: i64) -> FinalTaken {
+        let (message_id, result) = (message(id), result(attempt, exit_code));
+        match self.ask(Command::Final { agent: agent(1), message_id, result }) {
+            Reply::FinalTaken(taken) => taken,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn reconcile(&mut self, hello: Hello) -> Reconciled {
+        let hello = Box::new(hello);
+        match self.ask(Command::Reconcile { agent: agent(1), hello }) {
+            Reply::Reconciled(reconciled) => reconciled,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn agreed(&mut self, hello: Hello) -> Agreement {
+        match self.reconcile(hello) {
+            Reconciled::Agreed(agreement) => agreement,
+            Reconciled::Forked => panic!("forked"),
+        }
+    }
+
+    fn confirm(&mut self, epoch: &str) {
+        let epoch = Epoch::parse(epoch).expect("valid");
+        self.ask(Command::Confirm { agent: agent(1), epoch });
+    }
+
+    fn view(&mut self, name: &str) -> TaskView {
+        match self.ask(Command::Look(task(name))) {
+            Reply::Task(Some(view)) => view,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn state(&mut self, name: &str) -> AttemptState {
+        self.view(name).attempts.last().expect("an attempt").state
+    }
+
+    fn deliverable(&mut self) -> Vec<String> {
+        let command = Command::Deliverable { agent: agent(1), count_max: 10 };
+        let Reply::Deliverable(list) = self.ask(command) else { panic!("a list") };
+        list.iter().map(|deliver| deliver.attempt.to_string()).collect()
+    }
+}
+
+fn wish(name: &str, command: &str) -> Submission {
+    Submission {
+        task: task(name),
+        principal: "somebody".to_owned(),
+        agent: agent(1),
+        command: command.to_owned(),
+        priority: 0,
+    }
+}
+
+#[test]
+fn the_same_wish_is_one_task_and_another_one_under_its_name_is_refused() {
+    let mut fixture = Fixture::new();
+    let first = fixture.submit("t");
+    assert_eq!(fixture.submit("t"), first);
+    fixture.reopen();
+    assert_eq!(fixture.submit("t"), first);
+    let other = fixture.ask(Command::Submit(wish("t", "reboot")));
+    assert!(matches!(other, Reply::Submitted(Submitted::Conflict)));
+    let mut stranger = wish("t", "uptime");
+    stranger.principal = "else".to_owned();
+    let other = fixture.ask(Command::Submit(stranger));
+    assert!(matches!(other, Reply::Submitted(Submitted::Conflict)));
+    assert_eq!(fixture.deliverable(), ["t/a1"]);
+}
+
+#[test]
+fn there_is_no_second_attempt_before_the_first_has_ended() {
+    let mut fixture = Fixture::new();
+    let first = fixture.running("t");
+    let retry = || Command::Retry { task: task("t"), after: 1 };
+    assert!(matches!(fixture.ask(retry()), Reply::Submitted(Submitted::NotEnded)));
+    fixture.finish(&first, "f1", 1);
+    for new in [true, false] {
+        let Reply::Submitted(Submitted::Stored { attempt, new: is_new, .. }) = fixture.ask(retry())
+        else {
+            panic!("stored")
+        };
+        assert_eq!((attempt.to_string().as_str(), is_new), ("t/a2", new));
+    }
+    assert_eq!(fixture.deliverable(), ["t/a2"]);
+    let unknown = fixture.ask(Command::Retry { task: task("none"), after: 1 });
+    assert!(matches!(unknown, Reply::Submitted(Submitted::Unknown)));
+}
+
+#[test]
+fn output_is_accepted_in_order_once_and_over_declared_holes() {
+    let mut fixture = Fixture::new();
+    let attempt = fixture.running("t");
+    assert_eq!(fixture.output(&attempt, 1, false), OutputTaken::Stored { highest: 1 });
+    assert_eq!(fixture.output(&attempt, 1, false), OutputTaken::Stored { highest: 1 });
+    assert_eq!(fixture.output(&attempt, 3, false), OutputTaken::Gap { highest: 1 });
+    assert_eq!(fixture.output(&attempt, 5, true), OutputTaken::Stored { highest: 5 });
+    assert_eq!(fixture.output(&attempt, 3, false), OutputTaken::Stored { highest: 5 });
+    fixture.finish(&attempt, "f", 0);
+    assert_eq!(fixture.output(&attempt, 6, false), OutputTaken::Stored { highest: 6 });
+    assert_eq!(fixture.state("t"), AttemptState::Final, "late output lowers nothing");
+    let stream = OutputStream::Stdout;
+    let command = Command::ReadOutput { attempt, stream, after: 0, count_max: 10 };
+    let Reply::Output(page) = fixture.ask(command) else { panic!("a page") };
+    let numbers: Vec<u64> = page.pieces.iter().map(|(sequence, _)| *sequence).collect();
+    assert_eq!(numbers, [1, 5, 6]);
+    assert_eq!(page.lost, [Range { from: 2, to: 4 }]);
+}
+
+#[test]
+fn the_first_result_holds() {
+    let mut fixture = Fixture::new();
+    let attempt = fixture.running("t");
+    assert_eq!(fixture.finish(&attempt, "f1", 0), FinalTaken::Stored);
+    assert_eq!(fixture.finish(&attempt, "f1", 0), FinalTaken::Stored);
+    assert_eq!(fixture.finish(&attempt, "f2", 7), FinalTaken::TooLate);
+    let view = fixture.view("t");
+    assert_eq!(view.attempts[0].result.as_ref().map(|result| result.exit_code), Some(0));
+    assert_eq!(fixture.progress(&attempt, false), Some(AttemptState::Final));
+}
+
+#[test]
+fn what_one_agent_says_of_anothers_attempt_changes_nothing() {
+    let mut fixture = Fixture::new();
+    let attempt = fixture.running("t");
+    let (other, message_id) = (agent(2), message("f"));
+    let result = result(&attempt, 0);
+    let taken = fixture.ask(Command::Final { agent: other.clone(), message_id, result });
+    assert!(matches!(taken, Reply::FinalTaken(FinalTaken::Foreign)));
+    let started = Command::Progress { agent: other, attempt, started: true };
+    assert!(matches!(fixture.ask(started), Reply::State(None)));
+    assert_eq!(fixture.state("t"), AttemptState::Running);
+}
+
+#[test]
+fn an_attempt_that_is_not_known_is_taken_over_from_its_agent() {
+    let mut fixture = Fixture::new();
+    let attempt = attempt("lost", "a3");
+    assert_eq!(fixture.output(&attempt, 1, false), OutputTaken::Stored { highest: 1 });
+    assert_eq!(fixture.state("lost"), AttemptState::Running);
+    fixture.finish(&attempt, "f", 0);
+    let retry = fixture.ask(Command::Retry { task: task("lost"), after: 3 });
+    let Reply::Submitted(Submitted::Stored { attempt, .. }) = retry else { panic!("{retry:?}") };
+    assert_eq!(attempt.to_string(), "lost/a4");
+    assert_eq!(fixture.deliverable(), [""; 0], "nobody knows what to run");
+}
+
+#[test]
+fn results_of_a_hello_are_stored_and_acknowledged() {
+    let mut fixture = Fixture::new();
+    let attempt = fixture.running("t");
+    let mut said = hello("e1", None);
+    said.unacked_finals = vec![(message("f"), result(&attempt, 0))];
+    said.unacked_output = vec![UnackedOutput {
+        attempt,
+        stream: OutputStream::Stdout,
+        range: Range { from: 1, to: 9 },
+        truncated_locally: false,
+    }];
+    let agreement = fixture.agreed(said);
+    assert_eq!(agreement.acknowledged_finals, [message("f")]);
+    assert_eq!(agreement.output_replay[0].next_sequence, 1);
+    assert_eq!(fixture.state("t"), AttemptState::Final);
+}
+
+#[test]
+fn what_a_complete_hello_does_not_name_is_lost_and_what_was_only_delivered_is_not() {
+    let mut fixture = Fixture::new();
+    fixture.agreed(hello("e1", None));
+    let (lost, kept) = (fixture.running("lost"), fixture.running("kept"));
+    let delivered = fixture.submit("delivered");
+    fixture.delivering(&delivered);
+    let mut cut = hello("e1", None);
+    cut.complete = false;
+    assert_eq!(fixture.agreed(cut).interrupted, [], "it proves nothing");
+    let mut base = hello("e1", None);
+    base.store = None;
+    assert_eq!(fixture.agreed(base).interrupted, [], "it proves nothing");
+    let mut whole = hello("e1", None);
+    whole.running_tasks = vec![running(&kept)];
+    assert_eq!(fixture.agreed(whole).interrupted, [lost.clone()]);
+    assert_eq!(fixture.state("lost"), AttemptState::Interrupted);
+    assert_eq!(fixture.finish(&lost, "f", 0), FinalTaken::TooLate, "the closing holds");
+    assert_eq!(fixture.deliverable(), ["delivered/a1"]);
+}
+
+#[test]
+fn an_agent_that_starts_often_without_a_link_has_the_same_store() {
+    let mut fixture = Fixture::new();
+    fixture.agreed(hello("e1", None));
+    fixture.confirm("e1");
+    let attempt = fixture.running("t");
+    let mut later = hello("e4", Some("e1"));
+    later.running_tasks = vec![running(&attempt)];
+    assert_eq!(fixture.agreed(later).interrupted, []);
+    // The answer to that was lost, and the agent started again.
+    let mut again = hello("e5", Some("e1"));
+    again.running_tasks = vec![running(&attempt)];
+    assert_eq!(fixture.agreed(again).interrupted, []);
+}
+
+#[test]
+fn another_store_closes_what_was_open() {
+    let mut fixture = Fixture::new();
+    fixture.agreed(hello("e1", None));
+    fixture.confirm("e1");
+    let running = fixture.running("running");
+    let delivered = fixture.submit("delivered");
+    fixture.delivering(&delivered);
+    fixture.submit("pending");
+    let interrupted = fixture.agreed(hello("other", None)).interrupted;
+    assert_eq!(interrupted, [running, delivered], "it may have run in the one that is gone");
+    assert_eq!(fixture.deliverable(), ["pending/a1"]);
+}
+
+#[test]
+fn a_copy_of_a_store_that_another_copy_has_replaced_is_refused() {
+    let mut fixture = Fixture::new();
+    fixture.agreed(hello("e1", None));
+    fixture.confirm("e1");
+    fixture.agreed(hello("e2", Some("e1")));
+    fixture.confirm("e2");
+    let attempt = fixture.running("t");
+    // An image of the first life is started somewhere else.
+    let agreement = fixture.agreed(hello("copy", Some("e1")));
+    assert_eq!(agreement.interrupted, [attempt]);
+    fixture.reopen();
+    assert_eq!(fixture.reconcile(hello("e2", Some("e1"))), Reconciled::Forked);
+    assert!(matches!(fixture.reconcile(hello("copy", Some("e1"))), Reconciled::Agreed(_)));
+}
+
+#[test]
+fn a_discard_counts_when_a_complete_hello_no_longer_lists_the_attempt() {
+    let mut fixture = Fixture::new();
+    fixture.submit("pending");
+    let cancel = |name: &str| Command::Cancel(task(name));
+    assert!(matches!(
+        fixture.ask(cancel("pending")),
+        Reply::Cancelled(Some(AttemptState::Discarded))
+    ));
+    let waits = fixture.submit("waits");
+    fixture.progress(&waits, false);
+    let runs = fixture.running("runs");
+    fixture.ask(cancel("waits"));
+    fixture.ask(cancel("runs"));
+    assert_eq!(fixture.deliverable(), [""; 0]);
+    let mut said = hello("e1", None);
+    said.received_not_started = vec![received(&waits)];
+    said.running_tasks = vec![running(&runs)];
+    let agreement = fixture.agreed(said);
+    let discarded: Vec<&Attempt> = agreement.discarded.iter().map(|it| &it.attempt).collect();
+    assert_eq!(discarded, [&waits]);
+    assert_eq!(fixture.state("waits"), AttemptState::Received, "not yet");
+    assert!(matches!(
+        fixture.ask(Command::Retry { task: task("waits"), after: 1 }),
+        Reply::Submitted(Submitted::NotEnded)
+    ));
+    let mut later = hello("e1", None);
+    later.running_tasks = vec![running(&runs)];
+    fixture.agreed(later);
+    assert_eq!(fixture.state("waits"), AttemptState::Discarded);
+    assert_eq!(fixture.state("runs"), AttemptState::Running, "what has begun goes on");
+    assert!(matches!(fixture.ask(cancel("none")), Reply::Cancelled(None)));
+}
+
+#[test]
+fn a_nonce_is_good_for_one_use_also_over_a_restart() {
+    let mut fixture = Fixture::new();
+    let mut take = |nonce: &str, at_s: i64, reopen: bool| {
+        if reopen {
+            fixture.reopen();
+        }
+        let at = WallTime::from_millis(at_s * 1_000);
+        let forget_before = WallTime::from_millis((at_s - 600) * 1_000);
+        let command =
+            Command::UseNonce { agent: agent(1), nonce: nonce.to_owned(), at, forget_before };
+        matches!(fixture.ask(command), Reply::Nonce(true))
+    };
+    assert!(take("a", 1_000, false));
+    assert!(!take("a", 1_001, true));
+    assert!(["b", "c", "d"].iter().all(|nonce| take(nonce, 1_002, false)));
+    assert!(!take("e", 1_003, false), "no more than can be remembered");
+    assert!(take("e", 2_000, false), "those of long ago are forgotten");
+}
+
+#[test]
+fn files_that_are_not_the_records_are_refused_and_left_alone() {
+    let fixture = Fixture::new();
+    let error = SqliteRecord::open(fixture.config.clone()).expect_err("it is in use");
+    assert!(matches!(error, OpenError::InUse { .. }), "{error:?}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.db");
+    let store = gapless::tasks::store::sqlite::TaskStoreConfig::new(&path);
+    drop(gapless::tasks::store::sqlite::SqliteTaskStore::open(store).expect("it opens"));
+    let error = SqliteRecord::open(RecordConfig::new(&path)).expect_err("it is a store");
+    assert!(matches!(error, OpenError::Foreign { .. }), "{error:?}");
+    assert!(error.to_string().contains("the record of a task controller"), "{error}");
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Output { sequence: u64, hole: bool },
+    Final(u8),
+    Progress(bool),
+    Hello { runs: bool, waits: bool, life: u8 },
+    Cancel,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (1_u64..12, any::<bool>()).prop_map(|(sequence, hole)| Step::Output { sequence, hole }),
+        1 => (0_u8..3).prop_map(Step::Final),
+        2 => any::<bool>().prop_map(Step::Progress),
+        2 => (any::<bool>(), any::<bool>(), 0_u8..3)
+            .prop_map(|(runs, waits, life)| Step::Hello { runs, waits, life }),
+        1 => Just(Step::Cancel),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 64, failure_persistence: None, ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn nothing_that_was_accepted_changes(steps in prop::collection::vec(step(), 1..40)) {
+        let mut fixture = Fixture::new();
+        let attempt = fixture.submit("t");
+        let (mut state, mut highest, mut pieces) = (AttemptState::Pending, 0, Vec::new());
+        let mut first: Option<Final> = None;
+        for step in steps {
+            match step {
+                Step::Output { sequence, hole } => match fixture.output(&attempt, sequence, hole) {
+                    OutputTaken::Stored { highest: now } => prop_assert!(now >= sequence),
+                    OutputTaken::Gap { highest: now } => {
+                        prop_assert!(!hole && sequence > now + 1);
+                    }
+                    OutputTaken::Foreign => prop_assert!(false, "it is its own"),
+                },
+                Step::Final(n) => {
+                    fixture.finish(&attempt, &format!("f{n}"), i64::from(n));
+                }
+                Step::Progress(started) => {
+                    fixture.progress(&attempt, started);
+                }
+                Step::Hello { runs, waits, life } => {
+                    let mut said = hello(&format!("e{life}"), None);
+                    said.running_tasks = runs.then(|| running(&attempt)).into_iter().collect();
+                    said.received_not_started =
+                        waits.then(|| received(&attempt)).into_iter().collect();
+                    fixture.reconcile(said);
+                }
+                Step::Cancel => {
+                    fixture.ask(Command::Cancel(task("t")));
+                }
+            }
+            let view = fixture.view("t").attempts.remove(0);
+            prop_assert!(view.state >= state, "{:?} after {state:?}", view.state);
+            state = view.state;
+            prop_assert!(view.streams[0].highest >= highest);
+            highest = view.streams[0].highest;
+            if let Some(first) = &first {
+                prop_assert_eq!(view.result.as_ref(), Some(first));
+            }
+            first = view.result;
+            let (stream, after) = (OutputStream::Stdout, 0);
+            let command =
+                Command::ReadOutput { attempt: attempt.clone(), stream, after, count_max: 99 };
+            let Reply::Output(page) = fixture.ask(command) else { panic!("a page") };
+            prop_assert!(page.pieces.starts_with(&pieces));
+            pieces = page.pieces;
+            let there = pieces.iter().map(|(sequence, _)| *sequence);
+            let lost = page.lost.iter().flat_map(|range| range.from..=range.to);
+            let mut all: Vec<u64> = there.chain(lost).collect();
+            all.sort_unstable();
+            prop_assert_eq!(all, (1..=highest).collect::<Vec<_>>(), "here or lost, each once");
+        }
+    }
+}
