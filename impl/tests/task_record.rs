@@ -320,7 +320,7 @@ fn what_a_complete_hello_does_not_name_is_lost_and_what_was_only_delivered_is_no
     assert_eq!(fixture.agreed(base).interrupted, [], "it proves nothing");
     let mut whole = hello("e1", None);
     whole.running_tasks = vec![running(&kept)];
-    assert_eq!(fixture.agreed(whole).interrupted, [lost.clone()]);
+    assert_eq!(fixture.agreed(whole).interrupted, std::slice::from_ref(&lost));
     assert_eq!(fixture.state("lost"), AttemptState::Interrupted);
     assert_eq!(fixture.finish(&lost, "f", 0), FinalTaken::TooLate, "the closing holds");
     assert_eq!(fixture.deliverable(), ["delivered/a1"]);
