@@ -55,7 +55,17 @@ struct Link {
     to_controller: VecDeque<(u64, Envelope<AgentMessage>)>,
 }
 
+/// What differs from run to run beside the faults.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    /// Whether both sides speak the extension.
+    extension: bool,
+    /// Output is large and the spool is small.
+    pressed: bool,
+}
+
 struct World {
+    kind: Kind,
     now: u64,
     rng: ChaCha12Rng,
     folder: tempfile::TempDir,
@@ -74,6 +84,8 @@ struct World {
     // What really happened.
     begun: BTreeMap<Attempt, u32>,
     wrote: BTreeMap<(Attempt, OutputStream), Vec<u8>>,
+    /// What each number names, as it was stored.
+    numbers: BTreeMap<(Attempt, OutputStream, u64), Bytes>,
     ended: BTreeMap<Attempt, i64>,
     counters: BTreeMap<&'static str, u64>,
 }
@@ -82,8 +94,9 @@ fn agent_name() -> AgentId {
     AgentId::parse("agent-1").expect("valid")
 }
 
-fn agent_config() -> AgentConfig {
+fn agent_config(kind: Kind) -> AgentConfig {
     AgentConfig {
+        extension: kind.extension,
         reconnect: BackoffConfig {
             min: Duration::from_millis(200),
             max: Duration::from_secs(5),
@@ -96,8 +109,8 @@ fn agent_config() -> AgentConfig {
         ack_timeout: Duration::from_secs(4),
         window_messages: 8,
         page_messages: 4,
-        chunk_bytes: 64,
-        buffer_bytes: 512,
+        chunk_bytes: if kind.pressed { 2_048 } else { 64 },
+        buffer_bytes: if kind.pressed { 8_192 } else { 512 },
         parallel: 2,
         fallback_after: Duration::from_secs(6),
         poll_every: Duration::from_secs(2),
@@ -106,7 +119,7 @@ fn agent_config() -> AgentConfig {
 }
 
 /// What a command writes follows from its text: `<seed of the script>`.
-fn script(command: &str, started: u64) -> Script {
+fn script(command: &str, started: u64, kind: Kind) -> Script {
     let seed: u64 = command.parse().expect("the commands of this test are numbers");
     let mut rng = ChaCha12Rng::seed_from_u64(seed);
     let mut at = started;
@@ -114,9 +127,9 @@ fn script(command: &str, started: u64) -> Script {
     for _ in 0..rng.random_range(0..30) {
         at += rng.random_range(0..400);
         let stream = OutputStream::ALL[rng.random_range(0..2)];
-        let length = rng.random_range(1..200);
+        let length = rng.random_range(1..if kind.pressed { 6_000 } else { 200 });
         let data: Vec<u8> = match rng.random_range(0..3) {
-            0 => (0..length).map(|_| rng.random()).collect(),
+            0 if kind.extension => (0..length).map(|_| rng.random()).collect(),
             1 => "10 € und ein paar Zeichen mehr ".bytes().cycle().take(length).collect(),
             _ => vec![b'x'; length],
         };
@@ -127,9 +140,13 @@ fn script(command: &str, started: u64) -> Script {
 
 impl World {
     fn new(seed: u64) -> Self {
+        let mut rng = ChaCha12Rng::seed_from_u64(seed);
+        let kind =
+            Kind { extension: rng.random_range(0..4) > 0, pressed: rng.random_range(0..3) == 0 };
         let mut world = Self {
+            kind,
             now: 0,
-            rng: ChaCha12Rng::seed_from_u64(seed),
+            rng,
             folder: tempfile::tempdir().expect("a folder"),
             agent: None,
             agent_lives: 0,
@@ -144,6 +161,7 @@ impl World {
             faults: true,
             begun: BTreeMap::new(),
             wrote: BTreeMap::new(),
+            numbers: BTreeMap::new(),
             ended: BTreeMap::new(),
             counters: BTreeMap::new(),
         };
@@ -163,10 +181,14 @@ impl World {
     fn start_agent(&mut self) {
         let mut config = TaskStoreConfig::new(self.path("agent.db"));
         config.synchronous = Synchronous::Normal;
+        if self.kind.pressed {
+            config.spool_cap_bytes = 192 << 10;
+            config.terminal_reserve_bytes = 4 << 10;
+        }
         let store = SqliteTaskStore::open(config).expect("the store opens");
         self.agent_lives += 1;
         let entropy = ChaCha12Rng::seed_from_u64(self.rng.random());
-        let core = Agent::new(agent_config(), Box::new(entropy));
+        let core = Agent::new(agent_config(self.kind), Box::new(entropy));
         let (scripts, deaf) = Default::default();
         self.agent = Some(AgentSide { core, store, scripts, deaf });
         self.feed_agent(agent::Input::Start { at: WallTime::from_millis(1_000) });
@@ -177,7 +199,9 @@ impl World {
         config.synchronous = Synchronous::Normal;
         let record = SqliteRecord::open(config).expect("the record opens");
         let entropy = ChaCha12Rng::seed_from_u64(self.rng.random());
-        let core = Controller::new(ControllerConfig::default(), Box::new(entropy));
+        let config =
+            ControllerConfig { extension: self.kind.extension, ..ControllerConfig::default() };
+        let core = Controller::new(config, Box::new(entropy));
         self.controller = Some(ControllerSide { core, record });
     }
 
@@ -210,6 +234,13 @@ impl World {
         }
         let Some(side) = &mut self.agent else { return false };
         let (ids, commands): (Vec<_>, Vec<_>) = commands.into_iter().unzip();
+        for command in &commands {
+            if let gapless::tasks::store::Command::Append(piece) = command {
+                let name = (piece.attempt.clone(), piece.stream, piece.sequence);
+                let bound = self.numbers.entry(name).or_insert_with(|| piece.data.clone());
+                assert_eq!(*bound, piece.data, "a number names one piece");
+            }
+        }
         let replies = side.store.transact(commands);
         if dies {
             self.count("agent died after a commit");
@@ -257,7 +288,7 @@ impl World {
             }
             agent::Output::Run { attempt, command } => {
                 *self.begun.entry(attempt.clone()).or_default() += 1;
-                let script = script(&command, self.now);
+                let script = script(&command, self.now, self.kind);
                 if let Some(side) = &mut self.agent {
                     side.scripts.insert(attempt, script);
                 }
@@ -596,6 +627,10 @@ fn run(seed: u64) -> BTreeMap<&'static str, u64> {
     world.unreachable_until = 0;
     let end = world.now + SETTLE;
     while world.now < end {
+        if world.now == end - SETTLE / 4 {
+            // The ends of streams that were given up are declared in a hello.
+            world.cut(true, true);
+        }
         if world.now.is_multiple_of(500) {
             for (task, script) in tasks.clone() {
                 world.submit(&task, script);
@@ -613,6 +648,7 @@ fn check(seed: u64, world: &mut World, tasks: &[(String, u64)]) {
     for (attempt, times) in &world.begun {
         assert_eq!(*times, 1, "seed {seed}: {attempt} was begun {times} times");
     }
+    let mut holes = 0;
     for (task, _) in tasks {
         let id = TaskId::parse(task).expect("valid");
         let record::Reply::Task(Some(view)) = world.look(record::Command::Look(id)) else {
@@ -636,21 +672,39 @@ fn check(seed: u64, world: &mut World, tasks: &[(String, u64)]) {
             let command =
                 record::Command::ReadOutput { attempt: attempt.clone(), stream, after, count_max };
             let record::Reply::Output(page) = world.look(command) else { panic!("an answer") };
-            let taken: Vec<u8> = page.pieces.iter().flat_map(|(_, data)| data.to_vec()).collect();
             let key = (attempt.clone(), stream);
             let wrote = world.wrote.get(&key).cloned().unwrap_or_default();
-            let numbers: Vec<u64> = page.pieces.iter().map(|(sequence, _)| *sequence).collect();
-            let whole = (1..=numbers.len() as u64).collect::<Vec<_>>();
-            assert_eq!(page.lost, [], "seed {seed}: {attempt} {stream:?}");
-            assert_eq!(numbers, whole, "seed {seed}: {attempt} {stream:?}");
+            let (mut taken, mut next, mut lost) = (Vec::new(), 1, page.lost.iter().peekable());
+            for (sequence, data) in &page.pieces {
+                while let Some(range) = lost.next_if(|range| range.from == next) {
+                    next = range.to + 1;
+                }
+                assert_eq!(*sequence, next, "seed {seed}: {attempt} {stream:?}");
+                let name = (attempt.clone(), stream, next);
+                assert!(*data == world.numbers[&name], "seed {seed}: {attempt} {stream:?} differs");
+                taken.extend_from_slice(data);
+                next += 1;
+            }
+            if !page.lost.is_empty() || (!world.kind.extension && world.kind.pressed) {
+                holes += u64::from(!page.lost.is_empty());
+                assert!(world.kind.pressed, "seed {seed}: {attempt} {stream:?} has holes");
+                continue;
+            }
             let completed = last.result.as_ref().is_some_and(|it| it.outcome == Outcome::Completed);
-            match completed {
-                true => assert_eq!(taken, wrote, "seed {seed}: {attempt} {stream:?}"),
+            let cut = last.result.as_ref().is_some_and(|it| match stream {
+                OutputStream::Stdout => it.output_truncated,
+                OutputStream::Stderr => it.error_truncated,
+            });
+            match completed && !cut {
+                true => assert!(taken == wrote, "seed {seed}: {attempt} {stream:?} differs"),
                 // What was not in the store when the process died is lost with it.
                 false => assert!(wrote.starts_with(&taken), "seed {seed}: {attempt} {stream:?}"),
             }
         }
     }
+    world.counters.insert("streams with declared holes", holes);
+    let what = if world.kind.extension { "extension" } else { "base contract" };
+    world.counters.insert(what, 1);
     // Everything is acknowledged, so nothing waits any more.
     let side = world.agent.as_mut().expect("the agent is there");
     let command = gapless::tasks::store::Command::Snapshot { finals_max: 99, ranges_max: 99 };
@@ -689,6 +743,9 @@ fn everything_runs_once_and_arrives_whole_whatever_breaks() {
             "posted",
             "polled",
             "interrupted",
+            "streams with declared holes",
+            "extension",
+            "base contract",
         ] {
             assert!(
                 sum.get(what).is_some_and(|count| *count > 0),

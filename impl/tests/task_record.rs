@@ -11,7 +11,8 @@ use gapless::tasks::controller::record::{
 };
 use gapless::tasks::controller::sqlite::{RecordConfig, SqliteRecord};
 use gapless::tasks::wire::{
-    Final, Hello, Output, ReceivedAttempt, RunningAttempt, SpoolStatus, StoreLife, UnackedOutput,
+    Final, Hello, LostOutput, Output, ReceivedAttempt, RunningAttempt, SpoolStatus, StoreLife,
+    UnackedOutput,
 };
 use gapless::tasks::{Attempt, AttemptId, MessageId, Outcome, OutputStream, Range, TaskId};
 use proptest::prelude::*;
@@ -55,6 +56,7 @@ fn hello(epoch: &str, predecessor: Option<&str>) -> Hello {
         received_not_started: vec![],
         unacked_finals: vec![],
         unacked_output: vec![],
+        lost_output: vec![],
         spool: SpoolStatus::default(),
         client_version: "x".to_owned(),
         store: Some(StoreLife { epoch: parse(epoch), predecessor: predecessor.map(parse) }),
@@ -369,6 +371,24 @@ fn a_copy_of_a_store_that_another_copy_has_replaced_is_refused() {
     fixture.reopen();
     assert_eq!(fixture.reconcile(hello("e2", Some("e1"))), Reconciled::Forked);
     assert!(matches!(fixture.reconcile(hello("copy", Some("e1"))), Reconciled::Agreed(_)));
+}
+
+#[test]
+fn the_end_of_a_stream_that_was_given_up_is_lost() {
+    let mut fixture = Fixture::new();
+    let attempt = fixture.running("t");
+    fixture.output(&attempt, 1, false);
+    fixture.finish(&attempt, "f", 0);
+    let mut said = hello("e1", None);
+    let (stream, range) = (OutputStream::Stdout, Range { from: 2, to: 4 });
+    said.lost_output = vec![LostOutput { attempt, stream, range }];
+    let agreement = fixture.agreed(said);
+    assert_eq!(agreement.output_replay[0].next_sequence, 5, "it need not be said again");
+    let view = fixture.view("t");
+    assert_eq!(
+        (view.attempts[0].streams[0].highest, &view.attempts[0].streams[0].lost[..]),
+        (4, &[range][..])
+    );
 }
 
 #[test]

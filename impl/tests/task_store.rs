@@ -309,6 +309,25 @@ fn giving_up_output_of_an_ended_attempt_leaves_it_ended() {
 }
 
 #[test]
+fn the_end_of_a_stream_that_is_given_up_is_listed_until_it_is_acknowledged() {
+    let mut fixture = small();
+    let ended = fixture.running("ended");
+    fixture.write(&ended, 1, &[1; 4096]);
+    fixture.finish(&ended);
+    let other = fixture.running("other");
+    for sequence in 1..=100 {
+        fixture.write(&other, sequence, &[7; 4096]);
+    }
+    let lost = fixture.store().snapshot().expect("it reads").lost;
+    let [end] = &lost[..] else { panic!("{lost:?}") };
+    assert_eq!((&end.attempt, end.range), (&ended, Range { from: 1, to: 1 }));
+    let stream = OutputStream::Stdout;
+    let ack = Command::AckOutput { attempt: ended, stream, through: 1 };
+    fixture.store().transact(vec![ack]).expect("acknowledged");
+    assert_eq!(fixture.store().snapshot().expect("it reads").lost, []);
+}
+
+#[test]
 fn a_known_attempt_is_answered_when_there_is_no_room_for_a_new_one() {
     let mut fixture = small();
     let known = attempt("known", "a1");

@@ -99,6 +99,13 @@ mod model {
             self.truncated.insert((who, stream), true);
         }
 
+        /// Runs of lost numbers that end below a number are not spoken of any more.
+        fn forget_lost(&mut self, who: usize, stream: usize, through: u64) {
+            let Some(lost) = self.lost.get_mut(&(who, stream)) else { return };
+            let all = lost.clone();
+            lost.retain(|sequence| (*sequence..).find(|it| !all.contains(it)) > Some(through + 1));
+        }
+
         /// The run of lost numbers right before a number.
         fn lost_before(&self, who: usize, stream: usize, sequence: u64) -> Option<Range> {
             let lost = self.lost.get(&(who, stream))?;
@@ -278,6 +285,7 @@ mod model {
                     self.model.waiting.retain(|(of, at, sequence)| {
                         (*of, *at) != (who, stream) || *sequence > through
                     });
+                    self.model.forget_lost(who, stream, through);
                 }
                 Step::Restart => {
                     let waiting = self.waiting();

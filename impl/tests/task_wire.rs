@@ -5,8 +5,8 @@ use gapless::AgentId;
 use gapless::recovery::{Epoch, WallTime};
 use gapless::tasks::wire::{
     Ack, AgentMessage, ControllerMessage, Deliver, Discarded, Envelope, ErrorFrame, Final, Hello,
-    HelloAck, Output, ReceivedAttempt, ReplayFrom, RunningAttempt, SpoolStatus, StoreLife,
-    UnackedOutput, codes, parse_agent, parse_controller,
+    HelloAck, LostOutput, Output, ReceivedAttempt, ReplayFrom, RunningAttempt, SpoolStatus,
+    StoreLife, UnackedOutput, codes, parse_agent, parse_controller,
 };
 use gapless::tasks::{Attempt, AttemptId, MessageId, Outcome, OutputStream, Range, TaskId};
 use proptest::prelude::*;
@@ -67,6 +67,11 @@ fn hello() -> Hello {
             stream: OutputStream::Stdout,
             range: Range { from: 2, to: 3 },
             truncated_locally: true,
+        }],
+        lost_output: vec![LostOutput {
+            attempt: attempt(),
+            stream: OutputStream::Stderr,
+            range: Range { from: 5, to: 6 },
         }],
         spool: SpoolStatus { bytes_used: 72, byte_cap: 1 << 26, has_rotated_chunks: true },
         client_version: "gapless/0".to_owned(),
@@ -167,7 +172,7 @@ fn a_frame_looks_as_the_contract_says() {
 #[test]
 fn a_peer_of_the_base_contract_sees_nothing_of_the_extension() {
     let hello = envelope(AgentMessage::Hello(Box::new(hello()))).to_bytes(false);
-    for field in ["extension", "running_tasks", "\"store\"", "complete\":"] {
+    for field in ["extension", "lost_output", "running_tasks", "\"store\"", "complete\":"] {
         assert!(!text(&hello).contains(field), "{field} in {}", text(&hello));
     }
     let read = parse_agent(text(&hello)).expect("it is read");

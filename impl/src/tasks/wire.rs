@@ -79,6 +79,9 @@ pub struct Hello {
     pub unacked_finals: Vec<(MessageId, Final)>,
     /// Output that is not acknowledged: one entry per stream and run of numbers, oldest first.
     pub unacked_output: Vec<UnackedOutput>,
+    /// Extension: ends of streams of ended attempts that were given up. No piece follows that could
+    /// say so.
+    pub lost_output: Vec<LostOutput>,
     /// How full the store is.
     pub spool: SpoolStatus,
     /// The version of the agent's program.
@@ -120,6 +123,17 @@ pub struct UnackedOutput {
     pub range: Range,
     /// Whether numbers before the range were given up for want of space.
     pub truncated_locally: bool,
+}
+
+/// Numbers of a stream that will never come.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LostOutput {
+    /// The attempt.
+    pub attempt: Attempt,
+    /// The stream.
+    pub stream: OutputStream,
+    /// The numbers.
+    pub range: Range,
 }
 
 /// How full an agent's store is.
@@ -534,6 +548,23 @@ struct RawUnackedOutput {
 }
 
 #[derive(Serialize, Deserialize)]
+struct RawLostOutput {
+    #[serde(flatten)]
+    attempt: RawAttempt,
+    stream: OutputStream,
+    first_sequence: u64,
+    last_sequence: u64,
+}
+
+fn range_of(list: &str, from: u64, to: u64) -> Result<Range, FrameError> {
+    let range = Range { from, to };
+    match from > 0 && to >= from && to <= MAX_SEQUENCE {
+        true => Ok(range),
+        false => Err(FrameError::new(format!("`{list}` has no range {range}"))),
+    }
+}
+
+#[derive(Serialize, Deserialize)]
 struct RawSpool {
     bytes_used: u64,
     byte_cap: u64,
@@ -560,6 +591,8 @@ struct RawHello {
     extension: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     running_tasks: Option<Vec<RawRunning>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lost_output: Option<Vec<RawLostOutput>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     store: Option<RawLife>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -593,6 +626,12 @@ impl RawHello {
             last_sequence: it.range.to,
             truncated_locally: it.truncated_locally,
         });
+        let lost = hello.lost_output.iter().map(|it| RawLostOutput {
+            attempt: (&it.attempt).into(),
+            stream: it.stream,
+            first_sequence: it.range.from,
+            last_sequence: it.range.to,
+        });
         let store = hello.store.as_ref().filter(|_| extension).map(|life| RawLife {
             epoch: life.epoch.clone(),
             predecessor: life.predecessor.clone(),
@@ -609,6 +648,7 @@ impl RawHello {
             },
             client_version: hello.client_version.clone(),
             extension: extension.then(|| EXTENSION.to_owned()),
+            lost_output: extension.then(|| lost.collect()),
             running_tasks: extension.then(|| hello.running_tasks.iter().map(running).collect()),
             store,
             complete: extension.then_some(hello.complete),
@@ -624,17 +664,18 @@ impl RawHello {
         let extension = self.extension.as_deref() == Some(EXTENSION);
         let mut unacked_output = Vec::with_capacity(self.unacked_output.len());
         for it in self.unacked_output {
-            let range = Range { from: it.first_sequence, to: it.last_sequence };
-            if range.from == 0 || range.to < range.from || range.to > MAX_SEQUENCE {
-                let problem = format!("`unacked_output` has no range {}", range);
-                return Err(FrameError::new(problem));
-            }
+            let range = range_of("unacked_output", it.first_sequence, it.last_sequence)?;
             unacked_output.push(UnackedOutput {
                 attempt: it.attempt.into(),
                 stream: it.stream,
                 range,
                 truncated_locally: it.truncated_locally,
             });
+        }
+        let mut lost_output = Vec::new();
+        for it in self.lost_output.unwrap_or_default() {
+            let range = range_of("lost_output", it.first_sequence, it.last_sequence)?;
+            lost_output.push(LostOutput { attempt: it.attempt.into(), stream: it.stream, range });
         }
         let finals = self.unacked_finals.into_iter();
         Ok(Hello {
@@ -657,6 +698,7 @@ impl RawHello {
                 .map(|it| (it.message_id, it.result.of(it.attempt.into())))
                 .collect(),
             unacked_output,
+            lost_output,
             spool: SpoolStatus {
                 bytes_used: self.spool_status.bytes_used,
                 byte_cap: self.spool_status.byte_cap,

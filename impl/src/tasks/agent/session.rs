@@ -322,6 +322,7 @@ impl Agent {
             received_not_started: snapshot.received,
             unacked_finals: snapshot.finals,
             unacked_output: snapshot.output,
+            lost_output: snapshot.lost,
             spool: snapshot.spool,
             client_version: self.config.client_version.clone(),
             store: offer.then_some(life),

@@ -15,7 +15,9 @@ use crate::database::{self, OpenError, Schema, Synchronous, damaged};
 use crate::mark;
 use crate::recovery::WallTime;
 use crate::storage::{StoreCommand, StoreError, Transact};
-use crate::tasks::wire::{Deliver, Discarded, Final, Hello, Output, ReplayFrom, StoreLife};
+use crate::tasks::wire::{
+    Deliver, Discarded, Final, Hello, LostOutput, Output, ReplayFrom, StoreLife,
+};
 use crate::tasks::{Attempt, AttemptId, MessageId, Outcome, OutputStream, Range, TaskId};
 
 /// "gplc".
@@ -632,8 +634,35 @@ impl Run<'_> {
             let lost = self.interrupt(agent, AttemptState::Received, &named)?;
             agreement.interrupted.extend(lost);
         }
+        for it in &hello.lost_output {
+            self.lost_end(agent, it)?;
+        }
         self.replay(agent, hello, &mut agreement)?;
         Ok(Reconciled::Agreed(agreement))
+    }
+
+    /// The end of a stream was given up, and no piece follows that could say so.
+    fn lost_end(&self, agent: &AgentId, lost: &LostOutput) -> rusqlite::Result<()> {
+        let Owned::Here(row) = self.owned(agent, &lost.attempt)? else { return Ok(()) };
+        let stream = index(lost.stream);
+        let mut highest = row.highest;
+        // What is before it may still come; then the next hello names it again.
+        if lost.range.to <= highest[stream] || lost.range.from > highest[stream] + 1 {
+            return Ok(());
+        }
+        mark!("tasks.lost_end_accepted");
+        self.transaction
+            .prepare_cached(
+                "INSERT INTO lost (attempt, stream, first, last) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![row.row, stream, highest[stream] + 1, lost.range.to])?;
+        highest[stream] = lost.range.to;
+        self.transaction
+            .prepare_cached(
+                "UPDATE attempts SET stdout_highest = ?2, stderr_highest = ?3 WHERE attempt = ?1",
+            )?
+            .execute(params![row.row, highest[0], highest[1]])?;
+        Ok(())
     }
 
     /// Whether a life of an agent's store follows what is known of it.
@@ -761,7 +790,9 @@ impl Run<'_> {
             OutputStream::ALL.into_iter().map(|stream| (it.attempt.clone(), stream))
         });
         let waiting = hello.unacked_output.iter().map(|it| (it.attempt.clone(), it.stream));
-        let streams: BTreeSet<(Attempt, OutputStream)> = running.chain(waiting).collect();
+        let lost = hello.lost_output.iter().map(|it| (it.attempt.clone(), it.stream));
+        let streams: BTreeSet<(Attempt, OutputStream)> =
+            running.chain(waiting).chain(lost).collect();
         for (attempt, stream) in streams {
             let Owned::Here(row) = self.owned(agent, &attempt)? else { continue };
             let next_sequence = row.highest[index(stream)] + 1;

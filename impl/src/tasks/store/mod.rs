@@ -14,7 +14,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::wire::{Final, ReceivedAttempt, RunningAttempt, SpoolStatus, StoreLife, UnackedOutput};
+use super::wire::{
+    Final, LostOutput, ReceivedAttempt, RunningAttempt, SpoolStatus, StoreLife, UnackedOutput,
+};
 use super::{Attempt, MessageId, Outcome, OutputStream, Range, Status};
 use crate::recovery::{Epoch, WallTime};
 use crate::storage::{StoreCommand, StoreError, Transact};
@@ -242,6 +244,8 @@ pub struct Snapshot {
     pub finals: Vec<(MessageId, Final)>,
     /// Output that is not acknowledged.
     pub output: Vec<UnackedOutput>,
+    /// Ends of streams of ended attempts that were given up.
+    pub lost: Vec<LostOutput>,
     /// Whether results and output are listed to the last.
     pub complete: bool,
     /// How full the store is.

@@ -26,7 +26,7 @@ use crate::mark;
 use crate::recovery::{Epoch, WallTime};
 use crate::storage::{StoreCommand, StoreError, Transact};
 use crate::tasks::wire::{
-    Final, ReceivedAttempt, RunningAttempt, SpoolStatus, StoreLife, UnackedOutput,
+    Final, LostOutput, ReceivedAttempt, RunningAttempt, SpoolStatus, StoreLife, UnackedOutput,
 };
 use crate::tasks::{Attempt, AttemptId, MessageId, Outcome, OutputStream, Range, Status, TaskId};
 
@@ -866,6 +866,10 @@ impl Run<'_> {
                 "DELETE FROM outbox WHERE attempt = ?1 AND stream = ?2 AND sequence <= ?3",
             )?
             .execute(params![id, index(stream), through])?;
+        // What is lost up to there is known to the controller, too.
+        self.transaction
+            .prepare_cached("DELETE FROM lost WHERE attempt = ?1 AND stream = ?2 AND last <= ?3")?
+            .execute(params![id, index(stream), through])?;
         Ok(deleted as u64)
     }
 
@@ -1075,6 +1079,7 @@ impl Run<'_> {
             .collect();
         let (finals, all_finals) = self.waiting_finals(finals_max)?;
         let (output, all_output) = self.waiting_output(ranges_max)?;
+        let (lost, all_lost) = self.lost_ends(ranges_max)?;
         let newest_row: Option<u64> = self
             .transaction
             .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'")?
@@ -1085,7 +1090,8 @@ impl Run<'_> {
             received,
             finals,
             output,
-            complete: all_finals && all_output,
+            lost,
+            complete: all_finals && all_output && all_lost,
             spool: spool(self.transaction, self.config, self.known.tally)?,
             newest_row: newest_row.unwrap_or(0),
         })
@@ -1147,6 +1153,31 @@ impl Run<'_> {
         let all = runs.len() <= count_max;
         runs.truncate(count_max);
         Ok((runs, all))
+    }
+
+    /// Lost numbers that no piece follows, of attempts that have ended. They are listed until the
+    /// controller has acknowledged them.
+    fn lost_ends(&self, count_max: usize) -> rusqlite::Result<(Vec<LostOutput>, bool)> {
+        let limit = i64::try_from(count_max.saturating_add(1)).unwrap_or(i64::MAX);
+        let mut ends: Vec<LostOutput> = self
+            .transaction
+            .prepare_cached(
+                "SELECT task, id, stream, first, last FROM lost JOIN attempts USING (attempt)
+                 WHERE status >= 2
+                   AND last = CASE stream WHEN 0 THEN stdout_last ELSE stderr_last END
+                 ORDER BY attempt, stream LIMIT ?1",
+            )?
+            .query_map([limit], |row| {
+                Ok(LostOutput {
+                    attempt: attempt_of(row, 0)?,
+                    stream: stream_of(row.get(2)?).unwrap_or(OutputStream::Stdout),
+                    range: Range { from: row.get(3)?, to: row.get(4)? },
+                })
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        let all = ends.len() <= count_max;
+        ends.truncate(count_max);
+        Ok((ends, all))
     }
 
     fn read_outbox(
