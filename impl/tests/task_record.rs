@@ -180,7 +180,11 @@ impl Fixture {
     }
 
     fn deliverable(&mut self) -> Vec<String> {
-        let command = Command::Deliverable { agent: agent(1), count_max: 10 };
+        self.deliverable_to(true)
+    }
+
+    fn deliverable_to(&mut self, again: bool) -> Vec<String> {
+        let command = Command::Deliverable { agent: agent(1), again, count_max: 10 };
         let Reply::Deliverable(list) = self.ask(command) else { panic!("a list") };
         list.iter().map(|deliver| deliver.attempt.to_string()).collect()
     }
@@ -326,6 +330,7 @@ fn what_a_complete_hello_does_not_name_is_lost_and_what_was_only_delivered_is_no
     assert_eq!(fixture.state("lost"), AttemptState::Interrupted);
     assert_eq!(fixture.finish(&lost, "f", 0), FinalTaken::TooLate, "the closing holds");
     assert_eq!(fixture.deliverable(), ["delivered/a1"]);
+    assert_eq!(fixture.deliverable_to(false), [""; 0], "over HTTP, nobody knows which store asks");
 }
 
 #[test]
@@ -341,6 +346,18 @@ fn an_agent_that_starts_often_without_a_link_has_the_same_store() {
     let mut again = hello("e5", Some("e1"));
     again.running_tasks = vec![running(&attempt)];
     assert_eq!(fixture.agreed(again).interrupted, []);
+}
+
+#[test]
+fn what_was_delivered_to_a_life_that_nobody_confirmed_is_not_delivered_to_the_next() {
+    let mut fixture = Fixture::new();
+    fixture.agreed(hello("e1", None));
+    let delivered = fixture.submit("delivered");
+    fixture.delivering(&delivered);
+    fixture.submit("pending");
+    // Either the answer to e1 was lost, or the store was, and the attempt has run in it.
+    assert_eq!(fixture.agreed(hello("e2", None)).interrupted, [delivered]);
+    assert_eq!(fixture.deliverable(), ["pending/a1"]);
 }
 
 #[test]

@@ -533,7 +533,10 @@ impl Controller {
             peer.asking = true;
             peer.more = false;
             let (agent, count_max) = (peer.agent.clone(), room);
-            self.store(Pending::Deliverable(conn), Command::Deliverable { agent, count_max });
+            self.store(
+                Pending::Deliverable(conn),
+                Command::Deliverable { agent, again: true, count_max },
+            );
         }
     }
 
@@ -883,7 +886,8 @@ impl crate::Core for Controller {
             }
             Input::Poll { ticket, agent } => {
                 let count_max = self.config.deliveries_max;
-                let command = Command::Deliverable { agent: agent.clone(), count_max };
+                let command =
+                    Command::Deliverable { agent: agent.clone(), again: false, count_max };
                 self.store(Pending::Poll(ticket, agent), command);
             }
             Input::Timeout => self.timeout(now),

@@ -58,6 +58,9 @@ pub enum Command {
     Deliverable {
         /// To whom.
         agent: AgentId,
+        /// Also what was delivered and is not known to have arrived. Only for an agent whose hello
+        /// was reconciled: another store would make it a second time.
+        again: bool,
         /// At most this many.
         count_max: usize,
     },

@@ -13,7 +13,7 @@ use super::record::{
 use crate::AgentId;
 use crate::database::{self, OpenError, Schema, Synchronous, damaged};
 use crate::mark;
-use crate::recovery::WallTime;
+use crate::recovery::{Epoch, WallTime};
 use crate::storage::{StoreCommand, StoreError, Transact};
 use crate::tasks::wire::{
     Deliver, Discarded, Final, Hello, LostOutput, Output, ReplayFrom, StoreLife,
@@ -259,15 +259,11 @@ impl Run<'_> {
                 self.reconcile(&agent, &hello).map(Reply::Reconciled)
             }
             Command::Confirm { agent, epoch } => {
-                self.transaction
-                    .prepare_cached(
-                        "UPDATE lives SET confirmed = 1 WHERE agent = ?1 AND epoch = ?2",
-                    )?
-                    .execute([agent.as_str(), epoch.as_str()])?;
+                self.confirm(&agent, epoch.as_str())?;
                 Ok(Reply::State(None))
             }
-            Command::Deliverable { agent, count_max } => {
-                self.deliverable(&agent, count_max).map(Reply::Deliverable)
+            Command::Deliverable { agent, again, count_max } => {
+                self.deliverable(&agent, again, count_max).map(Reply::Deliverable)
             }
             Command::Delivering { agent, attempt } => {
                 self.progress(&agent, &attempt, AttemptState::Delivered).map(Reply::State)
@@ -486,15 +482,24 @@ impl Run<'_> {
         Ok(Some(row.state.max(state)))
     }
 
-    fn deliverable(&self, agent: &AgentId, count_max: usize) -> rusqlite::Result<Vec<Deliver>> {
+    fn deliverable(
+        &self,
+        agent: &AgentId,
+        again: bool,
+        count_max: usize,
+    ) -> rusqlite::Result<Vec<Deliver>> {
         self.transaction
             .prepare_cached(
                 "SELECT task, id, command, priority FROM attempts JOIN tasks USING (task)
-                 WHERE attempts.agent = ?1 AND state IN (0, 1) AND cancelled = 0 AND command <> ''
-                 ORDER BY priority DESC, attempt LIMIT ?2",
+                 WHERE attempts.agent = ?1 AND state IN (0, ?2) AND cancelled = 0 AND command <> ''
+                 ORDER BY priority DESC, attempt LIMIT ?3",
             )?
             .query_map(
-                params![agent.as_str(), i64::try_from(count_max).unwrap_or(i64::MAX)],
+                params![
+                    agent.as_str(),
+                    i64::from(again),
+                    i64::try_from(count_max).unwrap_or(i64::MAX)
+                ],
                 |row| {
                     Ok(Deliver {
                         attempt: attempt_of(row, 0)?,
@@ -598,9 +603,20 @@ impl Run<'_> {
 
     fn reconcile(&self, agent: &AgentId, hello: &Hello) -> rusqlite::Result<Reconciled> {
         let mut agreement = Agreement::default();
+        let mut named = BTreeSet::new();
+        named.extend(hello.running_tasks.iter().map(|it| it.attempt.clone()));
+        named.extend(hello.running_task.iter().map(|it| it.attempt.clone()));
+        named.extend(hello.received_not_started.iter().map(|it| it.attempt.clone()));
+        named.extend(hello.unacked_finals.iter().map(|(_, result)| result.attempt.clone()));
         if let Some(life) = &hello.store {
             match self.follow(agent, life)? {
                 Follows::Yes => {}
+                Follows::Perhaps => {
+                    // What was delivered meanwhile may have run in a store that is gone.
+                    let delivered = AttemptState::Delivered;
+                    agreement.interrupted =
+                        self.interrupt(agent, (delivered, delivered), &named)?;
+                }
                 Follows::Fork => {
                     mark!("tasks.fork_found");
                     return Ok(Reconciled::Forked);
@@ -608,8 +624,8 @@ impl Run<'_> {
                 Follows::No => {
                     mark!("tasks.other_store_found");
                     // Even what was only delivered may have run in the one that is gone.
-                    agreement.interrupted =
-                        self.interrupt(agent, AttemptState::Delivered, &BTreeSet::new())?;
+                    let open = (AttemptState::Delivered, AttemptState::Running);
+                    agreement.interrupted = self.interrupt(agent, open, &BTreeSet::new())?;
                 }
             }
         }
@@ -618,20 +634,17 @@ impl Run<'_> {
             self.result(agent, message_id, result)?;
             agreement.acknowledged_finals.push(message_id.clone());
         }
-        let mut named = BTreeSet::new();
         let running = hello.running_tasks.iter().chain(&hello.running_task);
         for it in running {
             self.progress(agent, &it.attempt, AttemptState::Running)?;
-            named.insert(it.attempt.clone());
         }
         for it in &hello.received_not_started {
             self.received(agent, &it.attempt, &mut agreement)?;
-            named.insert(it.attempt.clone());
         }
-        named.extend(hello.unacked_finals.iter().map(|(_, result)| result.attempt.clone()));
         if hello.store.is_some() && hello.complete {
             self.confirm_discards(agent, &named)?;
-            let lost = self.interrupt(agent, AttemptState::Received, &named)?;
+            let open = (AttemptState::Received, AttemptState::Running);
+            let lost = self.interrupt(agent, open, &named)?;
             agreement.interrupted.extend(lost);
         }
         for it in &hello.lost_output {
@@ -665,6 +678,14 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// An agent knows that a life of its store is known.
+    fn confirm(&self, agent: &AgentId, epoch: &str) -> rusqlite::Result<()> {
+        self.transaction
+            .prepare_cached("UPDATE lives SET confirmed = 1 WHERE agent = ?1 AND epoch = ?2")?
+            .execute([agent.as_str(), epoch])?;
+        Ok(())
+    }
+
     /// Whether a life of an agent's store follows what is known of it.
     fn follow(&self, agent: &AgentId, life: &StoreLife) -> rusqlite::Result<Follows> {
         let known: Vec<(String, bool)> = self
@@ -680,15 +701,22 @@ impl Run<'_> {
             Some(_) => return Ok(Follows::Fork),
             None => {}
         }
-        let predecessor = life.predecessor.as_ref();
-        let follows = match (known.first(), predecessor.and_then(|epoch| at(epoch.as_str()))) {
-            // The first contact, with a store that no controller has seen.
-            (None, _) => predecessor.is_none(),
-            // What came after it was never confirmed: the agent may not have heard of it.
-            (Some(_), Some(newest)) => !known[..newest].iter().any(|(_, confirmed)| *confirmed),
-            (Some(_), None) => {
-                predecessor.is_none() && !known.iter().any(|(_, confirmed)| *confirmed)
-            }
+        let predecessor = life.predecessor.as_ref().map(Epoch::as_str);
+        // Who names a life has heard that it was answered.
+        if let Some(predecessor) = predecessor {
+            self.confirm(agent, predecessor)?;
+        }
+        let skipped = match predecessor {
+            None => &known[..],
+            Some(epoch) => at(epoch).map_or(&known[..], |at| &known[..at]),
+        };
+        let unknown = predecessor.is_some_and(|epoch| at(epoch).is_none());
+        let follows = match skipped {
+            // A record that was lost knows nothing, and has nothing to close.
+            _ if known.is_empty() => Follows::Yes,
+            _ if unknown || skipped.iter().any(|(_, confirmed)| *confirmed) => Follows::No,
+            [] => Follows::Yes,
+            _ => Follows::Perhaps,
         };
         self.transaction
             .prepare_cached("INSERT INTO lives (agent, epoch) VALUES (?1, ?2)")?
@@ -700,8 +728,7 @@ impl Run<'_> {
                      ORDER BY life DESC LIMIT 1 OFFSET ?2)",
             )?
             .execute(params![agent.as_str(), self.config.lives_max])?;
-        // A record that was lost knows nothing, and has nothing to close.
-        Ok(if follows || known.is_empty() { Follows::Yes } else { Follows::No })
+        Ok(follows)
     }
 
     /// The agent has an attempt and has not begun it.
@@ -729,14 +756,19 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The open attempts of an agent, from the state on.
-    fn open(&self, agent: &AgentId, from: AttemptState) -> rusqlite::Result<Vec<(i64, Attempt)>> {
+    /// The attempts of an agent between two states.
+    fn open(
+        &self,
+        agent: &AgentId,
+        from: AttemptState,
+        to: AttemptState,
+    ) -> rusqlite::Result<Vec<(i64, Attempt)>> {
         self.transaction
             .prepare_cached(
                 "SELECT attempt, task, id FROM attempts
-                 WHERE agent = ?1 AND state BETWEEN ?2 AND 3 ORDER BY attempt",
+                 WHERE agent = ?1 AND state BETWEEN ?2 AND ?3 ORDER BY attempt",
             )?
-            .query_map(params![agent.as_str(), number_of(from)], |row| {
+            .query_map(params![agent.as_str(), number_of(from), number_of(to)], |row| {
                 Ok((row.get(0)?, attempt_of(row, 1)?))
             })?
             .collect()
@@ -745,7 +777,8 @@ impl Run<'_> {
     /// A task that is not wanted, and that a complete hello does not list, is not begun and never
     /// will be [TK-8].
     fn confirm_discards(&self, agent: &AgentId, named: &BTreeSet<Attempt>) -> rusqlite::Result<()> {
-        for (row, attempt) in self.open(agent, AttemptState::Delivered)? {
+        let (from, to) = (AttemptState::Delivered, AttemptState::Running);
+        for (row, attempt) in self.open(agent, from, to)? {
             let cancelled: bool = self
                 .transaction
                 .prepare_cached(
@@ -761,15 +794,15 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Closes what the agent had, from a state on, and does not name [TK-16].
+    /// Closes what the agent had, between two states, and does not name [TK-16].
     fn interrupt(
         &self,
         agent: &AgentId,
-        from: AttemptState,
+        (from, to): (AttemptState, AttemptState),
         named: &BTreeSet<Attempt>,
     ) -> rusqlite::Result<Vec<Attempt>> {
         let mut gone = Vec::new();
-        for (row, attempt) in self.open(agent, from)? {
+        for (row, attempt) in self.open(agent, from, to)? {
             if !named.contains(&attempt) {
                 mark!("tasks.attempt_lost_by_its_agent");
                 self.set_state(row, AttemptState::Interrupted)?;
@@ -911,6 +944,8 @@ impl Run<'_> {
 /// Whether a life follows the lives that are known.
 enum Follows {
     Yes,
+    /// The agent may not have heard of the lives between, or have another store.
+    Perhaps,
     /// It is another store, or an older state of the known one.
     No,
     /// It is one that another has replaced.
