@@ -11,25 +11,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use crate::recovery::Range;
 use crate::recovery::{Epoch, MAX_SEQUENCE, Verdict, WallTime};
 
 /// The WebSocket subprotocol under which the extension is negotiated.
 pub const SUBPROTOCOL: &str = "gapless.events.v1";
-
-/// An inclusive range of sequences.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Range {
-    /// The first sequence of the range.
-    pub from: u64,
-    /// The last sequence of the range.
-    pub to: u64,
-}
-
-impl fmt::Display for Range {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}..={}", self.from, self.to)
-    }
-}
 
 /// The answer to a cursor, by name [CORE-4].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,6 +10,7 @@
 //! | [`Epoch`], [`Cursor`] | where is this receiver? | `[CORE-1]` `[CORE-2]` `[CORE-3]` |
 //! | [`Lineage`] | is that cursor still continuous with the log? | `[CORE-2]` `[CORE-4]` |
 //! | [`ReplayRing`] | can it be served from memory? | `[CORE-4]` `[CORE-5]` `[EV-1]` |
+//! | [`Range`] | which numbers? | `[CORE-4]` |
 //! | [`SequenceTracker`] | is this frame the next one? | `[CORE-3]` `[CORE-6]` |
 //! | [`SeenIds`] | was this id handled before? | `[CORE-12]` |
 //! | [`Liveness`] | is the peer still there? | `[CORE-10]` |
@@ -24,6 +25,7 @@ pub mod entropy;
 pub mod generation;
 pub mod lineage;
 pub mod liveness;
+pub mod range;
 pub mod ring;
 pub mod seen;
 pub mod time;
@@ -36,6 +38,7 @@ pub use entropy::{Entropy, random_hex_128};
 pub use generation::{Accepted, Generation, Generations};
 pub use lineage::{EpochStart, Lineage, Verdict};
 pub use liveness::{Liveness, LivenessAction, LivenessConfig};
+pub use range::Range;
 pub use ring::{ReplayRing, RingAnswer, RingLimits};
 pub use seen::SeenIds;
 pub use time::{Instant, WallTime};

@@ -213,5 +213,4 @@ pub enum Status {
     Final(Outcome),
 }
 
-/// An inclusive range of sequences of one stream.
-pub use crate::events::wire::Range;
+pub use crate::recovery::Range;
