@@ -67,7 +67,7 @@ fn exhaust(
 /// Everything holds wherever the power is lost.
 fn holds(host: Host, at_ms: u64, torn_percent: Option<u8>) -> u64 {
     exhaust(&script(), host, at_ms, torn_percent, &mut |after_ops, verdict| {
-        assert_eq!(verdict, Verdict::Pass, "{host} after {after_ops} operations");
+        assert_eq!(verdict, Verdict::Pass, "{host:?} after {after_ops} operations");
     })
 }
 

@@ -176,7 +176,7 @@ fn job<'a>(plan: &'a Plan, key: &str) -> Option<(usize, &'a Publish)> {
     let number: usize = key.strip_prefix('p')?.split_once('-')?.0.parse().ok()?;
     match &plan.steps.get(number)?.action {
         Action::Publish(publish) => Some((number, publish)),
-        Action::Fault(_) => None,
+        _ => None,
     }
 }
 

@@ -139,7 +139,7 @@ fn findings(mutant: &Mutant, home: &Scenario, seed: Seed) -> Vec<&'static str> {
     let plan = Plan { mutant: Some(mutant.id.to_owned()), ..draw(home, seed) };
     match world::run(&plan) {
         Ok(run) => {
-            let (safety, liveness) = violations(&run.history, &plan.topology);
+            let (safety, liveness) = violations(&run.history, &plan);
             safety.iter().chain(&liveness).map(|violation| violation.checker).collect()
         }
         Err(_) => vec!["the simulation broke"],

@@ -18,6 +18,14 @@ use gapless::events::server::{self as server_core, Server};
 use gapless::events::sqlite::SqliteLog;
 use gapless::recovery::Entropy;
 use gapless::storage::Transact;
+use gapless::tasks::agent::{self as agent_core, Agent};
+use gapless::tasks::controller::record;
+use gapless::tasks::controller::sqlite::SqliteRecord;
+use gapless::tasks::controller::{self as controller_core, Controller};
+use gapless::tasks::store as task_store;
+use gapless::tasks::store::sqlite::SqliteTaskStore;
+
+use crate::world::HostClock;
 
 /// A client's core, as it is or distorted.
 pub(crate) type ClientCore =
@@ -26,6 +34,19 @@ pub(crate) type ClientCore =
 /// A server's core, as it is or distorted.
 pub(crate) type ServerCore =
     Box<dyn Core<Input = server_core::Input, Output = server_core::Output>>;
+
+/// An agent's core, as it is or distorted.
+pub(crate) type AgentCore = Box<dyn Core<Input = agent_core::Input, Output = agent_core::Output>>;
+
+/// A controller's core, as it is or distorted.
+pub(crate) type ControllerCore =
+    Box<dyn Core<Input = controller_core::Input, Output = controller_core::Output>>;
+
+/// An agent's store, as it is or distorted.
+pub(crate) type TaskStore = Box<dyn Transact<task_store::Command>>;
+
+/// A controller's record, as it is or distorted.
+pub(crate) type Record = Box<dyn Transact<record::Command>>;
 
 /// A known-bad variant of the implementation.
 pub struct Mutant {
@@ -49,6 +70,10 @@ enum Distortion {
     Client(fn(Client) -> ClientCore),
     Server(fn(Server) -> ServerCore),
     Store(fn(SqliteLog) -> Box<dyn Transact<Command>>),
+    Agent(fn(Agent) -> AgentCore),
+    Controller(fn(Controller) -> ControllerCore),
+    TaskStore(fn(SqliteTaskStore, HostClock) -> TaskStore),
+    Record(fn(SqliteRecord) -> Record),
     World(fn(&mut Settings)),
     Entropy(fn() -> Box<dyn Entropy>),
 }
@@ -315,6 +340,10 @@ impl Mutant {
             Distortion::Client(_) => "client core",
             Distortion::Server(_) => "server core",
             Distortion::Store(_) => "log",
+            Distortion::Agent(_) => "agent core",
+            Distortion::Controller(_) => "controller core",
+            Distortion::TaskStore(_) => "store",
+            Distortion::Record(_) => "record",
             Distortion::World(_) => "world",
             Distortion::Entropy(_) => "policy",
         }
@@ -353,6 +382,34 @@ impl Distorted {
         match self.distortion() {
             Some(Distortion::Store(distort)) => distort(log),
             _ => Box::new(log),
+        }
+    }
+
+    pub(crate) fn agent(self, core: Agent) -> AgentCore {
+        match self.distortion() {
+            Some(Distortion::Agent(distort)) => distort(core),
+            _ => Box::new(core),
+        }
+    }
+
+    pub(crate) fn controller(self, core: Controller) -> ControllerCore {
+        match self.distortion() {
+            Some(Distortion::Controller(distort)) => distort(core),
+            _ => Box::new(core),
+        }
+    }
+
+    pub(crate) fn task_store(self, store: SqliteTaskStore, clock: &HostClock) -> TaskStore {
+        match self.distortion() {
+            Some(Distortion::TaskStore(distort)) => distort(store, clock.clone()),
+            _ => Box::new(store),
+        }
+    }
+
+    pub(crate) fn record(self, record: SqliteRecord) -> Record {
+        match self.distortion() {
+            Some(Distortion::Record(distort)) => distort(record),
+            _ => Box::new(record),
         }
     }
 

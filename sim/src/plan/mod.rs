@@ -5,8 +5,6 @@
 //! and run again after the code has changed; a seed is good for one commit, a plan is what one
 //! keeps. Times are milliseconds of virtual time since the start of the run.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use crate::mutants;
@@ -39,22 +37,60 @@ pub struct Plan {
     pub reaches: Vec<String>,
     /// The hosts and the network between them.
     pub topology: Topology,
-    /// The server's options.
-    pub server: ServerOptions,
-    /// The clients' options.
-    pub client: ClientOptions,
+    /// The protocol, with the options of both sides.
+    pub options: Options,
     /// What happens, in the order of the file or of the draw.
     pub steps: Vec<Step>,
+}
+
+/// A protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Event streams: a `server`, and `client-1` and so on.
+    Events,
+    /// Tasks: a `controller`, and `agent-1` and so on.
+    Tasks,
+}
+
+/// The options of both sides of a protocol: those of their configuration that scenarios vary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Options {
+    /// Of event streams.
+    Events {
+        /// The server's.
+        server: ServerOptions,
+        /// The clients'.
+        client: ClientOptions,
+    },
+    /// Of tasks.
+    Tasks {
+        /// The controller's.
+        controller: ControllerOptions,
+        /// The agents'.
+        agent: AgentOptions,
+    },
+}
+
+impl Options {
+    /// Whose options they are.
+    pub fn protocol(&self) -> Protocol {
+        match self {
+            Self::Events { .. } => Protocol::Events,
+            Self::Tasks { .. } => Protocol::Tasks,
+        }
+    }
 }
 
 /// The hosts and the network between them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Topology {
-    /// The number of agents, `agent-1` and so on; each has a stream.
+    /// The number of agents, `agent-1` and so on; each has a stream. With tasks, as many as
+    /// clients.
     pub agents: u32,
     /// The number of client hosts, `client-1` and so on. Client k follows the stream of agent
-    /// `(k - 1) % agents + 1`.
+    /// `(k - 1) % agents + 1`. With tasks, client k is the host `agent-k`.
     pub clients: u32,
     /// One way, between any two hosts.
     pub latency_ms: u64,
@@ -149,6 +185,107 @@ impl Default for ClientOptions {
     }
 }
 
+/// The controller's options.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ControllerOptions {
+    /// Whether it takes up the extension.
+    pub extension: bool,
+    /// How long an agent may say nothing.
+    pub silence_ms: u64,
+    /// Shortest and longest pause before an attempt is delivered again.
+    pub redelivery_ms: (u64, u64),
+    /// Attempts on their way to one agent.
+    pub deliveries: usize,
+    /// Virtual time that a commit takes.
+    pub commit_ms: u64,
+}
+
+impl Default for ControllerOptions {
+    fn default() -> Self {
+        Self {
+            extension: true,
+            silence_ms: 90_000,
+            redelivery_ms: (5_000, 60_000),
+            deliveries: 64,
+            commit_ms: 2,
+        }
+    }
+}
+
+/// The agents' options.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentOptions {
+    /// Whether they offer the extension.
+    pub extension: bool,
+    /// Attempts that run side by side.
+    pub parallel: usize,
+    /// Accepted attempts that may wait.
+    pub queue: usize,
+    /// How long the controller may take to answer a hello.
+    pub handshake_ms: u64,
+    /// Between pings.
+    pub ping_every_ms: u64,
+    /// How long a ping may stay without any sign of life.
+    pub pong_timeout_ms: u64,
+    /// Shortest and longest pause before connecting again.
+    pub reconnect_ms: (u64, u64),
+    /// How long nothing may be acknowledged before the oldest message is sent again.
+    pub ack_timeout_ms: u64,
+    /// Messages that may be unacknowledged on a connection.
+    pub window: usize,
+    /// Messages that are read from the store at once.
+    pub page: usize,
+    /// The largest piece of output.
+    pub chunk_bytes: usize,
+    /// How long output waits for more.
+    pub flush_ms: u64,
+    /// Output of an attempt that may wait for the store.
+    pub buffer_bytes: usize,
+    /// Results, and runs of output, that a hello lists.
+    pub hello_max: usize,
+    /// How long the link is down before results go over HTTP.
+    pub fallback_ms: u64,
+    /// What the store may take on the disk.
+    pub spool_bytes: u64,
+    /// What is kept of it for the result of each attempt.
+    pub reserve_bytes: u64,
+    /// Ended attempts that are remembered after their result was acknowledged.
+    pub finished: u64,
+    /// Virtual time that a commit takes.
+    pub commit_ms: u64,
+    /// Whether requests are signed and checked with RSA-PSS instead of with a cheap stand-in.
+    pub rsa: bool,
+}
+
+impl Default for AgentOptions {
+    fn default() -> Self {
+        Self {
+            extension: true,
+            parallel: 1,
+            queue: 16,
+            handshake_ms: 15_000,
+            ping_every_ms: 30_000,
+            pong_timeout_ms: 10_000,
+            reconnect_ms: (1_000, 300_000),
+            ack_timeout_ms: 30_000,
+            window: 256,
+            page: 64,
+            chunk_bytes: 4 << 10,
+            flush_ms: 100,
+            buffer_bytes: 64 << 10,
+            hello_max: 1_000,
+            fallback_ms: 30_000,
+            spool_bytes: 4 << 20,
+            reserve_bytes: 64 << 10,
+            finished: 1_000,
+            commit_ms: 2,
+            rsa: false,
+        }
+    }
+}
+
 /// One thing that happens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -182,6 +319,18 @@ pub enum When {
 pub enum Action {
     /// Publish events.
     Publish(Publish),
+    /// Give tasks to an agent.
+    Submit(Submit),
+    /// Want a task no more.
+    Cancel {
+        /// Its id.
+        task: String,
+    },
+    /// Want another attempt at a task whose last one has ended.
+    Retry {
+        /// Its id.
+        task: String,
+    },
     /// Break something.
     Fault(Fault),
 }
@@ -204,21 +353,86 @@ pub struct Publish {
     pub twice: bool,
 }
 
+/// Tasks to submit. If there are several, the k-th of them is called `<name>-<k>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Submit {
+    /// The id of the task.
+    pub name: String,
+    /// The agent, by number.
+    pub agent: u32,
+    /// How many.
+    pub count: u32,
+    /// The time from one to the next.
+    pub every_ms: u64,
+    /// Higher first.
+    pub priority: i64,
+    /// Whether each is submitted a second time after it was accepted.
+    pub twice: bool,
+    /// What each does.
+    pub script: Script,
+}
+
+impl Submit {
+    /// The id of the `nth` task, from 1.
+    pub fn task(&self, nth: u32) -> String {
+        match self.count {
+            1 => self.name.clone(),
+            _ => format!("{}-{nth}", self.name),
+        }
+    }
+}
+
+/// What a command does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Script {
+    /// How often it writes to its standard output.
+    pub stdout: u32,
+    /// How often it writes to its standard error.
+    pub stderr: u32,
+    /// How many bytes each time.
+    pub bytes: u32,
+    /// The time from one to the next.
+    pub every_ms: u64,
+    /// What the bytes are.
+    pub text: Text,
+    /// The code with which it ends.
+    pub exit: u8,
+}
+
+/// What a command writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Text {
+    /// ASCII.
+    Plain,
+    /// Code points of several bytes, torn between two writes.
+    Wide,
+    /// Bytes that are no UTF-8.
+    Binary,
+}
+
 /// A host that can be hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Host {
-    /// The server.
+    /// The server; with tasks, the controller.
     Server,
-    /// A client, by number.
+    /// A client, by number; with tasks, an agent.
     Client(u32),
 }
 
-impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Server => f.write_str("server"),
-            Self::Client(number) => write!(f, "client-{number}"),
+impl Host {
+    /// Its name in the world.
+    pub fn name(self, protocol: Protocol) -> &'static str {
+        const CLIENTS: [&str; 4] = ["client-1", "client-2", "client-3", "client-4"];
+        const AGENTS: [&str; 4] = ["agent-1", "agent-2", "agent-3", "agent-4"];
+        match (self, protocol) {
+            (Self::Server, Protocol::Events) => "server",
+            (Self::Server, Protocol::Tasks) => "controller",
+            (Self::Client(number), Protocol::Events) => CLIENTS[number as usize - 1],
+            (Self::Client(number), Protocol::Tasks) => AGENTS[number as usize - 1],
         }
     }
 }
@@ -313,8 +527,10 @@ pub enum Fault {
         /// How long.
         for_ms: u64,
     },
-    /// A commit of the log takes long. A busy disk.
+    /// A commit takes long. A busy disk.
     SlowCommit {
+        /// Whose.
+        host: Host,
         /// How long each takes.
         each_ms: u64,
         /// How long this lasts.
@@ -344,17 +560,32 @@ pub enum Fault {
         /// How long.
         for_ms: u64,
     },
-    /// The log is copied. Not a fault by itself: a nightly backup.
-    Backup,
-    /// The server dies and its log is replaced by the newest copy; without one, by an empty log.
-    /// The volume broke, and an operator restored last night's backup.
+    /// The host's database is copied. Not a fault by itself: a nightly backup.
+    Backup {
+        /// Whose.
+        host: Host,
+    },
+    /// The process dies and its database is replaced by the newest copy; without one, by an empty
+    /// one. The volume broke, and an operator restored last night's backup.
     Restore {
-        /// When the server is started again.
+        /// Which.
+        host: Host,
+        /// When it is started again.
         restart_ms: u64,
     },
-    /// The server dies and its log is gone. A container without a volume.
-    LoseLog {
-        /// When the server is started again.
+    /// The process dies, and its database and the newest copy change places. Two clones of one
+    /// machine are started in turns.
+    Swap {
+        /// Which.
+        host: Host,
+        /// When it is started again.
+        restart_ms: u64,
+    },
+    /// The process dies and its database is gone. A container without a volume.
+    LoseStore {
+        /// Which.
+        host: Host,
+        /// When it is started again.
         restart_ms: u64,
     },
     /// The client's machine reads slowly or not at all. A suspended laptop, a stuck process.
@@ -403,6 +634,21 @@ pub enum Fault {
         /// How many of the next event frames.
         frames: u32,
     },
+    /// The next answer to a hello says something else. A controller that knows less, or one of the
+    /// base contract.
+    Answer {
+        /// On whose connection.
+        client: u32,
+        /// What it says.
+        how: Answer,
+    },
+    /// The next answers over HTTP do not arrive. A proxy that gives up while the server does not.
+    LoseAnswer {
+        /// Whose.
+        client: u32,
+        /// How many.
+        times: u32,
+    },
     /// A frame that does not belong there arrives. A newer peer, a bug, an attack.
     Inject {
         /// On whose connection.
@@ -439,6 +685,20 @@ pub enum Cut {
     HalfOpenDown,
 }
 
+/// What becomes of an answer to a hello.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// It does not come.
+    Lost,
+    /// It says nothing about results and output.
+    Absent,
+    /// It names no output.
+    Empty,
+    /// It discards all that the hello names.
+    DiscardAll,
+}
+
 /// A frame that does not belong there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -453,6 +713,8 @@ pub enum Strange {
     Binary,
     /// A frame beyond the limit of the receiver.
     Oversize,
+    /// The newest answer to a hello of an earlier connection; nothing if there is none.
+    StaleAnswer,
 }
 
 /// The longest time in a plan: a week.
@@ -467,6 +729,7 @@ impl Plan {
     /// What is wrong with it, as a sentence.
     pub fn check(&self) -> Result<(), String> {
         let topology = &self.topology;
+        let protocol = self.options.protocol();
         if !(1..=4).contains(&topology.clients)
             || !(1..=topology.clients).contains(&topology.agents)
         {
@@ -489,6 +752,13 @@ impl Plan {
         for (index, step) in self.steps.iter().enumerate() {
             let (client, agent) = match &step.action {
                 Action::Publish(publish) => (None, Some(publish.agent)),
+                Action::Submit(submit) => (None, Some(submit.agent)),
+                Action::Cancel { task } | Action::Retry { task } => {
+                    if !self.tasks().contains(task) {
+                        return Err(format!("step {index} names task {task}, which is not there"));
+                    }
+                    (None, None)
+                }
                 Action::Fault(Fault::Retain { agent, .. }) => (None, Some(*agent)),
                 Action::Fault(fault) => (fault.client(), None),
             };
@@ -498,8 +768,51 @@ impl Plan {
             if let Some(agent) = agent.filter(|agent| !(1..=topology.agents).contains(agent)) {
                 return Err(format!("step {index} names agent {agent}, which is not there"));
             }
+            if !step.action.is_of(protocol) {
+                return Err(format!("step {index} is not one of the plan's protocol"));
+            }
         }
         Ok(())
+    }
+}
+
+impl Plan {
+    /// The ids of all tasks that are submitted.
+    pub fn tasks(&self) -> Vec<String> {
+        let submits = self.steps.iter().filter_map(|step| match &step.action {
+            Action::Submit(submit) => Some(submit),
+            _ => None,
+        });
+        submits.flat_map(|submit| (1..=submit.count).map(|nth| submit.task(nth))).collect()
+    }
+}
+
+impl Action {
+    /// Whether it can happen in a world of a protocol.
+    pub fn is_of(&self, protocol: Protocol) -> bool {
+        match self {
+            Self::Publish(_) => protocol == Protocol::Events,
+            Self::Submit(_) | Self::Cancel { .. } | Self::Retry { .. } => {
+                protocol == Protocol::Tasks
+            }
+            Self::Fault(fault) => match fault {
+                Fault::SlowHandler { .. }
+                | Fault::FailHandler { .. }
+                | Fault::FailOpenHandler { .. }
+                | Fault::Retain { .. } => protocol == Protocol::Events,
+                Fault::Backup { host }
+                | Fault::Restore { host, .. }
+                | Fault::LoseStore { host, .. }
+                | Fault::SlowCommit { host, .. } => {
+                    protocol == Protocol::Tasks || *host == Host::Server
+                }
+                Fault::Swap { .. }
+                | Fault::Answer { .. }
+                | Fault::LoseAnswer { .. }
+                | Fault::Inject { frame: Strange::StaleAnswer, .. } => protocol == Protocol::Tasks,
+                _ => true,
+            },
+        }
     }
 }
 
@@ -513,32 +826,31 @@ impl Fault {
             | Self::Latency { client, .. }
             | Self::Refuse { client, .. }
             | Self::NeverAnswer { client, .. }
-            | Self::Crash { host: Host::Client(client), .. }
-            | Self::PowerOff { host: Host::Client(client), .. }
-            | Self::DiskError { host: Host::Client(client), .. }
-            | Self::DiskFull { host: Host::Client(client), .. }
-            | Self::ClockStep { host: Host::Client(client), .. }
-            | Self::ClockDrift { host: Host::Client(client), .. }
-            | Self::Suspend { host: Host::Client(client), .. }
             | Self::SlowReader { client, .. }
             | Self::SlowHandler { client, .. }
             | Self::FailHandler { client, .. }
             | Self::FailOpenHandler { client, .. }
             | Self::Duplicate { client, .. }
             | Self::Lose { client, .. }
+            | Self::Answer { client, .. }
+            | Self::LoseAnswer { client, .. }
             | Self::Inject { client, .. } => Some(client),
-            Self::Crash { host: Host::Server, .. }
-            | Self::PowerOff { host: Host::Server, .. }
-            | Self::DiskError { host: Host::Server, .. }
-            | Self::DiskFull { host: Host::Server, .. }
-            | Self::ClockStep { host: Host::Server, .. }
-            | Self::ClockDrift { host: Host::Server, .. }
-            | Self::Suspend { host: Host::Server, .. }
-            | Self::Backup
-            | Self::Restore { .. }
-            | Self::LoseLog { .. }
-            | Self::SlowCommit { .. }
-            | Self::Retain { .. } => None,
+            Self::Crash { host, .. }
+            | Self::PowerOff { host, .. }
+            | Self::DiskError { host, .. }
+            | Self::DiskFull { host, .. }
+            | Self::SlowCommit { host, .. }
+            | Self::ClockStep { host, .. }
+            | Self::ClockDrift { host, .. }
+            | Self::Suspend { host, .. }
+            | Self::Backup { host }
+            | Self::Restore { host, .. }
+            | Self::Swap { host, .. }
+            | Self::LoseStore { host, .. } => match host {
+                Host::Client(client) => Some(client),
+                Host::Server => None,
+            },
+            Self::Retain { .. } => None,
         }
     }
 
@@ -565,9 +877,13 @@ impl Fault {
             Self::ClockStep { .. } => "clock-step",
             Self::ClockDrift { .. } => "clock-drift",
             Self::Suspend { .. } => "suspend",
-            Self::Backup => "backup",
+            Self::Backup { .. } => "backup",
             Self::Restore { .. } => "restore",
-            Self::LoseLog { .. } => "lose-log",
+            Self::Swap { .. } => "swap",
+            Self::LoseStore { host: Host::Server, .. } => "lose-log",
+            Self::LoseStore { .. } => "lose-store",
+            Self::Answer { .. } => "answer",
+            Self::LoseAnswer { .. } => "lose-answer",
             Self::SlowReader { .. } => "slow-reader",
             Self::SlowHandler { .. } => "slow-handler",
             Self::FailHandler { .. } => "fail-handler",

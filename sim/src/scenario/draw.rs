@@ -9,8 +9,9 @@ use rand_chacha::ChaCha12Rng;
 
 use super::{Group, Scenario, Swarm};
 use crate::plan::{
-    Action, ClientOptions, Cut, FORMAT, Fault, Host, Plan, Publish, ServerOptions, Step, Strange,
-    Topology, When,
+    Action, AgentOptions, Answer, ClientOptions, ControllerOptions, Cut, FORMAT, Fault, Host,
+    Options, Plan, Protocol, Publish, Script, ServerOptions, Step, Strange, Submit, Text, Topology,
+    When,
 };
 use crate::seed::Seed;
 
@@ -27,16 +28,24 @@ pub fn draw(scenario: &Scenario, seed: Seed) -> Plan {
         statements: scenario.statements.clone(),
         reaches: scenario.reaches.clone(),
         topology: scenario.topology.clone(),
-        server: scenario.server.clone(),
-        client: scenario.client.clone(),
+        options: scenario.options.clone(),
         steps: scenario.steps.clone(),
     };
     if let Some(swarm) = &scenario.swarm {
         // What a swarm has to reach is judged over many runs.
         plan.reaches.clear();
-        plan.topology = topology(swarm, &plan.topology, &mut seed.stream("topology", "", 0));
-        options(&mut plan, &mut seed.stream("options", "", 0));
-        plan.steps.extend(workload(&plan, swarm, &mut seed.stream("workload", "", 0)));
+        let rng = &mut seed.stream("topology", "", 0);
+        plan.topology = topology(swarm, &plan.topology, plan.options.protocol(), rng);
+        let rng = &mut seed.stream("options", "", 0);
+        plan.options = match plan.options.protocol() {
+            Protocol::Events => event_options(rng),
+            Protocol::Tasks => task_options(rng),
+        };
+        let rng = &mut seed.stream("workload", "", 0);
+        plan.steps.extend(match plan.options.protocol() {
+            Protocol::Events => publications(&plan, swarm, rng),
+            Protocol::Tasks => submissions(&plan, swarm, rng),
+        });
         plan.steps.extend(faults(&plan, swarm, &mut seed.stream("faults", "", 0)));
     }
     plan
@@ -47,20 +56,23 @@ fn pick<T: Copy>(rng: &mut ChaCha12Rng, values: &[T]) -> T {
     values[rng.random_range(0..values.len())]
 }
 
-fn topology(swarm: &Swarm, base: &Topology, rng: &mut ChaCha12Rng) -> Topology {
+fn topology(swarm: &Swarm, base: &Topology, protocol: Protocol, rng: &mut ChaCha12Rng) -> Topology {
     let clients = rng.random_range(swarm.clients.0..=swarm.clients.1);
     Topology {
         clients,
-        agents: rng.random_range(swarm.agents.0..=swarm.agents.1.min(clients)),
+        agents: match protocol {
+            Protocol::Events => rng.random_range(swarm.agents.0..=swarm.agents.1.min(clients)),
+            Protocol::Tasks => clients,
+        },
         latency_ms: pick(rng, &[10, 10, 20, 50, 120]),
         // Small enough for a slow reader to be felt, large enough for all that connect at once.
         tcp_capacity: pick(rng, &[24, base.tcp_capacity]),
     }
 }
 
-fn options(plan: &mut Plan, rng: &mut ChaCha12Rng) {
+fn event_options(rng: &mut ChaCha12Rng) -> Options {
     let mode = rng.random_range(0..10);
-    plan.server = ServerOptions {
+    let server = ServerOptions {
         extension: mode != 0,
         ring: pick(rng, &[16, 32, 100, 500]),
         resync_grace_ms: pick(rng, &[0, 50, 500, 2_000]),
@@ -71,7 +83,7 @@ fn options(plan: &mut Plan, rng: &mut ChaCha12Rng) {
         page_events: pick(rng, &[3, 20, 256]),
         commit_ms: pick(rng, &[0, 2, 15, 60]),
     };
-    plan.client = ClientOptions {
+    let client = ClientOptions {
         extension: mode != 1,
         from_beginning: rng.random_ratio(1, 4),
         ping_every_ms: pick(rng, &[1_500, 4_000]),
@@ -82,10 +94,89 @@ fn options(plan: &mut Plan, rng: &mut ChaCha12Rng) {
         open_handler_ms: pick(rng, &[0, 0, 30, 400]),
         handler_ms: pick(rng, &[0, 3, 40, 150]),
     };
+    Options::Events { server, client }
 }
 
-fn workload(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -> Vec<Step> {
-    let per_minute = rng.random_range(swarm.events_per_minute.0..=swarm.events_per_minute.1);
+fn task_options(rng: &mut ChaCha12Rng) -> Options {
+    let mode = rng.random_range(0..10);
+    let controller = ControllerOptions {
+        extension: mode != 0,
+        silence_ms: pick(rng, &[12_000, 20_000]),
+        redelivery_ms: pick(rng, &[(300, 3_000), (1_000, 6_000)]),
+        deliveries: pick(rng, &[1, 4, 64]),
+        commit_ms: pick(rng, &[0, 2, 15, 60]),
+    };
+    let agent = AgentOptions {
+        extension: mode != 1,
+        parallel: pick(rng, &[1, 1, 2, 4]),
+        queue: pick(rng, &[1, 3, 16]),
+        handshake_ms: pick(rng, &[1_500, 4_000]),
+        ping_every_ms: pick(rng, &[1_500, 4_000]),
+        pong_timeout_ms: pick(rng, &[1_000, 3_000]),
+        reconnect_ms: pick(rng, &[(100, 2_000), (400, 5_000)]),
+        ack_timeout_ms: pick(rng, &[800, 3_000]),
+        window: pick(rng, &[2, 8, 256]),
+        page: pick(rng, &[2, 64]),
+        chunk_bytes: pick(rng, &[64, 700, 4_096]),
+        flush_ms: pick(rng, &[20, 100]),
+        buffer_bytes: pick(rng, &[8 << 10, 64 << 10]),
+        // The base contract has no other way to say that an attempt is lost than to leave it out.
+        hello_max: pick(rng, &[3, 50, 1_000]),
+        fallback_ms: pick(rng, &[1_500, 6_000, 30_000]),
+        spool_bytes: pick(rng, &[160 << 10, 256 << 10, 4 << 20]),
+        reserve_bytes: pick(rng, &[4 << 10, 16 << 10]),
+        finished: pick(rng, &[50, 1_000]),
+        commit_ms: pick(rng, &[0, 2, 15, 60]),
+        rsa: false,
+    };
+    Options::Tasks { controller, agent }
+}
+
+fn submissions(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -> Vec<Step> {
+    let per_minute = rng.random_range(swarm.work_per_minute.0..=swarm.work_per_minute.1);
+    let mut left = (u64::from(per_minute) * plan.duration_ms).div_ceil(60_000);
+    let mut steps = Vec::new();
+    let mut at = rng.random_range(0..1_000);
+    let mut wishes: Vec<(u64, String)> = Vec::new();
+    while left > 0 {
+        let count = u64::from(pick(rng, &[1_u32, 1, 2, 4])).min(left);
+        left -= count;
+        let submit = Submit {
+            name: format!("t{}", steps.len() + 1),
+            agent: rng.random_range(1..=plan.topology.agents),
+            count: u32::try_from(count).unwrap_or(u32::MAX),
+            every_ms: pick(rng, &[0, 0, 300]),
+            priority: pick(rng, &[0, 0, 5, -1]),
+            twice: rng.random_ratio(1, 6),
+            script: Script {
+                stdout: pick(rng, &[0, 1, 6, 30, 120]),
+                stderr: pick(rng, &[0, 0, 2, 12]),
+                bytes: pick(rng, &[1, 20, 200, 1_500]),
+                every_ms: pick(rng, &[0, 10, 60, 250]),
+                text: pick(rng, &[Text::Plain, Text::Wide, Text::Binary]),
+                exit: pick(rng, &[0, 0, 0, 3]),
+            },
+        };
+        wishes.extend((1..=submit.count).map(|nth| (at, submit.task(nth))));
+        steps.push(Step { when: When::At(at), action: Action::Submit(submit) });
+        at = rng.random_range(0..plan.duration_ms * 3 / 4);
+    }
+    for (at, task) in wishes {
+        let after = at + rng.random_range(100..8_000);
+        let action = match rng.random_range(0..12) {
+            0 | 1 => Action::Cancel { task },
+            2 => Action::Retry { task },
+            _ => continue,
+        };
+        if after < plan.duration_ms {
+            steps.push(Step { when: When::At(after), action });
+        }
+    }
+    steps
+}
+
+fn publications(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -> Vec<Step> {
+    let per_minute = rng.random_range(swarm.work_per_minute.0..=swarm.work_per_minute.1);
     let mut left = u64::from(per_minute) * plan.duration_ms / 60_000;
     let mut steps = Vec::new();
     // An early event gives every client something to stand on; the rest comes when it comes.
@@ -140,11 +231,22 @@ enum Sort {
     Backup,
     Restore,
     LoseLog,
+    Swap,
+    Answer,
+    LoseAnswer,
+    StaleAnswer,
 }
 
-fn sorts(group: Group) -> &'static [Sort] {
-    match group {
-        Group::Link => &[
+fn sorts(protocol: Protocol, group: Group) -> &'static [Sort] {
+    match (protocol, group) {
+        (Protocol::Tasks, Group::Peer) => {
+            &[Sort::Lose, Sort::Duplicate, Sort::Strange, Sort::Answer, Sort::StaleAnswer]
+        }
+        (Protocol::Tasks, Group::Server) => {
+            &[Sort::Backup, Sort::Restore, Sort::LoseLog, Sort::Swap]
+        }
+        (Protocol::Tasks, Group::Application) => &[Sort::SlowReader, Sort::LoseAnswer],
+        (_, Group::Link) => &[
             Sort::Cut,
             Sort::CutReplay,
             Sort::Hold,
@@ -153,14 +255,16 @@ fn sorts(group: Group) -> &'static [Sort] {
             Sort::Refuse,
             Sort::NeverAnswer,
         ],
-        Group::Process => &[Sort::ServerCrash, Sort::ClientCrash, Sort::CrashAtMark, Sort::Suspend],
-        Group::Server => &[Sort::Retain, Sort::Backup, Sort::Restore, Sort::LoseLog],
-        Group::Disk => {
+        (_, Group::Process) => {
+            &[Sort::ServerCrash, Sort::ClientCrash, Sort::CrashAtMark, Sort::Suspend]
+        }
+        (_, Group::Server) => &[Sort::Retain, Sort::Backup, Sort::Restore, Sort::LoseLog],
+        (_, Group::Disk) => {
             &[Sort::PowerOff, Sort::PowerOff, Sort::DiskError, Sort::DiskFull, Sort::SlowCommit]
         }
-        Group::Clock => &[Sort::ClockStep, Sort::ClockDrift],
-        Group::Peer => &[Sort::Lose, Sort::Duplicate, Sort::Strange],
-        Group::Application => {
+        (_, Group::Clock) => &[Sort::ClockStep, Sort::ClockDrift],
+        (_, Group::Peer) => &[Sort::Lose, Sort::Duplicate, Sort::Strange],
+        (_, Group::Application) => {
             &[Sort::SlowReader, Sort::SlowHandler, Sort::FailHandler, Sort::FailOpenHandler]
         }
     }
@@ -171,16 +275,28 @@ fn sorts(group: Group) -> &'static [Sort] {
 const LOST_FRAMES_MAX: usize = 3;
 
 fn faults(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -> Vec<Step> {
-    let all: Vec<Sort> = swarm.groups.iter().flat_map(|group| sorts(*group)).copied().collect();
+    let all: Vec<Sort> = swarm
+        .groups
+        .iter()
+        .flat_map(|group| sorts(plan.options.protocol(), *group))
+        .copied()
+        .collect();
     // Rare mixes need some kinds to be absent.
     let mut enabled: Vec<Sort> = all.iter().copied().filter(|_| rng.random_ratio(1, 2)).collect();
     // Turmoil never delivers what was held across a repair, so a run has one or the other.
     let without = if rng.random_ratio(1, 2) { Sort::Hold } else { Sort::Partition };
     enabled.retain(|sort| *sort != without);
-    if !(plan.server.extension && plan.client.extension) {
-        // The base contract has no way to notice that the last frame before a pause was lost, or that
-        // a log which went back has overtaken the cursor since.
-        enabled.retain(|sort| !matches!(sort, Sort::Lose | Sort::Restore | Sort::LoseLog));
+    match &plan.options {
+        Options::Events { server, client } if !(server.extension && client.extension) => {
+            // The base contract has no way to notice that the last frame before a pause was lost,
+            // or that a log which went back has overtaken the cursor since.
+            enabled.retain(|sort| !matches!(sort, Sort::Lose | Sort::Restore | Sort::LoseLog));
+        }
+        Options::Tasks { controller, agent } if !(controller.extension && agent.extension) => {
+            // The base contract does not say which store an agent has.
+            enabled.retain(|sort| !matches!(sort, Sort::Restore | Sort::LoseLog | Sort::Swap));
+        }
+        _ => {}
     }
     if enabled.is_empty() {
         return Vec::new();
@@ -198,10 +314,14 @@ fn faults(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -> Vec<Step> {
             continue;
         }
         let step = step(plan, sort, rng);
-        if let (When::At(at), Sort::Restore) = (&step.when, sort) {
-            // An older copy has to be there, or it is a loss of the whole log.
+        if let (
+            When::At(at),
+            Action::Fault(Fault::Restore { host, .. } | Fault::Swap { host, .. }),
+        ) = (&step.when, &step.action)
+        {
+            // An older copy has to be there, or it is a loss of the whole database.
             let when = When::At(rng.random_range(0..*at));
-            steps.push(Step { when, action: Action::Fault(Fault::Backup) });
+            steps.push(Step { when, action: Action::Fault(Fault::Backup { host: *host }) });
         }
         steps.push(step);
     }
@@ -216,7 +336,7 @@ fn moment(plan: &Plan, rng: &mut ChaCha12Rng) -> u64 {
         .steps
         .iter()
         .filter_map(|step| match (&step.when, &step.action) {
-            (When::At(at), Action::Publish(_)) => Some(*at),
+            (When::At(at), Action::Publish(_) | Action::Submit(_)) => Some(*at),
             _ => None,
         })
         .collect();
@@ -244,6 +364,11 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
         ],
     );
     let host = if rng.random() { Host::Server } else { Host::Client(client) };
+    // Only with tasks have both sides one that can be copied.
+    let database = match plan.options.protocol() {
+        Protocol::Events => Host::Server,
+        Protocol::Tasks => host,
+    };
     let (when, fault) = match sort {
         Sort::Cut => {
             let after_frames = rng.random_ratio(1, 3).then(|| rng.random_range(0..30));
@@ -251,7 +376,11 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
             (at, Fault::Cut { client, how, after_frames, for_ms })
         }
         Sort::CutReplay => {
-            let mark = pick(rng, &["events.resync_sent", "events.replay_started"]).to_owned();
+            let mark = match plan.options.protocol() {
+                Protocol::Events => pick(rng, &["events.resync_sent", "events.replay_started"]),
+                Protocol::Tasks => pick(rng, &["tasks.hello_sent", "tasks.active"]),
+            };
+            let mark = mark.to_owned();
             let when = When::Mark { mark, nth: rng.random_range(1..12), after_ms: 0 };
             let after_frames = Some(rng.random_range(0..20));
             (when, Fault::Cut { client, how, after_frames, for_ms: 0 })
@@ -274,6 +403,18 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
                 "events.group_commit",
                 "world.committed",
             ];
+            let task_marks = [
+                "tasks.hello_sent",
+                "tasks.active",
+                "tasks.replay_directed",
+                "tasks.fell_back_to_http",
+                "world.committed",
+                "world.committed",
+            ];
+            let marks = match plan.options.protocol() {
+                Protocol::Events => marks,
+                Protocol::Tasks => task_marks,
+            };
             let when = When::Mark {
                 mark: pick(rng, &marks).to_owned(),
                 nth: rng.random_range(1..8),
@@ -291,7 +432,9 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
             (at, Fault::DiskError { host, sync, after_ops, count: rng.random_range(1..4) })
         }
         Sort::DiskFull => (at, Fault::DiskFull { host, for_ms: short }),
-        Sort::SlowCommit => (at, Fault::SlowCommit { each_ms: pick(rng, &[80, 400]), for_ms }),
+        Sort::SlowCommit => {
+            (at, Fault::SlowCommit { host: database, each_ms: pick(rng, &[80, 400]), for_ms })
+        }
         Sort::ClockStep => {
             let by_ms: i64 = pick(rng, &[1_000, 3_600_000, 86_400_000]);
             (at, Fault::ClockStep { host, by_ms: if rng.random() { by_ms } else { -by_ms } })
@@ -302,9 +445,19 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
             (at, Fault::ClockDrift { host, ppm, for_ms })
         }
         Sort::Suspend => (at, Fault::Suspend { host, for_ms }),
-        Sort::Backup => (at, Fault::Backup),
-        Sort::Restore => (at, Fault::Restore { restart_ms: short }),
-        Sort::LoseLog => (at, Fault::LoseLog { restart_ms: short }),
+        Sort::Backup => (at, Fault::Backup { host: database }),
+        Sort::Restore => (at, Fault::Restore { host: database, restart_ms: short }),
+        Sort::LoseLog => (at, Fault::LoseStore { host: database, restart_ms: short }),
+        Sort::Swap => (at, Fault::Swap { host: Host::Client(client), restart_ms: short }),
+        Sort::Answer => {
+            let all = [Answer::Lost, Answer::Absent, Answer::Empty, Answer::DiscardAll];
+            (at, Fault::Answer { client, how: pick(rng, &all) })
+        }
+        Sort::LoseAnswer => (at, Fault::LoseAnswer { client, times: rng.random_range(1..4) }),
+        Sort::StaleAnswer => {
+            let frame = Strange::StaleAnswer;
+            (at, Fault::Inject { client, frame, to_server: false })
+        }
         Sort::Retain => {
             let agent = rng.random_range(1..=plan.topology.agents);
             (at, Fault::Retain { agent, keep: pick(rng, &[0, 1, 3, 10]) })

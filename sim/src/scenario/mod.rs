@@ -17,7 +17,10 @@ pub(crate) use reader::nearest;
 
 use self::reader::{DURATION_MS_MAX, Problems, Table};
 use self::step::Hosts;
-use crate::plan::{Action, ClientOptions, Fault, ServerOptions, Step, Topology, When};
+use crate::plan::{
+    Action, AgentOptions, ClientOptions, ControllerOptions, Fault, Options, Protocol,
+    ServerOptions, Step, Topology, When,
+};
 use crate::spec::is_id;
 
 /// A scenario.
@@ -27,8 +30,6 @@ pub struct Scenario {
     pub id: String,
     /// What it shows, as a sentence.
     pub title: String,
-    /// The protocol that it is about.
-    pub protocol: Protocol,
     /// The statements of the specification that it is about.
     pub statements: Vec<String>,
     /// Where it comes from: names of public defects and of other catalogues.
@@ -43,36 +44,27 @@ pub struct Scenario {
     pub tick_ms: u64,
     /// The hosts and the network between them.
     pub topology: Topology,
-    /// The server's options.
-    pub server: ServerOptions,
-    /// The clients' options.
-    pub client: ClientOptions,
+    /// The protocol that it is about, with the options of both sides.
+    pub options: Options,
     /// What happens.
     pub steps: Vec<Step>,
     /// What a seed adds.
     pub swarm: Option<Swarm>,
 }
 
-/// A protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// Event streams.
-    Events,
-}
-
-/// What a seed adds to a scenario. It also draws the options of server and clients.
+/// What a seed adds to a scenario. It also draws the options of both sides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Swarm {
     /// The groups of faults that may occur.
     pub groups: Vec<Group>,
-    /// How many clients there are, at least and at most.
+    /// How many clients there are, at least and at most; with tasks, agents.
     pub clients: (u32, u32),
-    /// How many agents there are, at least and at most.
+    /// How many agents there are, at least and at most; with tasks, as many as clients.
     pub agents: (u32, u32),
     /// How many faults there are, at least and at most.
     pub faults_per_minute: (u32, u32),
-    /// How many events are published, at least and at most.
-    pub events_per_minute: (u32, u32),
+    /// How many events are published, or tasks submitted, at least and at most.
+    pub work_per_minute: (u32, u32),
 }
 
 /// A group of faults.
@@ -167,7 +159,9 @@ fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
             "say in one sentence what it shows",
         );
     }
-    let protocol = root.one_of("protocol", &[("events", Protocol::Events)]);
+    let protocols = [("events", Protocol::Events), ("tasks", Protocol::Tasks)];
+    let known = root.one_of("protocol", &protocols);
+    let protocol = known.unwrap_or(Protocol::Events);
     let statements = root.texts("statements");
     for (statement, span) in &statements {
         if !is_id(statement) {
@@ -201,11 +195,23 @@ fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
         Some((tick, _)) => tick,
         None => 5,
     };
-    let topology = topology(root.table("topology").as_ref());
-    let server = server_options(root.table("server").as_ref());
-    let client = client_options(root.table("client").as_ref());
-    let swarm = root.table("swarm").map(|table| swarm(&table));
-    for key in ["server", "client"] {
+    let topology = topology(protocol, root.table("topology").as_ref());
+    let sides = match protocol {
+        Protocol::Events => ["server", "client"],
+        Protocol::Tasks => ["controller", "agent"],
+    };
+    let options = match protocol {
+        Protocol::Events => Options::Events {
+            server: server_options(root.table("server").as_ref()),
+            client: client_options(root.table("client").as_ref()),
+        },
+        Protocol::Tasks => Options::Tasks {
+            controller: controller_options(root.table("controller").as_ref()),
+            agent: agent_options(root.table("agent").as_ref()),
+        },
+    };
+    let swarm = root.table("swarm").map(|table| swarm(protocol, &table));
+    for key in sides {
         if let Some(table) = root.table(key).filter(|_| root.has("swarm")) {
             let remedy = "take the table out: each seed draws these options";
             root.problem(
@@ -222,12 +228,12 @@ fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
             "nothing happens in this scenario",
             &(0..0),
             "no `[[step]]` and no `[swarm]`",
-            "add a `[[step]]` that publishes events and one with a fault",
+            "add a `[[step]]` with work and one with a fault",
         );
     }
     let steps = steps(
         &tables.unwrap_or_default(),
-        &hosts(&topology, swarm.as_ref()),
+        &hosts(protocol, &topology, swarm.as_ref()),
         duration_ms,
         &marks,
         swarm.as_ref(),
@@ -236,7 +242,6 @@ fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
     Some(Scenario {
         id: id.to_owned(),
         title: title?.0,
-        protocol: protocol?,
         statements: statements.into_iter().map(|(statement, _)| statement).collect(),
         reference: reference.into_iter().map(|(reference, _)| reference).collect(),
         reaches: reaches.into_iter().map(|(mark, _)| mark).collect(),
@@ -244,20 +249,30 @@ fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
         settle_ms,
         tick_ms,
         topology,
-        server,
-        client,
+        options: known.map(|_| options)?,
         steps,
         swarm,
     })
 }
 
-fn topology(table: Option<&Table<'_>>) -> Topology {
+fn topology(protocol: Protocol, table: Option<&Table<'_>>) -> Topology {
     let mut topology = Topology { agents: 1, clients: 1, latency_ms: 5, tcp_capacity: 64 };
     let Some(table) = table else { return topology };
     let count = |key| {
         let (number, span) = table.integer(key, 1..=u64::from(CLIENTS_MAX))?;
         Some((u32::try_from(number).ok()?, span))
     };
+    if protocol == Protocol::Tasks {
+        match count("agents") {
+            Some((agents, _)) => (topology.clients, topology.agents) = (agents, agents),
+            None if table.has("agents") => {
+                (topology.clients, topology.agents) = (CLIENTS_MAX, CLIENTS_MAX);
+            }
+            None => {}
+        }
+        network(&mut topology, table);
+        return topology;
+    }
     match count("clients") {
         Some((clients, _)) => topology.clients = clients,
         None if table.has("clients") => topology.clients = CLIENTS_MAX,
@@ -273,12 +288,55 @@ fn topology(table: Option<&Table<'_>>) -> Topology {
         None if table.has("agents") => topology.agents = CLIENTS_MAX,
         None => {}
     }
+    network(&mut topology, table);
+    topology
+}
+
+fn network(topology: &mut Topology, table: &Table<'_>) {
     table.set(&mut topology.latency_ms, table.duration("latency"));
     if let Some((capacity, _)) = table.integer("tcp-capacity", 4..=4_096) {
         topology.tcp_capacity = usize::try_from(capacity).unwrap_or(64);
     }
     table.finish();
-    topology
+}
+
+fn controller_options(table: Option<&Table<'_>>) -> ControllerOptions {
+    let mut options = ControllerOptions::default();
+    let Some(table) = table else { return options };
+    table.set(&mut options.extension, table.boolean("extension"));
+    table.set(&mut options.silence_ms, table.duration_above_zero("silence"));
+    table.set(&mut options.redelivery_ms, table.duration_range("redelivery"));
+    table.set(&mut options.deliveries, table.size("deliveries", 1..=10_000));
+    table.set(&mut options.commit_ms, table.duration("commit"));
+    table.finish();
+    options
+}
+
+fn agent_options(table: Option<&Table<'_>>) -> AgentOptions {
+    let mut options = AgentOptions::default();
+    let Some(table) = table else { return options };
+    table.set(&mut options.extension, table.boolean("extension"));
+    table.set(&mut options.parallel, table.size("parallel", 1..=64));
+    table.set(&mut options.queue, table.size("queue", 1..=10_000));
+    table.set(&mut options.handshake_ms, table.duration_above_zero("handshake"));
+    table.set(&mut options.ping_every_ms, table.duration_above_zero("ping-every"));
+    table.set(&mut options.pong_timeout_ms, table.duration_above_zero("pong-timeout"));
+    table.set(&mut options.reconnect_ms, table.duration_range("reconnect"));
+    table.set(&mut options.ack_timeout_ms, table.duration_above_zero("ack-timeout"));
+    table.set(&mut options.window, table.size("window", 1..=10_000));
+    table.set(&mut options.page, table.size("page", 1..=10_000));
+    table.set(&mut options.chunk_bytes, table.size("chunk-bytes", 4..=8_192));
+    table.set(&mut options.flush_ms, table.duration_above_zero("flush"));
+    table.set(&mut options.buffer_bytes, table.size("buffer-bytes", 64..=16_777_216));
+    table.set(&mut options.hello_max, table.size("hello-max", 1..=100_000));
+    table.set(&mut options.fallback_ms, table.duration_above_zero("fallback"));
+    table.set(&mut options.spool_bytes, table.integer("spool-bytes", 131_072..=1_073_741_824));
+    table.set(&mut options.reserve_bytes, table.integer("reserve-bytes", 1_024..=16_777_216));
+    table.set(&mut options.finished, table.integer("finished", 1..=1_000_000));
+    table.set(&mut options.commit_ms, table.duration("commit"));
+    table.set(&mut options.rsa, table.boolean("rsa"));
+    table.finish();
+    options
 }
 
 fn server_options(table: Option<&Table<'_>>) -> ServerOptions {
@@ -320,7 +378,7 @@ fn client_options(table: Option<&Table<'_>>) -> ClientOptions {
     options
 }
 
-fn swarm(table: &Table<'_>) -> Swarm {
+fn swarm(protocol: Protocol, table: &Table<'_>) -> Swarm {
     let names = [
         ("link", Group::Link),
         ("process", Group::Process),
@@ -340,8 +398,19 @@ fn swarm(table: &Table<'_>) -> Swarm {
         clients: (1, 1),
         agents: (1, 1),
         faults_per_minute: (1, 10),
-        events_per_minute: (10, 100),
+        work_per_minute: (10, 100),
     };
+    let faults = table.integer_range("faults-per-minute", 0..=600);
+    table.set(&mut swarm.faults_per_minute, faults);
+    if protocol == Protocol::Tasks {
+        if let Some((agents, _)) = table.integer_range("agents", 1..=clients_max) {
+            (swarm.clients, swarm.agents) = (agents, agents);
+        }
+        let tasks = table.integer_range("tasks-per-minute", 1..=10_000);
+        table.set(&mut swarm.work_per_minute, tasks);
+        table.finish();
+        return swarm;
+    }
     match table.integer_range("clients", 1..=clients_max) {
         Some((clients, _)) => swarm.clients = clients,
         None if table.has("clients") => swarm.clients = (CLIENTS_MAX, CLIENTS_MAX),
@@ -359,20 +428,19 @@ fn swarm(table: &Table<'_>) -> Swarm {
         None if table.has("agents") => swarm.agents = (CLIENTS_MAX, CLIENTS_MAX),
         None => {}
     }
-    let faults = table.integer_range("faults-per-minute", 0..=600);
-    table.set(&mut swarm.faults_per_minute, faults);
     let events = table.integer_range("events-per-minute", 1..=100_000);
-    table.set(&mut swarm.events_per_minute, events);
+    table.set(&mut swarm.work_per_minute, events);
     table.finish();
     swarm
 }
 
 /// The hosts that are there whatever the seed draws.
-fn hosts(topology: &Topology, swarm: Option<&Swarm>) -> Hosts {
-    match swarm {
-        Some(swarm) => Hosts { clients: swarm.clients.0, agents: swarm.agents.0, table: "swarm" },
-        None => Hosts { clients: topology.clients, agents: topology.agents, table: "topology" },
-    }
+fn hosts(protocol: Protocol, topology: &Topology, swarm: Option<&Swarm>) -> Hosts {
+    let (clients, agents, table) = match swarm {
+        Some(swarm) => (swarm.clients.0, swarm.agents.0, "swarm"),
+        None => (topology.clients, topology.agents, "topology"),
+    };
+    Hosts { protocol, clients, agents, table }
 }
 
 fn steps(

@@ -1,10 +1,14 @@
 //! Reads a `[[step]]`: when, and what.
 
 use super::reader::{At, Table, known_mark, nearest};
-use crate::plan::{Action, Cut, Fault, Host, Publish, Step, Strange, When};
+use crate::plan::{
+    Action, Answer, Cut, Fault, Host, Protocol, Publish, Script, Step, Strange, Submit, Text, When,
+};
+use gapless::tasks::TaskId;
 
 /// The hosts that a step may name: those that are there in every run.
 pub(super) struct Hosts {
+    pub(super) protocol: Protocol,
     pub(super) clients: u32,
     pub(super) agents: u32,
     /// The table that says how many there are.
@@ -12,7 +16,7 @@ pub(super) struct Hosts {
 }
 
 /// The kinds of faults, by the key that names them.
-const FAULTS: [&str; 26] = [
+const FAULTS: [&str; 30] = [
     "cut",
     "hold",
     "partition",
@@ -39,6 +43,10 @@ const FAULTS: [&str; 26] = [
     "backup",
     "restore",
     "lose-log",
+    "lose-store",
+    "swap",
+    "answer",
+    "lose-answer",
 ];
 
 /// The keys that say more about a fault: none is a misspelt kind.
@@ -91,19 +99,49 @@ pub(super) fn read(
         }
         Some(fault)
     });
-    let action = match (table.has("publish"), table.has("fault")) {
-        (true, false) => publish.map(Action::Publish),
-        (false, true) => fault.map(Action::Fault),
-        (both, _) => {
-            let (message, label) = match both {
-                true => ("a step does one thing", "publishes and breaks something"),
-                false => ("a step does something", "does nothing"),
+    let submit = table.table("submit").and_then(|inner| {
+        let submit = submit(&inner, hosts)?;
+        if late(u64::from(submit.count - 1) * submit.every_ms) {
+            let remedy = "lower `count` or `every`, or raise `duration`";
+            let label = "goes on for too long";
+            inner.problem("the last task comes after the end", &inner.span(), label, remedy);
+        }
+        Some(submit)
+    });
+    let wish = |key| table.text_optional(key).and_then(|name| task_id(table, &name));
+    let (cancel, retry) = (wish("cancel"), wish("retry"));
+    let named = ["publish", "submit", "cancel", "retry", "fault"];
+    let named: Vec<&str> = named.into_iter().filter(|key| table.has(key)).collect();
+    let action = match named[..] {
+        ["publish"] => publish.map(Action::Publish),
+        ["submit"] => submit.map(Action::Submit),
+        ["cancel"] => cancel.map(|task| Action::Cancel { task }),
+        ["retry"] => retry.map(|task| Action::Retry { task }),
+        ["fault"] => fault.map(Action::Fault),
+        _ => {
+            let (message, label) = match named.is_empty() {
+                false => ("a step does one thing", "does several things"),
+                true => ("a step does something", "does nothing"),
             };
-            let remedy = "write `publish = { … }` or `fault = { … }`, one of them in each step";
+            let work = match hosts.protocol {
+                Protocol::Events => "`publish = { … }`",
+                Protocol::Tasks => "`submit = { … }`, `cancel = \"…\"`, `retry = \"…\"`",
+            };
+            let remedy = format!("write {work} or `fault = {{ … }}`, one of them in each step");
             table.problem(message, &table.span(), label, remedy);
             None
         }
     };
+    if let Some(action) = action.as_ref().filter(|action| !action.is_of(hosts.protocol)) {
+        let what = match action {
+            Action::Publish(_) => "events are published",
+            Action::Fault(_) => "this goes wrong",
+            _ => "tasks are submitted",
+        };
+        let remedy = "see the tables of steps and faults in docs/scenarios.md";
+        let message = format!("{what} in scenarios of the other protocol");
+        table.problem(message, &table.span(), "not in this protocol", remedy);
+    }
     Some(Step { when: when?, action: action? })
 }
 
@@ -132,8 +170,9 @@ fn lasts_ms(fault: &Fault) -> u64 {
         | Fault::Suspend { for_ms, .. } => for_ms,
         Fault::Crash { restart_ms, .. }
         | Fault::PowerOff { restart_ms, .. }
-        | Fault::Restore { restart_ms }
-        | Fault::LoseLog { restart_ms } => restart_ms,
+        | Fault::Restore { restart_ms, .. }
+        | Fault::Swap { restart_ms, .. }
+        | Fault::LoseStore { restart_ms, .. } => restart_ms,
         Fault::FailHandler { .. }
         | Fault::FailOpenHandler { .. }
         | Fault::Duplicate { .. }
@@ -142,7 +181,9 @@ fn lasts_ms(fault: &Fault) -> u64 {
         | Fault::Retain { .. }
         | Fault::DiskError { .. }
         | Fault::ClockStep { .. }
-        | Fault::Backup => 0,
+        | Fault::Answer { .. }
+        | Fault::LoseAnswer { .. }
+        | Fault::Backup { .. } => 0,
     }
 }
 
@@ -205,6 +246,49 @@ fn publish(table: &Table<'_>, hosts: &Hosts) -> Option<Publish> {
     agent.map(|_| publish)
 }
 
+/// The id of a task.
+fn task_id(table: &Table<'_>, (name, span): &At<String>) -> Option<String> {
+    match TaskId::parse(name) {
+        Ok(_) => Some(name.clone()),
+        Err(error) => {
+            let remedy = "write a name like `build-1`";
+            table.problem(error.to_string(), span, "no name of a task", remedy);
+            None
+        }
+    }
+}
+
+fn submit(table: &Table<'_>, hosts: &Hosts) -> Option<Submit> {
+    let agent = table.text("to").and_then(|to| client(table, &to, hosts));
+    let name = table.text("name").and_then(|name| task_id(table, &name));
+    let small = |key, range, default: u32| {
+        table.integer(key, range).map_or(default, |(n, _)| u32::try_from(n).unwrap_or(default))
+    };
+    let text = table.one_of_optional(
+        "text",
+        &[("plain", Text::Plain), ("wide", Text::Wide), ("binary", Text::Binary)],
+    );
+    let priority = table.integer("priority", 0..=100).map_or(0, |(priority, _)| priority);
+    let submit = Submit {
+        name: name.clone().unwrap_or_default(),
+        agent: agent.unwrap_or(1),
+        count: small("count", 1..=10_000, 1),
+        every_ms: table.duration("every").map_or(0, |(every, _)| every),
+        priority: i64::try_from(priority).unwrap_or(0),
+        twice: table.boolean("twice").is_some_and(|(twice, _)| twice),
+        script: Script {
+            stdout: small("stdout", 0..=100_000, 3),
+            stderr: small("stderr", 0..=100_000, 0),
+            bytes: small("bytes", 1..=100_000, 40),
+            every_ms: table.duration("write-every").map_or(20, |(every, _)| every),
+            text: text.unwrap_or(Text::Plain),
+            exit: u8::try_from(small("exit", 0..=255, 0)).unwrap_or(0),
+        },
+    };
+    table.finish();
+    agent.and(name).map(|_| submit)
+}
+
 fn fault(table: &Table<'_>, hosts: &Hosts) -> Option<Fault> {
     let named: Vec<At<String>> =
         table.keys().into_iter().filter(|(key, _)| FAULTS.contains(&key.as_str())).collect();
@@ -255,8 +339,21 @@ fn read_fault(table: &Table<'_>, kind: &str, hosts: &Hosts) -> Option<Fault> {
     let host = |key| {
         let (name, span) = table.text(key)?;
         match name.as_str() {
-            "server" => Some(Host::Server),
+            _ if name == Host::Server.name(hosts.protocol) => Some(Host::Server),
             _ => Some(Host::Client(self::client(table, &(name, span), hosts)?)),
+        }
+    };
+    let restart = || table.duration("restart").map_or(100, |(restart, _)| restart);
+    // Of event streams only the server has a database that the world copies and replaces.
+    let database = |key| match hosts.protocol {
+        Protocol::Tasks => host(key),
+        Protocol::Events => {
+            let (name, span) = table.text(key)?;
+            if name != "server" {
+                let remedy = format!("write `{key} = \"server\"`");
+                table.problem("only the server has a log", &span, "not the server", remedy);
+            }
+            Some(Host::Server)
         }
     };
     let lasts = || needed("for", "the fault does not end", "add how long it lasts: `for = \"2s\"`");
@@ -335,9 +432,9 @@ fn read_fault(table: &Table<'_>, kind: &str, hosts: &Hosts) -> Option<Fault> {
             Fault::DiskFull { host, for_ms }
         }
         "slow-commit" => {
-            let () = of_server(table, "slow-commit")?;
             let each_ms = table.duration("each").map_or(500, |(each, _)| each);
-            Fault::SlowCommit { each_ms, for_ms: lasts()? }
+            let (host, for_ms) = database("slow-commit").zip(lasts())?;
+            Fault::SlowCommit { host, each_ms, for_ms }
         }
         "clock-step" => {
             let by = table.duration("by").map_or(3_600_000, |(by, _)| by);
@@ -356,19 +453,38 @@ fn read_fault(table: &Table<'_>, kind: &str, hosts: &Hosts) -> Option<Fault> {
             let (host, for_ms) = host("suspend").zip(lasts())?;
             Fault::Suspend { host, for_ms }
         }
-        "backup" => {
-            let () = of_server(table, "backup")?;
-            Fault::Backup
-        }
+        "backup" => Fault::Backup { host: database("backup")? },
         "restore" => {
-            let restart_ms = table.duration("restart").map_or(100, |(restart, _)| restart);
-            let () = of_server(table, "restore")?;
-            Fault::Restore { restart_ms }
+            let restart_ms = restart();
+            Fault::Restore { host: database("restore")?, restart_ms }
+        }
+        "swap" => {
+            let restart_ms = restart();
+            Fault::Swap { host: database("swap")?, restart_ms }
         }
         "lose-log" => {
-            let restart_ms = table.duration("restart").map_or(100, |(restart, _)| restart);
-            let () = of_server(table, "lose-log")?;
-            Fault::LoseLog { restart_ms }
+            let restart_ms = restart();
+            Fault::LoseStore { host: database("lose-log")?, restart_ms }
+        }
+        "lose-store" => {
+            let restart_ms = restart();
+            Fault::LoseStore { host: database("lose-store")?, restart_ms }
+        }
+        "answer" => {
+            let how = table.one_of(
+                "how",
+                &[
+                    ("lost", Answer::Lost),
+                    ("absent", Answer::Absent),
+                    ("empty", Answer::Empty),
+                    ("discard-all", Answer::DiscardAll),
+                ],
+            );
+            Fault::Answer { client: client("answer")?, how: how? }
+        }
+        "lose-answer" => {
+            let times = small("times", 1);
+            Fault::LoseAnswer { client: client("lose-answer")?, times }
         }
         "stop-reading" => {
             let (client, for_ms) = client_for("stop-reading")?;
@@ -409,9 +525,14 @@ fn read_fault(table: &Table<'_>, kind: &str, hosts: &Hosts) -> Option<Fault> {
                     ("bad-field", Strange::BadField),
                     ("binary", Strange::Binary),
                     ("oversize", Strange::Oversize),
+                    ("stale-answer", Strange::StaleAnswer),
                 ],
             );
-            let to_server = table.one_of("to", &[("server", true), ("client", false)]);
+            let ends = match hosts.protocol {
+                Protocol::Events => [("server", true), ("client", false)],
+                Protocol::Tasks => [("controller", true), ("agent", false)],
+            };
+            let to_server = table.one_of("to", &ends);
             Fault::Inject { client: client("inject")?, frame: frame?, to_server: to_server? }
         }
         "retain" => {
@@ -423,18 +544,12 @@ fn read_fault(table: &Table<'_>, kind: &str, hosts: &Hosts) -> Option<Fault> {
     })
 }
 
-/// A fault of the log has to name the server.
-fn of_server(table: &Table<'_>, key: &'static str) -> Option<()> {
-    let (name, span) = table.text(key)?;
-    if name != "server" {
-        let remedy = format!("write `{key} = \"server\"`");
-        table.problem("only the server has a log", &span, "not the server", remedy);
-    }
-    Some(())
-}
-
 fn client(table: &Table<'_>, name: &At<String>, hosts: &Hosts) -> Option<u32> {
-    numbered(table, name, ("client", hosts.clients), hosts.table)
+    let what = match hosts.protocol {
+        Protocol::Events => "client",
+        Protocol::Tasks => "agent",
+    };
+    numbered(table, name, (what, hosts.clients), hosts.table)
 }
 
 fn agent(table: &Table<'_>, name: &At<String>, hosts: &Hosts) -> Option<u32> {

@@ -12,7 +12,7 @@ use tokio::runtime::{self, Handle};
 use super::disk::{Disk, DiskConfig, DiskGuard};
 use super::pause::Pause;
 use super::record::Recorder;
-use crate::plan::Host;
+use super::vault::Vault;
 use crate::seed::Seed;
 use crate::trace::Kind;
 
@@ -129,6 +129,8 @@ impl Process {
 /// The world's side of a host.
 pub(crate) struct HostState {
     pub(crate) process: Arc<Mutex<Process>>,
+    /// Copies of its database.
+    pub(crate) vault: Vault,
     /// The disk says that a sync is done, and has not begun.
     lying_disk: bool,
     /// The disk is mounted as long as this lives.
@@ -136,8 +138,12 @@ pub(crate) struct HostState {
 }
 
 impl HostState {
-    pub(crate) fn new(host: Host, seed: Seed, recorder: &Recorder, lying_disk: bool) -> Self {
-        let name = leak(host);
+    pub(crate) fn new(
+        name: &'static str,
+        seed: Seed,
+        recorder: &Recorder,
+        lying_disk: bool,
+    ) -> Self {
         let clock = HostClock::default();
         let (disk, mounted) = mount(name, 1, seed, &clock, lying_disk);
         let process = Process {
@@ -150,7 +156,8 @@ impl HostState {
             seed,
             delay: Duration::ZERO,
         };
-        Self { process: Arc::new(Mutex::new(process)), lying_disk, _mounted: mounted }
+        let process = Arc::new(Mutex::new(process));
+        Self { process, vault: Vault::default(), lying_disk, _mounted: mounted }
     }
 
     pub(crate) fn process(&self) -> Process {
@@ -186,13 +193,4 @@ fn mount(name: &str, life: u64, seed: Seed, clock: &HostClock, lying: bool) -> (
     });
     let mounted = disk.install();
     (disk, mounted)
-}
-
-/// The names of hosts are few and always the same.
-fn leak(host: Host) -> &'static str {
-    const CLIENTS: [&str; 4] = ["client-1", "client-2", "client-3", "client-4"];
-    match host {
-        Host::Server => "server",
-        Host::Client(number) => CLIENTS[number as usize - 1],
-    }
 }

@@ -12,17 +12,40 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use gapless::events::wire::{ClientFrame, Gap, ResyncAck, ResyncBegin, ServerFrame};
 use gapless::net::Connector;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 use turmoil::net::TcpStream;
 
-use super::frames::{BINARY, CLOSE, Frame, Piece, Splitter, TEXT};
+use super::frames::{CLOSE, Frame, Piece, Splitter};
 use super::host::Process;
-use crate::history::Seen;
-use crate::plan::{Cut, Strange};
+use crate::plan::{Answer, Cut, Strange};
 use crate::trace::Kind;
+
+/// What a link knows of the protocol that is spoken on it.
+pub(crate) trait Watch: Send + Sync {
+    /// A frame of the client has left for the server, on a connection by number.
+    fn sent(&self, connection: u64, frame: &Frame);
+
+    /// A frame of the server came out of the network, before anything could happen to it.
+    fn arrived(&self, connection: u64, frame: &Frame);
+
+    /// Whether the frame carries something that may be lost or doubled by a peer's mistake.
+    fn is_payload(&self, frame: &Frame) -> bool;
+
+    /// Whether the frame answers a greeting.
+    fn is_answer(&self, _frame: &Frame) -> bool {
+        false
+    }
+
+    /// An answer to a greeting that says something else; `None` if it does not come.
+    fn changed(&self, frame: &Frame, _how: Answer) -> Option<Bytes> {
+        Some(frame.wire.clone())
+    }
+
+    /// A frame that does not belong there.
+    fn strange(&self, frame: Strange, to_server: bool) -> Bytes;
+}
 
 /// What is wrong with the link of one client. Shared by the world and the client's connections.
 #[derive(Clone, Default)]
@@ -35,9 +58,17 @@ struct LinkState {
     cut: Option<(Cut, u32)>,
     lose: u32,
     duplicate: u32,
+    /// What the next answer to a greeting says instead.
+    answer: Option<Answer>,
+    /// How many requests get no answer.
+    lose_answers: u32,
+    /// The newest answer to a greeting, and its connection.
+    answered: Option<(u64, Bytes)>,
     to_client: VecDeque<Strange>,
     to_server: VecDeque<Strange>,
-    /// The newest connection; older ones are left alone.
+    /// How many connections there have been.
+    opened: u64,
+    /// The newest connection for frames; older ones, and those for requests, are left alone.
     newest: u64,
     waker: Option<Waker>,
 }
@@ -101,6 +132,14 @@ impl Link {
         self.change(|state| state.duplicate += frames);
     }
 
+    pub(crate) fn answer(&self, how: Answer) {
+        self.change(|state| state.answer = Some(how));
+    }
+
+    pub(crate) fn lose_answers(&self, times: u32) {
+        self.change(|state| state.lose_answers += times);
+    }
+
     pub(crate) fn inject(&self, frame: Strange, to_server: bool) {
         self.change(|state| match to_server {
             true => state.to_server.push_back(frame),
@@ -111,27 +150,30 @@ impl Link {
     /// Nothing is wrong any more. What was already done to a connection stays done.
     pub(crate) fn heal(&self) {
         self.change(|state| {
-            let (newest, waker) = (state.newest, state.waker.take());
-            *state = LinkState { newest, waker, ..LinkState::default() };
+            let (opened, newest) = (state.opened, state.newest);
+            let (waker, answered) = (state.waker.take(), state.answered.take());
+            *state = LinkState { opened, newest, waker, answered, ..LinkState::default() };
         });
     }
 }
 
 /// Connects a client to the server over its link.
 pub(crate) struct LinkConnector {
-    pub(crate) client: u32,
+    pub(crate) server: &'static str,
+    pub(crate) watch: Arc<dyn Watch>,
     pub(crate) link: Link,
     pub(crate) process: Process,
 }
 
 /// Where the server listens.
-pub(crate) const SERVER: (&str, u16) = ("server", 80);
+pub(crate) const PORT: u16 = 80;
 
 impl Connector for LinkConnector {
     type Stream = FaultyStream;
 
     fn connect(&self) -> impl Future<Output = io::Result<FaultyStream>> + Send + 'static {
-        let (client, link, process) = (self.client, self.link.clone(), self.process.clone());
+        let (server, watch) = (self.server, Arc::clone(&self.watch));
+        let (link, process) = (self.link.clone(), self.process.clone());
         async move {
             let connecting = link.state().connecting;
             match connecting {
@@ -145,7 +187,7 @@ impl Connector for LinkConnector {
                 }
                 Connecting::Works | Connecting::NeverAnswered => {}
             }
-            let stream = match TcpStream::connect(SERVER).await {
+            let stream = match TcpStream::connect((server, PORT)).await {
                 Ok(stream) => stream,
                 Err(error) => {
                     process.record(Kind::Life, "connection refused");
@@ -154,9 +196,8 @@ impl Connector for LinkConnector {
             };
             let number = {
                 let mut state = link.state();
-                state.newest += 1;
-                state.cut = None;
-                state.newest
+                state.opened += 1;
+                state.opened
             };
             process.record(Kind::Life, format!("connection {number} opens"));
             let silent = connecting == Connecting::NeverAnswered;
@@ -164,8 +205,9 @@ impl Connector for LinkConnector {
                 stream: Some(stream),
                 link,
                 process,
-                client,
+                watch,
                 number,
+                requests: false,
                 up_dead: silent,
                 down_dead: silent,
                 end: None,
@@ -186,8 +228,10 @@ pub(crate) struct FaultyStream {
     stream: Option<TcpStream>,
     link: Link,
     process: Process,
-    client: u32,
+    watch: Arc<dyn Watch>,
     number: u64,
+    /// Whether it carries requests instead of frames.
+    requests: bool,
     up_dead: bool,
     down_dead: bool,
     end: Option<End>,
@@ -216,41 +260,6 @@ const UNSENT_MAX: usize = 64 << 10;
 impl FaultyStream {
     fn record(&self, kind: Kind, text: String) {
         self.process.record(kind, text);
-    }
-
-    /// The cursor with which the client resumes can be seen from outside.
-    fn see(&self, frame: &Frame) {
-        let Ok(text) = std::str::from_utf8(&frame.payload) else { return };
-        if let Ok(ClientFrame::Resync(resync)) = ClientFrame::parse(text) {
-            self.process.recorder.see(Seen::Resumed {
-                client: self.client,
-                epoch: resync.epoch.map(|epoch| epoch.to_string()),
-                sequence: resync.last_seen_seq,
-            });
-        }
-    }
-
-    /// What the server sends, and in which order, can be seen from outside.
-    fn see_arrived(&self, frame: &Frame) {
-        let (client, connection) = (self.client, self.number);
-        let seen = match frame.server_frame() {
-            Some(ServerFrame::Event(event)) => {
-                event.sequence().map(|sequence| Seen::Arrived { client, connection, sequence })
-            }
-            Some(ServerFrame::ResyncBegin(ResyncBegin { from, to, .. })) => {
-                Some(Seen::ReplayBegan { client, connection, from, to })
-            }
-            Some(ServerFrame::ResyncAck(ResyncAck { current_seq: to, replayed, .. })) => {
-                Some(Seen::ReplayEnded { client, connection, to, replayed })
-            }
-            Some(ServerFrame::Gap(Gap { from, to, .. })) => {
-                Some(Seen::Skipped { client, connection, from, to })
-            }
-            Some(ServerFrame::Pong(_) | ServerFrame::Stream(_)) | None => None,
-        };
-        if let Some(seen) = seen {
-            self.process.recorder.see(seen);
-        }
     }
 
     /// Carries out a cut.
@@ -282,24 +291,60 @@ impl FaultyStream {
         while self.end.is_none() && !self.down_dead {
             match self.incoming.next() {
                 None => return,
-                Some(Piece::Http(bytes)) => self.ready.extend_from_slice(&bytes),
+                Some(Piece::Http(bytes)) => self.http_in(&bytes),
                 Some(Piece::Frame(frame)) => self.frame_in(&frame),
             }
         }
     }
 
+    /// The head of an answer, or what follows it.
+    fn http_in(&mut self, bytes: &[u8]) {
+        if self.requests && bytes.starts_with(b"HTTP/") {
+            let lost = {
+                let mut state = self.link.state();
+                let lost = state.lose_answers > 0;
+                state.lose_answers -= u32::from(lost);
+                lost
+            };
+            let kind = if lost { Kind::Drop } else { Kind::Receive };
+            self.record(kind, first_line(bytes));
+            if lost {
+                return self.finish(End::Reset);
+            }
+        }
+        self.ready.extend_from_slice(bytes);
+    }
+
+    /// The head of a request, or what follows it. Only now it is known what the connection is for.
+    fn http_out(&mut self, bytes: &[u8]) {
+        if self.outgoing.upgraded() {
+            let mut state = self.link.state();
+            state.newest = self.number;
+            state.cut = None;
+        } else if !self.requests {
+            self.requests = true;
+            self.record(Kind::Send, first_line(bytes));
+        }
+    }
+
     fn frame_in(&mut self, frame: &Frame) {
-        self.see_arrived(frame);
+        self.watch.arrived(self.number, frame);
         let (mut lost, mut twice, mut cut) = (false, false, None);
+        let (is_payload, is_answer) = (self.watch.is_payload(frame), self.watch.is_answer(frame));
+        let mut changed = None;
         {
             let mut state = self.link.state();
             if state.newest == self.number {
-                if frame.is_event() && state.lose > 0 {
+                if is_payload && state.lose > 0 {
                     state.lose -= 1;
                     lost = true;
-                } else if frame.is_event() && state.duplicate > 0 {
+                } else if is_payload && state.duplicate > 0 {
                     state.duplicate -= 1;
                     twice = true;
+                }
+                if is_answer {
+                    state.answered = Some((self.number, frame.wire.clone()));
+                    changed = state.answer.take();
                 }
                 match &mut state.cut {
                     Some((how, 0)) => {
@@ -327,6 +372,13 @@ impl FaultyStream {
         }
         if lost {
             return self.record(Kind::Drop, frame.describe());
+        }
+        if let Some(how) = changed {
+            self.record(Kind::Drop, format!("becomes {how:?}: {}", frame.describe()));
+            if let Some(wire) = self.watch.changed(frame, how) {
+                self.ready.extend_from_slice(&wire);
+            }
+            return;
         }
         self.record(Kind::Receive, frame.describe());
         self.ready.extend_from_slice(&frame.wire);
@@ -360,13 +412,20 @@ impl FaultyStream {
         drop(state);
         if self.end.is_none() {
             if let Some(frame) = to_client {
-                let wire = strange(frame, false);
+                let wire = match frame {
+                    Strange::StaleAnswer => {
+                        let state = self.link.state();
+                        let stale = state.answered.as_ref().filter(|it| it.0 < self.number);
+                        stale.map(|it| it.1.clone()).unwrap_or_default()
+                    }
+                    _ => self.watch.strange(frame, false),
+                };
                 self.record(Kind::Receive, format!("strange frame: {frame:?}"));
                 self.ready.extend_from_slice(&wire);
             }
             if let Some(frame) = to_server {
                 self.record(Kind::Send, format!("strange frame: {frame:?}"));
-                self.unsent.extend_from_slice(&strange(frame, true));
+                self.unsent.extend_from_slice(&self.watch.strange(frame, true));
             }
             if let Some(how) = cut {
                 self.cut(how);
@@ -469,11 +528,14 @@ impl AsyncWrite for FaultyStream {
         this.outgoing.push(bytes);
         while let Some(piece) = this.outgoing.next() {
             let wire = match piece {
-                Piece::Http(bytes) => bytes,
+                Piece::Http(bytes) => {
+                    this.http_out(&bytes);
+                    bytes
+                }
                 Piece::Frame(frame) => {
                     let kind = if this.up_dead { Kind::Drop } else { Kind::Send };
                     this.record(kind, frame.describe());
-                    this.see(&frame);
+                    this.watch.sent(this.number, &frame);
                     frame.wire
                 }
             };
@@ -523,20 +585,10 @@ impl Drop for FaultyStream {
     }
 }
 
-/// A frame that does not belong there.
-fn strange(frame: Strange, to_server: bool) -> Bytes {
-    let text = |text: &str| Frame::encode(TEXT, text.as_bytes(), to_server);
-    match (frame, to_server) {
-        (Strange::UnknownType, true) => text(r#"{"type":"dance","tempo":120}"#),
-        // A type that a client does not know is an event, so this one is of the reserved names.
-        (Strange::UnknownType, false) => text(r#"{"type":"error","code":"later"}"#),
-        (Strange::Malformed, _) => text(r#"{"type":"ping""#),
-        (Strange::BadField, true) => text(r#"{"type":"resync","last_seen_seq":"seven"}"#),
-        (Strange::BadField, false) => text(r#"{"type":"note","agent_seq":-7}"#),
-        (Strange::Binary, _) => Frame::encode(BINARY, &[0, 1, 2, 255], to_server),
-        (Strange::Oversize, _) => Frame::encode(TEXT, &vec![b' '; OVERSIZE], to_server),
-    }
+/// The first line of an HTTP head.
+fn first_line(head: &[u8]) -> String {
+    String::from_utf8_lossy(head).lines().next().unwrap_or_default().to_owned()
 }
 
 /// Larger than the limit of every receiver in the world.
-const OVERSIZE: usize = super::MESSAGE_BYTES_MAX + 1;
+pub(crate) const OVERSIZE: usize = super::MESSAGE_BYTES_MAX + 1;

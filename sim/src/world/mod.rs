@@ -1,7 +1,7 @@
 //! Carries out a plan: the production code of clients and server in turmoil's network, on
 //! turmoil's disk, with its clock.
 //!
-//! The hosts are `server`, `client-1` … and `publisher`. The world steps turmoil tick by tick and
+//! Who the hosts are is a matter of the protocol: see `events` and `tasks`. The world steps turmoil tick by tick and
 //! does between the ticks what the plan says. A run has two phases: until `duration_ms` faults
 //! come and go while the workload runs; then everything heals, and within `settle_ms` what is owed
 //! has to arrive.
@@ -11,34 +11,35 @@
 //! the client's driver and turmoil's TCP; a process that dies keeps what it wrote and nothing that
 //! it does while it is torn down reaches the disk ([`disk`]).
 
-mod client;
 pub mod disk;
+mod events;
 mod frames;
 mod host;
 mod link;
 mod marks;
 mod pause;
-mod publisher;
 mod record;
-mod server;
+mod tasks;
+mod traced;
+mod vault;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::mpsc;
+use gapless::net::Limits;
 use turmoil::Sim;
 
-use self::client::{Known, Moods};
 use self::disk::DiskFault;
+pub(crate) use self::host::HostClock;
 use self::host::HostState;
 use self::link::{Connecting, Link, Reading};
 use self::record::Recorder;
-use self::server::{Order, Replace, Vault};
+use self::vault::Replace;
 use crate::history::{History, Seen};
 use crate::mutants::Distorted;
-use crate::plan::{Action, Fault, Host, Plan, When};
+use crate::plan::{Action, Fault, Host, Options, Plan, Protocol, When};
 use crate::seed::Seed;
 use crate::trace::{Kind, Trace};
 
@@ -101,15 +102,64 @@ pub fn run(plan: &Plan) -> Result<Run, RunError> {
     Ok(Run { plan: plan.clone(), trace, history, marks, faults, virtual_ms })
 }
 
-struct World<'a> {
+/// The limits of every WebSocket in the world.
+pub(crate) fn limits() -> Limits {
+    Limits { message_bytes_max: MESSAGE_BYTES_MAX, ..Limits::default() }
+}
+
+/// What of a world is a matter of its protocol.
+trait Cast {
+    /// Carries out a step of the workload.
+    fn work(&mut self, index: usize, action: &Action);
+
+    /// Carries out a fault that only this protocol knows.
+    fn fault(&mut self, fault: &Fault);
+
+    /// A slow handler is as fast as before.
+    fn handler_recovers(&mut self, client: u32);
+
+    /// A running host is to copy its database.
+    fn backup_due(&mut self, host: Host);
+
+    /// A process is gone, with what was on its way in it.
+    fn killed(&mut self, host: Host, committed: bool);
+
+    /// Faults are over.
+    fn heal(&mut self);
+
+    /// Whether everything has arrived.
+    fn is_converged(&mut self) -> bool;
+
+    /// The run is over: which hosts are to be started once more, for a look into their databases?
+    fn finish(&mut self) -> Vec<Host>;
+}
+
+/// Where the hosts of a protocol enter.
+struct Stage<'a> {
     plan: &'a Plan,
-    recorder: Recorder,
+    recorder: &'a Recorder,
+    seed: Seed,
+    distorted: Distorted,
+    /// Whether a host that starts only looks into its database.
+    inspecting: Arc<Mutex<bool>>,
+    sim: &'a mut Sim<'static>,
+}
+
+/// The hosts that have entered.
+struct Company {
     server: HostState,
     clients: Vec<Client>,
-    jobs: mpsc::UnboundedSender<publisher::Job>,
-    orders: Arc<Mutex<Option<mpsc::UnboundedSender<Order>>>>,
+    /// The host that works off the workload.
+    workload: &'static str,
+    cast: Box<dyn Cast>,
+}
+
+struct World<'a> {
+    plan: &'a Plan,
+    protocol: Protocol,
+    recorder: Recorder,
+    company: Company,
     inspecting: Arc<Mutex<bool>>,
-    vault: Vault,
     /// When a host whose disk loses power is started again.
     restarts: BTreeMap<Host, u64>,
     /// Faults that last, and when they end, in the order in which they began.
@@ -121,8 +171,6 @@ struct World<'a> {
 struct Client {
     state: HostState,
     link: Link,
-    moods: Moods,
-    known: Known,
 }
 
 /// How a fault that lasts ends.
@@ -135,7 +183,7 @@ enum Lasting {
     Partitioned(u32),
     Latency(u32),
     Full(Host),
-    SlowCommits,
+    SlowCommits(Host),
     Suspended(Host),
     Drift(Host),
 }
@@ -155,72 +203,25 @@ impl<'a> World<'a> {
             .ephemeral_ports(1_024..=65_535)
             .rng_seed(plan.seed)
             .build();
-        let shared = Arc::new(plan.clone());
-        let settings = Distorted::by(plan.mutant.as_deref()).settings();
-        let server = HostState::new(Host::Server, seed, recorder, settings.lying_disk);
-        let orders = Arc::new(Mutex::new(None));
         let inspecting = Arc::new(Mutex::new(false));
-        let vault = Vault::default();
-        {
-            let process = server.process.clone();
-            let plan = Arc::clone(&shared);
-            let (orders, inspecting, vault) = (orders.clone(), inspecting.clone(), vault.clone());
-            sim.host("server", move || {
-                let process = lock(&process).clone();
-                let plan = Arc::clone(&plan);
-                let (inspecting, vault) = (*lock(&inspecting), vault.clone());
-                let (sender, receiver) = mpsc::unbounded_channel();
-                *lock(&orders) = Some(sender);
-                process.pause.clone().apply(async move {
-                    match inspecting {
-                        true => server::inspect(process, plan).await,
-                        false => server::serve(process, plan, receiver, vault).await,
-                    }
-                })
-            });
-        }
-        let mut clients = Vec::new();
-        for number in 1..=plan.topology.clients {
-            let state = HostState::new(Host::Client(number), seed, recorder, false);
-            let (link, moods) = (Link::default(), Moods::default());
-            let known = Known::new(number, plan.topology.agent_of(number));
-            let client =
-                Client { state, link: link.clone(), moods: moods.clone(), known: known.clone() };
-            let process = client.state.process.clone();
-            let plan = Arc::clone(&shared);
-            sim.host(Host::Client(number).to_string(), move || {
-                let process = lock(&process).clone();
-                let (plan, link, moods) = (Arc::clone(&plan), link.clone(), moods.clone());
-                let pause = process.pause.clone();
-                let life = client::live(process, number, plan, link, moods, known.clone());
-                pause.apply(life)
-            });
-            clients.push(client);
-        }
-        let (jobs, inbox) = mpsc::unbounded_channel();
-        let inbox = Mutex::new(Some(inbox));
-        {
-            let recorder = recorder.clone();
-            sim.host(publisher::HOST, move || {
-                let inbox = lock(&inbox).take();
-                let recorder = recorder.clone();
-                async move {
-                    match inbox {
-                        Some(inbox) => publisher::work(inbox, recorder, seed).await,
-                        None => Ok(()),
-                    }
-                }
-            });
-        }
+        let mut stage = Stage {
+            plan,
+            recorder,
+            seed,
+            distorted: Distorted::by(plan.mutant.as_deref()),
+            inspecting: Arc::clone(&inspecting),
+            sim: &mut sim,
+        };
+        let company = match &plan.options {
+            Options::Events { server, client } => events::enter(&mut stage, server, client),
+            Options::Tasks { controller, agent } => tasks::enter(&mut stage, controller, agent),
+        };
         Self {
             plan,
+            protocol: plan.options.protocol(),
             recorder: recorder.clone(),
-            server,
-            clients,
-            jobs,
-            orders,
+            company,
             inspecting,
-            vault,
             restarts: BTreeMap::new(),
             lasting: Vec::new(),
             sim,
@@ -256,22 +257,19 @@ impl<'a> World<'a> {
             if !now.is_multiple_of(LOOK_EVERY_MS.next_multiple_of(self.plan.tick_ms)) {
                 continue;
             }
-            let owed = (1..=self.plan.topology.clients)
-                .map(|client| (client, self.plan.topology.agent_of(client)));
-            match self.recorder.is_converged(owed) {
+            match self.company.cast.is_converged() {
                 true if now >= *quiet_from.get_or_insert(now) + QUIET_MS => break,
                 true => {}
                 false => quiet_from = None,
             }
         }
         let virtual_ms = self.now_ms();
-        for client in &self.clients {
-            client.known.end_chain(&self.recorder);
-        }
-        self.recorder.step("over: a look into the log".to_owned());
+        let looked_into = self.company.cast.finish();
         *lock(&self.inspecting) = true;
-        self.server.kill(Duration::ZERO);
-        self.sim.bounce("server");
+        for host in looked_into {
+            self.state(host).kill(Duration::ZERO);
+            self.sim.bounce(self.name(host));
+        }
         for _ in 0..3 {
             self.tick()?;
         }
@@ -296,9 +294,18 @@ impl<'a> World<'a> {
 
     fn state(&mut self, host: Host) -> &mut HostState {
         match host {
-            Host::Server => &mut self.server,
-            Host::Client(number) => &mut self.clients[number as usize - 1].state,
+            Host::Server => &mut self.company.server,
+            Host::Client(number) => &mut self.company.clients[number as usize - 1].state,
         }
+    }
+
+    fn name(&self, host: Host) -> &'static str {
+        host.name(self.protocol)
+    }
+
+    /// The two ends of a client's link.
+    fn ends(&self, client: u32) -> (&'static str, &'static str) {
+        (self.name(Host::Client(client)), self.name(Host::Server))
     }
 
     /// The disk of a host has gone dark: everything that runs there ends, what was not synced is
@@ -308,33 +315,34 @@ impl<'a> World<'a> {
         gapless::mark!("disk.power_loss_inside_commit");
         let process = self.state(host).process();
         process.record(Kind::Life, format!("loses power; starts again after {restart_ms} ms"));
-        self.recorder.see(Seen::Crashed { host: host.to_string() });
-        let name = host.to_string();
+        let name = self.name(host);
+        self.recorder.see(Seen::Crashed { host: name.to_owned() });
         // Turmoil never delivers across a repair what was held, so nothing stays held.
         self.release_held();
-        let peers: Vec<String> = match host {
+        let peers: Vec<&'static str> = match host {
             Host::Server => {
-                let clients =
-                    (1..=self.plan.topology.clients).map(|number| Host::Client(number).to_string());
-                clients.chain([publisher::HOST.to_owned()]).collect()
+                let clients = 1..=self.plan.topology.clients;
+                let clients = clients.map(|number| self.name(Host::Client(number)));
+                clients.chain([self.company.workload]).collect()
             }
-            Host::Client(_) => vec![Host::Server.to_string()],
+            Host::Client(_) => vec![self.name(Host::Server)],
         };
         for peer in &peers {
-            self.sim.partition(name.as_str(), peer.as_str());
+            self.sim.partition(name, *peer);
         }
         self.state(host).kill(Duration::from_millis(restart_ms));
         self.killed(host);
-        self.sim.crash(name.as_str());
+        self.sim.crash(name);
         for peer in &peers {
-            self.sim.repair(name.as_str(), peer.as_str());
+            self.sim.repair(name, *peer);
         }
         for (_, lasting) in &self.lasting {
             if let Lasting::Partitioned(client) = lasting {
-                self.sim.partition(Host::Client(*client).to_string(), "server");
+                let (client, server) = self.ends(*client);
+                self.sim.partition(client, server);
             }
         }
-        self.sim.bounce(name.as_str());
+        self.sim.bounce(name);
     }
 
     fn release_held(&mut self) {
@@ -358,15 +366,10 @@ impl<'a> World<'a> {
 
     fn carry_out(&mut self, index: usize, now: u64) {
         match &self.plan.steps[index].action {
-            Action::Publish(publish) => {
-                self.recorder.step(format!(
-                    "publish {} events to agent-{}, one every {} ms",
-                    publish.count, publish.agent, publish.every_ms
-                ));
-                self.recorder.publisher_started();
-                // The publishers' host never ends before the world does.
-                let _ = self.jobs.send((index, publish.clone()));
-            }
+            action @ (Action::Publish(_)
+            | Action::Submit(_)
+            | Action::Cancel { .. }
+            | Action::Retry { .. }) => self.company.cast.work(index, action),
             Action::Fault(fault) => {
                 self.recorder.step(format!("fault: {fault:?}"));
                 self.recorder.fault(fault.kind());
@@ -385,11 +388,13 @@ impl<'a> World<'a> {
                 }
             }
             Fault::Hold { client, for_ms } => {
-                self.sim.hold(Host::Client(client).to_string(), "server");
+                let (client_host, server) = self.ends(client);
+                self.sim.hold(client_host, server);
                 self.lasts(now + for_ms, Lasting::Held(client));
             }
             Fault::Partition { client, for_ms } => {
-                self.sim.partition(Host::Client(client).to_string(), "server");
+                let (client_host, server) = self.ends(client);
+                self.sim.partition(client_host, server);
                 self.lasts(now + for_ms, Lasting::Partitioned(client));
             }
             Fault::Latency { client, latency_ms, for_ms } => {
@@ -426,9 +431,9 @@ impl<'a> World<'a> {
                 self.state(host).process().disk.schedule(DiskFault::Full { capacity_bytes: 0 });
                 self.lasts(now + for_ms, Lasting::Full(host));
             }
-            Fault::SlowCommit { each_ms, for_ms } => {
-                self.vault.state().slow = Some(Duration::from_millis(each_ms));
-                self.lasts(now + for_ms, Lasting::SlowCommits);
+            Fault::SlowCommit { host, each_ms, for_ms } => {
+                self.state(host).vault.state().slow = Some(Duration::from_millis(each_ms));
+                self.lasts(now + for_ms, Lasting::SlowCommits(host));
             }
             Fault::ClockStep { host, by_ms } => self.state(host).process().clock.step(by_ms),
             Fault::ClockDrift { host, ppm, for_ms } => {
@@ -439,20 +444,16 @@ impl<'a> World<'a> {
                 self.state(host).process().pause.set(true);
                 self.lasts(now + for_ms, Lasting::Suspended(host));
             }
-            Fault::Backup => {
-                self.vault.state().backup_due = true;
-                if let Some(orders) = &*lock(&self.orders) {
-                    // A server that is just starting again does it before it serves.
-                    let _ = orders.send(Order::Backup);
-                }
+            Fault::Backup { host } => {
+                self.state(host).vault.state().backup_due = true;
+                self.company.cast.backup_due(host);
             }
-            Fault::Restore { restart_ms } => {
-                self.vault.state().replace = Some(Replace::Copy);
-                self.crash(Host::Server, Duration::from_millis(restart_ms));
+            Fault::Restore { host, restart_ms } => {
+                self.replace(host, Replace::Copy, restart_ms);
             }
-            Fault::LoseLog { restart_ms } => {
-                self.vault.state().replace = Some(Replace::Nothing);
-                self.crash(Host::Server, Duration::from_millis(restart_ms));
+            Fault::Swap { host, restart_ms } => self.replace(host, Replace::Swap, restart_ms),
+            Fault::LoseStore { host, restart_ms } => {
+                self.replace(host, Replace::Nothing, restart_ms);
             }
             Fault::SlowReader { client, pause_ms, for_ms } => {
                 let reading = match pause_ms {
@@ -462,34 +463,30 @@ impl<'a> World<'a> {
                 self.client(client).link.set_reading(reading);
                 self.lasts(now + for_ms, Lasting::Reading(client));
             }
-            Fault::SlowHandler { client, each_ms, for_ms } => {
-                let each = Duration::from_millis(each_ms);
-                self.client(client).moods.state().handler = Some(each);
+            Fault::SlowHandler { client, for_ms, .. } => {
+                self.company.cast.fault(fault);
                 self.lasts(now + for_ms, Lasting::Handler(client));
             }
-            Fault::FailHandler { client, times } => {
-                self.client(client).moods.state().fail_handler += times;
+            Fault::FailHandler { .. } | Fault::FailOpenHandler { .. } | Fault::Retain { .. } => {
+                self.company.cast.fault(fault);
             }
-            Fault::FailOpenHandler { client, times } => {
-                self.client(client).moods.state().fail_open_handler += times;
-            }
+            Fault::Answer { client, how } => self.client(client).link.answer(how),
+            Fault::LoseAnswer { client, times } => self.client(client).link.lose_answers(times),
             Fault::Duplicate { client, frames } => self.client(client).link.duplicate(frames),
             Fault::Lose { client, frames } => self.client(client).link.lose(frames),
             Fault::Inject { client, frame, to_server } => {
                 self.client(client).link.inject(frame, to_server);
             }
-            Fault::Retain { agent, keep } => {
-                let oldest = (self.recorder.head(agent) + 1).saturating_sub(keep).max(1);
-                if let Some(orders) = &*lock(&self.orders) {
-                    // A server that is just starting again has nobody who listens.
-                    let _ = orders.send(Order::Retain { agent: server::agent_id(agent), oldest });
-                }
-            }
         }
     }
 
+    fn replace(&mut self, host: Host, replace: Replace, restart_ms: u64) {
+        self.state(host).vault.state().replace = Some(replace);
+        self.crash(host, Duration::from_millis(restart_ms));
+    }
+
     fn client(&self, number: u32) -> &Client {
-        &self.clients[number as usize - 1]
+        &self.company.clients[number as usize - 1]
     }
 
     /// A fault of the same kind on the same client ends when the newest one does.
@@ -513,16 +510,18 @@ impl<'a> World<'a> {
                 self.client(client).link.set_connecting(Connecting::Works);
             }
             Lasting::Reading(client) => self.client(client).link.set_reading(Reading::Normal),
-            Lasting::Handler(client) => self.client(client).moods.state().handler = None,
+            Lasting::Handler(client) => self.company.cast.handler_recovers(client),
             Lasting::Held(client) => {
-                self.sim.release(Host::Client(client).to_string(), "server");
+                let (client, server) = self.ends(client);
+                self.sim.release(client, server);
             }
             Lasting::Partitioned(client) => {
-                self.sim.repair(Host::Client(client).to_string(), "server");
+                let (client, server) = self.ends(client);
+                self.sim.repair(client, server);
             }
             Lasting::Latency(client) => self.set_latency(client, self.plan.topology.latency_ms),
             Lasting::Full(host) => self.state(host).process().disk.clear_faults(),
-            Lasting::SlowCommits => self.vault.state().slow = None,
+            Lasting::SlowCommits(host) => self.state(host).vault.state().slow = None,
             Lasting::Suspended(host) => self.state(host).process().pause.set(false),
             Lasting::Drift(host) => {
                 let now = self.now_ms();
@@ -533,11 +532,12 @@ impl<'a> World<'a> {
 
     fn set_latency(&self, client: u32, latency_ms: u64) {
         let latency = Duration::from_millis(latency_ms);
-        self.sim.set_link_latency(Host::Client(client).to_string(), "server", latency);
+        let (client, server) = self.ends(client);
+        self.sim.set_link_latency(client, server, latency);
     }
 
     fn crash(&mut self, host: Host, restart: Duration) {
-        self.recorder.see(Seen::Crashed { host: host.to_string() });
+        self.recorder.see(Seen::Crashed { host: self.name(host).to_owned() });
         let state = self.state(host);
         let process = state.process();
         process.record(Kind::Life, format!("dies; starts again after {} ms", restart.as_millis()));
@@ -545,25 +545,14 @@ impl<'a> World<'a> {
         // What was to happen to the disk of the old process no longer can.
         self.restarts.remove(&host);
         self.killed(host);
-        self.sim.bounce(host.to_string());
+        self.sim.bounce(self.name(host));
     }
 
     /// A process is gone, with what was on its way in it.
     fn killed(&mut self, host: Host) {
         self.lasting.retain(|(_, lasting)| *lasting != Lasting::Suspended(host));
-        match host {
-            Host::Server => {
-                let committed = std::mem::take(&mut self.vault.state().committed);
-                if committed {
-                    gapless::mark!("world.died_between_commit_and_send");
-                }
-            }
-            Host::Client(number) => {
-                if self.client(number).moods.end_handling() {
-                    gapless::mark!("world.died_between_send_and_commit");
-                }
-            }
-        }
+        let committed = std::mem::take(&mut self.state(host).vault.state().committed);
+        self.company.cast.killed(host, committed);
     }
 
     fn heal(&mut self) {
@@ -574,10 +563,10 @@ impl<'a> World<'a> {
         {
             self.state(host).process().disk.clear_faults();
         }
-        for client in &self.clients {
+        for client in &self.company.clients {
             client.link.heal();
-            client.moods.heal();
         }
+        self.company.cast.heal();
         self.recorder.step("healed: faults are over".to_owned());
         self.recorder.see(Seen::Healed);
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::branches::Branches;
 use crate::chain::{Chain, Digest, Prefixes, Streams};
-use crate::history::{Entry, History, Seen};
+use crate::history::{Entry, History, Seen, TaskSeen};
 use crate::trace::{Kind, Record, Trace};
 
 /// The notebook of one run. Cheap to clone; all clones write to the same pages.
@@ -40,7 +40,7 @@ pub(crate) struct Pages {
     branches: Branches,
     /// How far each client's application is: the branch of the log, and the number in it.
     positions: BTreeMap<u32, (usize, u64)>,
-    publishers_running: u64,
+    workers_running: u64,
 }
 
 /// How many times of a mark a plan can refer to.
@@ -144,6 +144,16 @@ impl Recorder {
         pages.entries.push(Entry { at_ms, what });
     }
 
+    /// Writes what the outside can see of tasks.
+    pub(crate) fn see_task(&self, what: TaskSeen) {
+        self.see(Seen::Task(what));
+    }
+
+    /// Whether everybody who works has ended.
+    pub(crate) fn workers_are_done(&self) -> bool {
+        self.pages().workers_running == 0
+    }
+
     /// A client's application is done with everything up to a number.
     pub(crate) fn reached(&self, client: u32, epoch: Option<&str>, sequence: u64) {
         reached(&mut self.pages(), client, epoch, sequence);
@@ -161,12 +171,12 @@ impl Recorder {
         self.pages().branches.current()
     }
 
-    pub(crate) fn publisher_started(&self) {
-        self.pages().publishers_running += 1;
+    pub(crate) fn worker_started(&self) {
+        self.pages().workers_running += 1;
     }
 
-    pub(crate) fn publisher_ended(&self) {
-        self.pages().publishers_running -= 1;
+    pub(crate) fn worker_ended(&self) {
+        self.pages().workers_running -= 1;
     }
 
     /// A publisher has made an event.
@@ -229,7 +239,7 @@ impl Recorder {
     /// What is still owed: the publishers that have not ended, the clients that are behind.
     pub(crate) fn is_converged(&self, clients: impl IntoIterator<Item = (u32, u32)>) -> bool {
         let pages = self.pages();
-        pages.publishers_running == 0
+        pages.workers_running == 0
             && clients.into_iter().all(|(client, agent)| {
                 let head = pages.heads.get(&agent).copied().unwrap_or(0);
                 let (branch, sequence) = pages.positions.get(&client).copied().unwrap_or_default();

@@ -328,6 +328,7 @@ impl Agent {
             store: offer.then_some(life),
             complete: snapshot.complete,
         };
+        mark!("tasks.hello_sent");
         let message = AgentMessage::Hello(Box::new(hello));
         self.outputs.push_back(Output::Send { conn, message_id, message, extension: offer });
     }

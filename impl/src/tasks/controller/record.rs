@@ -222,6 +222,8 @@ pub struct TaskView {
 pub struct AttemptView {
     /// Which.
     pub attempt: Attempt,
+    /// Counts the attempts of the task, with holes.
+    pub ordinal: u64,
     /// How far it is.
     pub state: AttemptState,
     /// Its result. The outcome of one that was lost is [`Outcome::Interrupted`].

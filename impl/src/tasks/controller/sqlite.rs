@@ -848,7 +848,7 @@ impl Run<'_> {
             .prepare_cached(
                 "SELECT attempt, task, id, state, stdout_highest, stderr_highest, outcome,
                         exit_code, error, output_truncated, error_truncated, stdout_last,
-                        stderr_last
+                        stderr_last, ordinal
                  FROM attempts WHERE task = ?1 ORDER BY ordinal",
             )?
             .query_map([task.as_str()], view)?
@@ -983,6 +983,13 @@ fn view(row: &Row<'_>) -> rusqlite::Result<(i64, AttemptView)> {
     };
     Ok((
         row.get(0)?,
-        AttemptView { attempt, state, result, outcome: ended, streams: streams.collect() },
+        AttemptView {
+            attempt,
+            ordinal: row.get(13)?,
+            state,
+            result,
+            outcome: ended,
+            streams: streams.collect(),
+        },
     ))
 }

@@ -119,6 +119,7 @@ type AgentName = String;
 #[derive(Debug, Serialize)]
 struct AttemptBody {
     attempt: AttemptId,
+    ordinal: u64,
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<Outcome>,
@@ -167,6 +168,7 @@ impl AttemptBody {
             view.streams.into_iter().map(|it| StreamBody { highest: it.highest, lost: it.lost });
         Self {
             attempt: view.attempt.id,
+            ordinal: view.ordinal,
             state: state_name(view.state),
             outcome: view.outcome,
             exit_code: view.result.as_ref().map(|result| result.exit_code),

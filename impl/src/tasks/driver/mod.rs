@@ -7,7 +7,9 @@ mod agent;
 mod controller;
 mod executor;
 mod http_wire;
+mod submitter;
 
 pub use agent::{AgentHandle, AgentTarget, agent};
 pub use controller::{ControllerHandle, ControllerService, ControllerTaskConfig, controller};
 pub use executor::{Execution, Executor, ExecutorEvent, ProcessExecutor};
+pub use submitter::{AttemptStatus, SubmitFailure, Submitter, SubmitterConfig, TaskStatus, Wish};

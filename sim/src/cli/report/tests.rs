@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::history::{Entry, History};
-use crate::plan::{ClientOptions, FORMAT, ServerOptions, Topology};
+use crate::plan::{ClientOptions, FORMAT, Options, ServerOptions, Topology};
 use crate::trace::Trace;
 
 /// A run in which a client's application was given event 2 and never 1.
@@ -36,8 +36,10 @@ fn run(records: Vec<Record>) -> Run {
             statements: vec![],
             reaches: vec!["events.joined".to_owned()],
             topology: Topology { agents: 1, clients: 2, latency_ms: 1, tcp_capacity: 64 },
-            server: ServerOptions::default(),
-            client: ClientOptions::default(),
+            options: Options::Events {
+                server: ServerOptions::default(),
+                client: ClientOptions::default(),
+            },
             steps: vec![],
         },
         trace: Trace { records },

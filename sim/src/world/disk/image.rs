@@ -31,6 +31,17 @@ pub fn snapshot(path: impl AsRef<Path>) -> io::Result<Snapshot> {
     Ok(files)
 }
 
+/// How many bytes the database at `path` takes, with its journals.
+///
+/// # Errors
+///
+/// Those of the filesystem.
+pub fn size(path: impl AsRef<Path>) -> io::Result<u64> {
+    let files = files_of(path.as_ref())?;
+    let there = files.iter().filter(|file| fs::exists(file));
+    there.map(|file| Ok(fs::metadata(file)?.len())).sum()
+}
+
 /// Puts a snapshot in the place of the database at `path`, durably. Missing directories are made.
 ///
 /// # Errors

@@ -77,5 +77,5 @@ mod tests;
 mod vfs;
 
 pub use control::{Disk, DiskConfig, DiskFault, DiskGuard, DiskOp, DiskOpKind, DiskOutcome};
-pub use image::{Snapshot, create_dir, delete_database, restore, snapshot};
+pub use image::{Snapshot, create_dir, delete_database, restore, size, snapshot};
 pub use vfs::VFS_NAME;

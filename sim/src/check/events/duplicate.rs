@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::{Checker, ClientFacts, Delivery, Facts, Finding, GapSeen};
+use super::{Check, Checker, ClientFacts, Delivery, Facts, Finding, GapSeen};
 
 /// An application is given each event once, over all lives of its process.
-pub(super) const CHECKER: Checker = Checker {
+pub(in crate::check) const CHECKER: Checker = Checker {
     name: "no_duplicate",
     statements: &["CORE-3", "EV-8", "EV-9"],
     liveness: false,
     demands: "no event is delivered to the same application twice",
-    check,
+    check: Check::Events(check),
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {

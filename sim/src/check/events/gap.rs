@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use super::{Checker, ClientFacts, Facts, Finding, GapSeen, Place};
+use super::{Check, Checker, ClientFacts, Facts, Finding, GapSeen, Place};
 use crate::history::Seen;
 
 /// Every number that is declared lost was removed from the log before, or is of a log whose place an
 /// older copy has taken; whoever was ahead of the copy is told; and a resync that speaks of a gap is
 /// one in which a gap was declared.
-pub(super) const CHECKER: Checker = Checker {
+pub(in crate::check) const CHECKER: Checker = Checker {
     name: "gap_is_true",
     statements: &["CORE-2", "CORE-4", "EV-2", "EV-7", "EV-10"],
     liveness: false,
     demands: "a gap is declared for events that the log no longer holds, and for no others",
-    check,
+    check: Check::Events(check),
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {

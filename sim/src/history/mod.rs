@@ -1,8 +1,11 @@
 //! What of a run the outside can see. Checkers read this and nothing else, so they judge any
 //! implementation as they judge ours.
 
+mod tasks;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::tasks::{AttemptEnd, Message, Stage, StreamEnd, TaskSeen};
 pub use crate::chain::Chain;
 
 /// Everything that could be seen, in the order in which it happened.
@@ -218,6 +221,8 @@ pub enum Seen {
         /// The hash over the same numbers as they were published; `None` if that is not known.
         published: Option<u64>,
     },
+    /// Something of tasks.
+    Task(TaskSeen),
     /// A host's process ended.
     Crashed {
         /// The host.

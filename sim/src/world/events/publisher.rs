@@ -13,14 +13,15 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use turmoil::net::TcpStream;
 
-use super::link::SERVER;
-use super::record::Recorder;
+use super::SERVER;
 use super::server::{PUBLISHER_TOKEN, agent_id};
 use crate::chain::Digest;
 use crate::history::Seen;
 use crate::plan::Publish;
 use crate::seed::Seed;
 use crate::trace::Kind;
+use crate::world::link::PORT;
+use crate::world::record::Recorder;
 
 /// A step of the workload: its number in the plan, and what to publish.
 pub(crate) type Job = (usize, Publish);
@@ -44,7 +45,7 @@ impl Connector for ServerConnector {
     type Stream = TcpStream;
 
     fn connect(&self) -> impl Future<Output = io::Result<TcpStream>> + Send + 'static {
-        TcpStream::connect(SERVER)
+        TcpStream::connect((SERVER, PORT))
     }
 }
 
@@ -72,7 +73,7 @@ async fn job(number: usize, publish: Publish, recorder: Recorder, seed: Seed) {
     };
     let entropy = seed.stream("publisher", HOST, number as u64);
     let mut publisher =
-        Publisher::new(ServerConnector, SERVER.0, PUBLISHER_TOKEN, config, Box::new(entropy));
+        Publisher::new(ServerConnector, SERVER, PUBLISHER_TOKEN, config, Box::new(entropy));
     for nth in 1..=publish.count {
         let key = format!("p{number}-{nth}");
         let fill = "x".repeat(publish.bytes as usize);
@@ -100,7 +101,7 @@ async fn job(number: usize, publish: Publish, recorder: Recorder, seed: Seed) {
             tokio::time::sleep(Duration::from_millis(publish.every_ms)).await;
         }
     }
-    recorder.publisher_ended();
+    recorder.worker_ended();
 }
 
 fn report(recorder: &Recorder, agent: u32, key: &str, result: &Result<Receipt, PublishFailure>) {

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use gapless::events::AgentId;
@@ -15,23 +13,24 @@ use gapless::events::log::{Appended, Command, Read, Reply};
 use gapless::events::server::{Server, ServerConfig};
 use gapless::events::sqlite::{LogConfig, SqliteLog};
 use gapless::events::wire::EventBody;
+use gapless::net::Tokens;
 use gapless::net::http::{self, HttpConfig};
-use gapless::net::{Limits, Listener, Tokens};
 use gapless::recovery::{Epoch, RingLimits};
 use gapless::storage::{Store, StoreCommand as _, StoreError, Transact};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
-use turmoil::net::{TcpListener, TcpStream};
+use turmoil::net::TcpListener;
 
-use super::disk::{Snapshot, VFS_NAME, create_dir, restore, snapshot};
-use super::frames::{Piece, Splitter};
-use super::host::Process;
-use super::link::SERVER;
 use crate::chain::Digest;
 use crate::history::{LogState, Seen};
 use crate::mutants::{Distorted, Settings};
-use crate::plan::{Plan, ServerOptions, Topology};
+use crate::plan::{ServerOptions, Topology};
 use crate::trace::Kind;
+use crate::world::disk::{VFS_NAME, create_dir};
+use crate::world::host::Process;
+use crate::world::limits;
+use crate::world::link::PORT;
+use crate::world::traced::TracedListener;
+use crate::world::vault::{CopyName, Vault};
 
 /// What the world tells a running server.
 #[derive(Debug)]
@@ -42,89 +41,62 @@ pub(crate) enum Order {
     Backup,
 }
 
-/// What the world knows of the server's log over the lives of the server. Shared by the world and
-/// the server's host.
+/// What the copies of the log held, over the lives of the server.
 #[derive(Clone, Default)]
-pub(crate) struct Vault(Arc<Mutex<VaultState>>);
+pub(crate) struct Copies(Arc<Mutex<CopiesState>>);
 
 #[derive(Default)]
-pub(crate) struct VaultState {
-    /// A copy is to be made as soon as the server's machine can.
-    pub(crate) backup_due: bool,
-    /// What takes the place of the log when the server is started next.
-    pub(crate) replace: Option<Replace>,
-    /// The newest copy.
-    copy: Copy,
+struct CopiesState {
+    copies: BTreeMap<CopyName, LogCopy>,
     /// The copy that has taken the place of the log, as long as the history does not say so.
-    untold: Option<Copy>,
-    /// A transaction is committed and nobody has been told yet.
-    pub(crate) committed: bool,
-    /// The files may hold a transaction that failed: the log does not show it, and writes over it
-    /// with the next one. A copy of them would not be a copy of the log.
-    unsettled: bool,
-    /// How long commits take instead of what the options say.
-    pub(crate) slow: Option<Duration>,
+    untold: Option<LogCopy>,
 }
 
-/// A copy of the log. The one with which a run begins is empty.
+/// What a copy of the log held.
 #[derive(Clone, Default)]
-struct Copy {
-    files: Snapshot,
+struct LogCopy {
     /// The branch of the log's history.
     branch: usize,
     /// What the log had acknowledged, per agent.
     heads: BTreeMap<u32, u64>,
 }
 
-/// What takes the place of a log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Replace {
-    /// The newest copy.
-    Copy,
-    /// Nothing: the log is gone.
-    Nothing,
-}
-
-impl Vault {
-    pub(crate) fn state(&self) -> MutexGuard<'_, VaultState> {
+impl Copies {
+    fn state(&self) -> MutexGuard<'_, CopiesState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the copy that is due, unless the files are not what the log shows.
-    fn back_up_if_due(&self, process: &Process, topology: &Topology) -> io::Result<()> {
-        let due = self.state().backup_due && !self.state().unsettled;
-        // A machine without power copies nothing; it will when it starts again.
-        if !due || process.disk.powered_off() {
-            return Ok(());
-        }
-        let files = snapshot(process.disk.path(LOG))?;
+    /// Makes the copy that is due.
+    fn back_up_if_due(
+        &self,
+        process: &Process,
+        vault: &Vault,
+        topology: &Topology,
+    ) -> io::Result<()> {
+        let Some(name) = vault.back_up_if_due(process, LOG)? else { return Ok(()) };
         let heads: BTreeMap<_, _> =
             (1..=topology.agents).map(|agent| (agent, process.recorder.head(agent))).collect();
         process.record(Kind::Store, format!("the log is copied: {heads:?}"));
         let branch = process.recorder.branch();
-        let mut state = self.state();
-        state.copy = Copy { files, branch, heads };
-        state.backup_due = false;
+        self.state().copies.insert(name, LogCopy { branch, heads });
         Ok(())
     }
 
     /// What is to be done while the server is down.
-    fn before_start(&self, process: &Process, topology: &Topology) -> io::Result<()> {
+    fn before_start(
+        &self,
+        process: &Process,
+        vault: &Vault,
+        topology: &Topology,
+    ) -> io::Result<()> {
         // Opening the log takes what is in the files for true.
-        self.state().unsettled = false;
-        self.back_up_if_due(process, topology)?;
-        let (replace, copy) = {
+        vault.state().unsettled = false;
+        self.back_up_if_due(process, vault, topology)?;
+        if let Some(by) = vault.replace_if_due(process, LOG)? {
             let mut state = self.state();
-            (state.replace.take(), state.copy.clone())
-        };
-        let (copy, what) = match replace {
-            None => return Ok(()),
-            Some(Replace::Copy) => (copy, "an older copy"),
-            Some(Replace::Nothing) => (Copy::default(), "an empty one"),
-        };
-        process.record(Kind::Store, format!("the log is replaced by {what}: {:?}", copy.heads));
-        restore(process.disk.path(LOG), &copy.files)?;
-        self.state().untold = Some(copy);
+            let copy = state.copies.get(&by).cloned().unwrap_or_default();
+            state.untold = Some(copy);
+        }
         Ok(())
     }
 }
@@ -163,7 +135,7 @@ fn tell_heads(
     log: &mut SqliteLog,
     process: &Process,
     topology: &Topology,
-    vault: &Vault,
+    copies: &Copies,
 ) -> Result<(), String> {
     let mut streams = Vec::new();
     for agent in 1..=topology.agents {
@@ -172,7 +144,8 @@ fn tell_heads(
             streams.push(LogState { agent, oldest: state.oldest, head: state.head });
         }
     }
-    if let Some(copy) = vault.state().untold.take() {
+    let untold = copies.state().untold.take();
+    if let Some(copy) = untold {
         gapless::mark!("world.log_replaced");
         // What a commit left behind that was refused is no part of what was copied.
         let streams = streams.iter().map(|state| LogState {
@@ -219,17 +192,18 @@ const OPEN_RETRY: Duration = Duration::from_secs(1);
 /// One life of the server.
 pub(crate) async fn serve(
     process: Process,
-    plan: Arc<Plan>,
+    topology: &Topology,
+    options: &ServerOptions,
+    distorted: Distorted,
     mut orders: mpsc::UnboundedReceiver<Order>,
     vault: Vault,
+    copies: Copies,
 ) -> turmoil::Result {
-    let (options, topology) = (&plan.server, &plan.topology);
-    let distorted = Distorted::by(plan.mutant.as_deref());
     process.boot().await;
-    vault.before_start(&process, topology)?;
+    copies.before_start(&process, &vault, topology)?;
     let log = loop {
         match open_log(&process, options, distorted.settings()).and_then(|mut log| {
-            tell_heads(&mut log, &process, topology, &vault)?;
+            tell_heads(&mut log, &process, topology, &copies)?;
             Ok(log)
         }) {
             Ok(log) => break log,
@@ -259,6 +233,7 @@ pub(crate) async fn serve(
         process: process.clone(),
         commit: Duration::from_millis(options.commit_ms),
         vault: vault.clone(),
+        copies: copies.clone(),
         topology: topology.clone(),
     };
     let wall = Arc::new(process.clock.clone());
@@ -275,7 +250,7 @@ pub(crate) async fn serve(
         bytes_max,
     );
     let listener = TracedListener {
-        listener: TcpListener::bind(("0.0.0.0", SERVER.1)).await?,
+        listener: TcpListener::bind(("0.0.0.0", PORT)).await?,
         process: process.clone(),
     };
     let http = HttpConfig { date_header: false, ..HttpConfig::default() };
@@ -283,20 +258,16 @@ pub(crate) async fn serve(
     tokio::select! { biased;
         () = task => {}
         () = http::serve(listener, service, http, never) => {}
-        () = obey(&handle, &mut orders, &vault, &process, topology) => {}
+        () = obey(&handle, &mut orders, &vault, &copies, &process, topology) => {}
     }
     Ok(())
-}
-
-/// The limits of every WebSocket in the world.
-pub(crate) fn limits() -> Limits {
-    Limits { message_bytes_max: super::MESSAGE_BYTES_MAX, ..Limits::default() }
 }
 
 async fn obey(
     handle: &ServerHandle,
     orders: &mut mpsc::UnboundedReceiver<Order>,
     vault: &Vault,
+    copies: &Copies,
     process: &Process,
     topology: &Topology,
 ) {
@@ -304,7 +275,7 @@ async fn obey(
         match order {
             Order::Retain { agent, oldest } => handle.retain(agent, oldest).await,
             Order::Backup => {
-                if let Err(error) = vault.back_up_if_due(process, topology) {
+                if let Err(error) = copies.back_up_if_due(process, vault, topology) {
                     process.record(Kind::Store, format!("the log cannot be copied: {error}"));
                 }
             }
@@ -314,10 +285,14 @@ async fn obey(
 }
 
 /// Reads what the log holds at the end of a run.
-pub(crate) async fn inspect(process: Process, plan: Arc<Plan>) -> turmoil::Result {
+pub(crate) async fn inspect(
+    process: Process,
+    topology: &Topology,
+    options: &ServerOptions,
+) -> turmoil::Result {
     process.boot().await;
-    let mut log = open_log(&process, &plan.server, Settings::default())?;
-    for agent in 1..=plan.topology.agents {
+    let mut log = open_log(&process, options, Settings::default())?;
+    for agent in 1..=topology.agents {
         let replies = log.transact(vec![Command::Load(agent_id(agent))])?;
         let Some(Reply::Loaded(state)) = replies.into_iter().next() else { continue };
         // A commit whose sync failed is rolled back, and may come back when the log is opened anew,
@@ -338,6 +313,7 @@ struct InlineLog {
     process: Process,
     commit: Duration,
     vault: Vault,
+    copies: Copies,
     topology: Topology,
 }
 
@@ -370,7 +346,8 @@ impl Store<Command> for InlineLog {
         }
         if writes {
             self.vault.state().unsettled = matches!(result, Err(StoreError::Unknown(_)));
-            if let Err(error) = self.vault.back_up_if_due(&self.process, &self.topology) {
+            let copies = &self.copies;
+            if let Err(error) = copies.back_up_if_due(&self.process, &self.vault, &self.topology) {
                 let text = format!("the log cannot be copied: {error}");
                 self.process.record(Kind::Store, text);
             }
@@ -436,88 +413,5 @@ fn describe_reply(reply: &Reply) -> Option<String> {
         Reply::Since(first) => Some(format!("{first:?}")),
         Reply::Retained(oldest) => Some(format!("from {oldest}")),
         Reply::EpochOpened => None,
-    }
-}
-
-/// Accepts connections and writes their frames down.
-struct TracedListener {
-    listener: TcpListener,
-    process: Process,
-}
-
-impl Listener for TracedListener {
-    type Stream = TracedStream;
-
-    async fn accept(&mut self) -> io::Result<TracedStream> {
-        let (stream, peer) = self.listener.accept().await?;
-        let peer = turmoil::reverse_lookup(peer.ip()).unwrap_or_else(|| "somebody".to_owned());
-        Ok(TracedStream {
-            stream,
-            peer,
-            process: self.process.clone(),
-            incoming: Splitter::default(),
-            outgoing: Splitter::default(),
-        })
-    }
-}
-
-/// The server's end of a connection. It changes nothing.
-struct TracedStream {
-    stream: TcpStream,
-    peer: String,
-    process: Process,
-    incoming: Splitter,
-    outgoing: Splitter,
-}
-
-impl TracedStream {
-    fn record(process: &Process, peer: &str, kind: Kind, splitter: &mut Splitter, bytes: &[u8]) {
-        splitter.push(bytes);
-        while let Some(piece) = splitter.next() {
-            if let Piece::Frame(frame) = piece {
-                process.record(kind, format!("{peer}: {}", frame.describe()));
-            }
-        }
-    }
-}
-
-impl AsyncRead for TracedStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        std::task::ready!(this.process.pause.poll_running(cx));
-        let before = buffer.filled().len();
-        let poll = Pin::new(&mut this.stream).poll_read(cx, buffer);
-        let bytes = &buffer.filled()[before..];
-        Self::record(&this.process, &this.peer, Kind::Receive, &mut this.incoming, bytes);
-        poll
-    }
-}
-
-impl AsyncWrite for TracedStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        std::task::ready!(this.process.pause.poll_running(cx));
-        let poll = Pin::new(&mut this.stream).poll_write(cx, bytes);
-        if let Poll::Ready(Ok(written)) = poll {
-            let bytes = &bytes[..written];
-            Self::record(&this.process, &this.peer, Kind::Send, &mut this.outgoing, bytes);
-        }
-        poll
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{Checker, Facts, Finding, name_events};
+use super::{Check, Checker, Facts, Finding, name_events};
 
 /// An event that is in the stream, above the number at which the client joined, and below one
 /// that the client was given, has been given too, or was declared lost.
-pub(super) const CHECKER: Checker = Checker {
+pub(in crate::check) const CHECKER: Checker = Checker {
     name: "no_loss",
     statements: &["CORE-3", "CORE-5", "EV-5", "EV-10"],
     liveness: false,
     demands: "no event is passed over without being delivered or declared lost",
-    check,
+    check: Check::Events(check),
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {

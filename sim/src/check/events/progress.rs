@@ -2,17 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use super::{Checker, Facts, Finding, name_events};
+use super::{Check, Checker, Facts, Finding, name_events};
 use crate::history::Seen;
 
 /// At the end of the run every event of the stream has been given to every client that follows it,
 /// or declared; every client has joined; and every publisher has its answer.
-pub(super) const CHECKER: Checker = Checker {
+pub(in crate::check) const CHECKER: Checker = Checker {
     name: "progress",
     statements: &["CORE-8", "CORE-11", "EV-5"],
     liveness: true,
     demands: "after healing, every event is delivered or declared in time",
-    check,
+    check: Check::Events(check),
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{Checker, Delivery, Facts, Finding};
+use super::{Check, Checker, Delivery, Facts, Finding};
 
 /// Numbers ascend within an epoch, and from one epoch to the next unless a gap was declared in
 /// between: then the stream may have begun anew.
-pub(super) const CHECKER: Checker = Checker {
+pub(in crate::check) const CHECKER: Checker = Checker {
     name: "in_order",
     statements: &["CORE-5", "CORE-6", "EV-8"],
     liveness: false,
     demands: "events are delivered in ascending order of their sequence",
-    check,
+    check: Check::Events(check),
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {

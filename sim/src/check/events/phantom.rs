@@ -2,17 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use super::{Checker, Facts, Finding};
+use super::{Check, Checker, Facts, Finding};
 use crate::history::Seen;
 
 /// What an application is given was published to the agent that it follows, and its publisher was
 /// not told that it is not stored.
-pub(super) const CHECKER: Checker = Checker {
+pub(in crate::check) const CHECKER: Checker = Checker {
     name: "no_phantom",
     statements: &["EV-1", "EV-13", "CORE-14"],
     liveness: false,
     demands: "only events that were published to the agent are delivered",
-    check,
+    check: Check::Events(check),
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {

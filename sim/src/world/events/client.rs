@@ -15,17 +15,20 @@ use gapless::net::BoxFuture;
 use gapless::recovery::{BackoffConfig, Epoch, LivenessConfig};
 use rusqlite::Connection;
 
-use super::disk::{VFS_NAME, create_dir};
-use super::host::Process;
-use super::link::{Link, LinkConnector};
+use super::SERVER;
 use super::publisher::key_of;
-use super::record::Recorder;
-use super::server::{agent_token, limits};
+use super::server::agent_token;
+use super::watch::EventWatch;
 use crate::chain::Digest;
 use crate::history::{Chain, Seen};
 use crate::mutants::Distorted;
-use crate::plan::{ClientOptions, Plan};
+use crate::plan::{ClientOptions, Topology};
 use crate::trace::Kind;
+use crate::world::disk::{VFS_NAME, create_dir};
+use crate::world::host::Process;
+use crate::world::limits;
+use crate::world::link::{Link, LinkConnector};
+use crate::world::record::Recorder;
 
 /// What is wrong with the application of one client. Shared by the world and the application.
 #[derive(Clone, Default)]
@@ -147,16 +150,18 @@ fn open_database(process: &Process) -> rusqlite::Result<(Connection, SqliteCurso
 }
 
 /// One life of a client.
+#[expect(clippy::too_many_arguments, reason = "each is one thing that the world gives a client")]
 pub(crate) async fn live(
     process: Process,
     number: u32,
-    plan: Arc<Plan>,
+    topology: &Topology,
+    options: &ClientOptions,
+    distorted: Distorted,
     link: Link,
     moods: Moods,
     known: Known,
 ) -> turmoil::Result {
-    let (options, agent) = (&plan.client, plan.topology.agent_of(number));
-    let distorted = Distorted::by(plan.mutant.as_deref());
+    let agent = topology.agent_of(number);
     process.boot().await;
     create_dir("/data")?;
     let (database, cursor) = loop {
@@ -203,8 +208,9 @@ pub(crate) async fn live(
         cursor: Box::new(app),
         notices: Box::new(move |notice| notices.notice(notice)),
     };
-    let target = Target { limits: limits(), ..Target::new("server", agent_token(agent)) };
-    let connector = LinkConnector { client: number, link, process: process.clone() };
+    let target = Target { limits: limits(), ..Target::new(SERVER, agent_token(agent)) };
+    let watch = Arc::new(EventWatch { client: number, recorder: process.recorder.clone() });
+    let connector = LinkConnector { server: SERVER, watch, link, process: process.clone() };
     let wall = Arc::new(process.clock.clone());
     let (_handle, run) = client_task(core, connector, target, wall, application);
     run.await?;

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use super::{Checker, Facts, Finding, name_events};
+use super::{Check, Checker, Facts, Finding, name_events};
 use crate::history::Seen;
 
 /// When a client asks to go on after a number, every event of the stream up to that number, above
 /// the one at which it joined, has been given to its application before, or was declared lost.
 /// Otherwise those in between will never be asked for.
-pub(super) const CHECKER: Checker = Checker {
+pub(in crate::check) const CHECKER: Checker = Checker {
     name: "cursor_is_contiguous",
     statements: &["CORE-3", "EV-4", "EV-9"],
     liveness: false,
     demands: "a client asks to go on after events only that its application has finished with",
-    check,
+    check: Check::Events(check),
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {

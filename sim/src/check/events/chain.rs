@@ -1,16 +1,16 @@
 //! What was published is what was handled, byte by byte.
 
-use super::{Checker, Facts, Finding};
+use super::{Check, Checker, Facts, Finding};
 use crate::history::Seen;
 
 /// A run of events that an application took without being told of anything missing has the same
 /// chain hash as the events of these numbers when they were published.
-pub(super) const CHECKER: Checker = Checker {
+pub(in crate::check) const CHECKER: Checker = Checker {
     name: "chain_is_the_publishers",
     statements: &["CORE-1", "CORE-5", "EV-8"],
     liveness: false,
     demands: "the events of a run are handled as they were published: all, in order, unchanged",
-    check,
+    check: Check::Events(check),
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {

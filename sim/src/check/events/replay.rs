@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use super::{Checker, Facts, Finding};
+use super::{Check, Checker, Facts, Finding};
 use crate::history::Seen;
 
 /// On each connection numbers follow one another without a hole, from where the server said that a
 /// replay begins; the base contract has no word for that and is not judged here. A replay has what its verdict promised, is counted
 /// right, and nothing newer is on the wire before it has ended. What is lost on the way to the
 /// client's process, or comes twice there, is not the server's.
-pub(super) const CHECKER: Checker = Checker {
+pub(in crate::check) const CHECKER: Checker = Checker {
     name: "replay_is_in_order",
     statements: &["CORE-5", "CORE-7b", "EV-5", "EV-7"],
     liveness: false,
     demands: "a server sends a replay oldest first, whole, and before anything newer",
-    check,
+    check: Check::Events(check),
 };
 
 /// What came on one connection.

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use super::{Checker, Delivery, Facts, Finding};
+use super::{Check, Checker, Delivery, Facts, Finding};
 use crate::history::Seen;
 
 /// A number of a stream stands for one event, and an event has one number, whoever says so: the
 /// publisher's acknowledgement, the log, or any client. Numbers that were given before an older
 /// copy took the place of the log, and that the copy does not have, are other names.
-pub(super) const CHECKER: Checker = Checker {
+pub(in crate::check) const CHECKER: Checker = Checker {
     name: "one_name_one_payload",
     statements: &["CORE-1", "EV-1"],
     liveness: false,
     demands: "a sequence names one event, and an event has one sequence",
-    check,
+    check: Check::Events(check),
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use super::{Checker, Facts, Finding, name_events};
+use super::{Check, Checker, Facts, Finding, name_events};
 use crate::history::Seen;
 
 /// At the end of the run the log holds every acknowledged event above its retention, and its
 /// numbers have no hole. An event that an older copy of the log did not have when it took the
 /// log's place need not be there.
-pub(super) const CHECKER: Checker = Checker {
+pub(in crate::check) const CHECKER: Checker = Checker {
     name: "acknowledged_is_durable",
     statements: &["EV-1", "EV-2", "CORE-1", "CORE-7a"],
     liveness: false,
     demands: "an acknowledged event is in the log, and the log's numbers have no hole",
-    check,
+    check: Check::Events(check),
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {

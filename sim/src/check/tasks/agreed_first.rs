@@ -1,0 +1,115 @@
+//! Nothing new passes before both sides agree, and nothing passes what is older.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Check, Checker, Facts, Finding, finding};
+use crate::history::{Message, TaskSeen};
+
+/// Per connection.
+pub(in crate::check) const CHECKER: Checker = Checker {
+    name: "agreed_first",
+    statements: &["TK-7", "TK-8", "TK-10"],
+    liveness: false,
+    demands: "a connection begins with a hello, nothing is delivered, and no output or result \
+              sent, before its answer; then output comes in order, and a hole is declared",
+    check: Check::Tasks(check),
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut greeted: BTreeSet<(u32, u64)> = BTreeSet::new();
+    let mut agreed: BTreeSet<(u32, u64)> = BTreeSet::new();
+    // What the controller is known to have of a stream.
+    let mut had: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    // The highest number of a stream on a connection.
+    let mut sent: BTreeMap<(u32, u64, &str, &str), u64> = BTreeMap::new();
+    for (_, at_ms, seen) in facts.seen() {
+        match seen {
+            TaskSeen::Hello { agent, connection, .. } => {
+                greeted.insert((*agent, *connection));
+            }
+            TaskSeen::Answered { agent, connection, wanted, refused, .. } => {
+                if !refused {
+                    agreed.insert((*agent, *connection));
+                }
+                for (attempt, stream, next) in wanted {
+                    had.insert((attempt, stream), next - 1);
+                }
+            }
+            TaskSeen::Acked { attempt, through: Some((stream, through)), .. } => {
+                let had = had.entry((attempt, stream)).or_default();
+                *had = (*had).max(*through);
+            }
+            TaskSeen::Delivered { agent, connection, attempt } => {
+                if !agreed.contains(&(*agent, *connection)) {
+                    let message = format!(
+                        "{attempt} was delivered to agent-{agent} before its hello was answered"
+                    );
+                    findings.push(finding(at_ms, Some(*agent), message));
+                }
+            }
+            TaskSeen::Said { agent, connection, attempt, message } => {
+                let conn = (*agent, *connection);
+                if !greeted.contains(&conn) {
+                    let message = format!("agent-{agent} spoke of {attempt} before its hello");
+                    findings.push(finding(at_ms, Some(*agent), message));
+                }
+                let waits = matches!(message, Message::Output { .. } | Message::Final { .. });
+                if waits && !agreed.contains(&conn) {
+                    let message = format!(
+                        "agent-{agent} sent output or a result of {attempt} before its hello was \
+                         answered"
+                    );
+                    findings.push(finding(at_ms, Some(*agent), message));
+                }
+                let Message::Output { stream, sequence, declares, .. } = message else { continue };
+                let had = had.get(&(attempt.as_str(), stream.as_str())).copied().unwrap_or(0);
+                let top = sent.entry((*agent, *connection, attempt, stream)).or_default();
+                let before = had.max(*top);
+                if *sequence > before + 1 && !declares {
+                    let message = format!(
+                        "agent-{agent} sent {stream} {sequence} of {attempt} after {before}, and \
+                         declared no hole"
+                    );
+                    findings.push(finding(at_ms, Some(*agent), message));
+                }
+                *top = (*top).max(*sequence);
+            }
+            _ => {}
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::*;
+    use super::CHECKER;
+    use crate::history::{Message, TaskSeen};
+
+    #[test]
+    fn a_connection_begins_with_hello_and_answer() {
+        let delivered = || TaskSeen::Delivered { agent: 1, connection: 1, attempt: A1.to_owned() };
+        let agreed = || vec![hello(1), answered(1)];
+        let with = |seen| agreed().into_iter().chain([seen]).collect();
+        assert_eq!(tasks(&CHECKER, with(delivered())), [""; 0]);
+        assert_eq!(tasks(&CHECKER, vec![hello(1), delivered()]).len(), 1);
+        assert_eq!(tasks(&CHECKER, with(said(1, result("m", 7)))), [""; 0]);
+        assert_eq!(tasks(&CHECKER, with(said(2, result("m", 7)))).len(), 2);
+        assert_eq!(tasks(&CHECKER, vec![hello(1), said(1, Message::Received)]), [""; 0]);
+        assert_eq!(tasks(&CHECKER, vec![said(1, Message::Received)]).len(), 1);
+    }
+
+    #[test]
+    fn a_jump_declares_its_hole() {
+        let sends = |pieces: &[(u64, bool)]| {
+            let pieces =
+                pieces.iter().map(|(number, declares)| said(1, piece(*number, 7, *declares)));
+            [hello(1), answered(1)].into_iter().chain(pieces).collect()
+        };
+        assert_eq!(tasks(&CHECKER, sends(&[(1, false), (2, false), (1, false)])), [""; 0]);
+        assert_eq!(tasks(&CHECKER, sends(&[(1, false), (4, true), (5, false)])), [""; 0]);
+        assert_eq!(tasks(&CHECKER, sends(&[(1, false), (4, false)])).len(), 1);
+        assert_eq!(tasks(&CHECKER, sends(&[(2, false)])).len(), 1);
+    }
+}

@@ -1,0 +1,90 @@
+//! No attempt is run twice, and no two attempts at a task at once.
+
+use std::collections::BTreeMap;
+
+use super::{Check, Checker, Facts, Finding, finding, task_of};
+use crate::history::{Seen, TaskSeen};
+
+/// Over redelivery, reconnect, crash and every path of delivery.
+pub(in crate::check) const CHECKER: Checker = Checker {
+    name: "runs_once",
+    statements: &["TK-2", "TK-8"],
+    liveness: false,
+    demands: "no attempt is run twice, none that was discarded, and no two of a task at once",
+    check: Check::Tasks(check),
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut ran: BTreeMap<&str, u64> = BTreeMap::new();
+    // Per task: the attempt that runs, and its agent.
+    let mut running: BTreeMap<&str, (&str, u32)> = BTreeMap::new();
+    // Discarded by an answer, and not delivered again since.
+    let mut discarded: BTreeMap<&str, u64> = BTreeMap::new();
+    for entry in &facts.history.entries {
+        let at_ms = entry.at_ms;
+        match &entry.what {
+            Seen::Task(TaskSeen::Ran { agent, attempt }) => {
+                if let Some(first) = ran.insert(attempt, at_ms) {
+                    let message =
+                        format!("{attempt} was run twice: at {first} ms and at {at_ms} ms");
+                    findings.push(finding(at_ms, Some(*agent), message));
+                } else if let Some(told) = discarded.get(attempt.as_str()) {
+                    let message = format!(
+                        "{attempt} was run at {at_ms} ms, though agent-{agent} was told at {told} ms \
+                         that it is not wanted"
+                    );
+                    findings.push(finding(at_ms, Some(*agent), message));
+                }
+                let other = running.insert(task_of(attempt), (attempt, *agent));
+                if let Some((other, _)) = other.filter(|(other, _)| other != attempt) {
+                    let message = format!("{attempt} was run while {other} was still running");
+                    findings.push(finding(at_ms, Some(*agent), message));
+                }
+            }
+            Seen::Task(TaskSeen::Ended { attempt, .. }) => {
+                running.remove(task_of(attempt));
+            }
+            Seen::Task(TaskSeen::Answered { discarded: names, .. }) => {
+                let new = names.iter().filter(|name| !ran.contains_key(name.as_str()));
+                discarded.extend(new.map(|name| (name.as_str(), at_ms)));
+            }
+            Seen::Task(TaskSeen::Delivered { attempt, .. }) => {
+                discarded.remove(attempt.as_str());
+            }
+            Seen::Crashed { host } => {
+                running.retain(|_, (_, agent)| *host != format!("agent-{agent}"));
+            }
+            _ => {}
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::*;
+    use super::CHECKER;
+    use crate::history::Seen;
+
+    #[test]
+    fn twice_is_too_often_also_over_a_crash() {
+        let crash = Seen::Crashed { host: "agent-1".to_owned() };
+        let twice = vec![Seen::Task(ran(A1)), crash.clone(), Seen::Task(ran(A1))];
+        assert_eq!(findings(&CHECKER, twice).len(), 1);
+        let retried = vec![Seen::Task(ran(A1)), crash, Seen::Task(ran("t1/a2"))];
+        assert_eq!(findings(&CHECKER, retried), [""; 0]);
+    }
+
+    #[test]
+    fn another_attempt_waits_for_the_end_of_the_first() {
+        assert_eq!(tasks(&CHECKER, vec![ran(A1), ran("t1/a2")]).len(), 1);
+        assert_eq!(tasks(&CHECKER, vec![ran(A1), ended(0, 0), ran("t1/a2")]), [""; 0]);
+    }
+
+    #[test]
+    fn what_was_discarded_is_not_run() {
+        assert_eq!(tasks(&CHECKER, vec![discarding(1), ran(A1)]).len(), 1);
+        assert_eq!(tasks(&CHECKER, vec![ran(A1), discarding(1)]), [""; 0]);
+    }
+}

@@ -1,0 +1,476 @@
+//! An agent's host: the production agent, with commands that do what the plan says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use gapless::recovery::{BackoffConfig, LivenessConfig};
+use gapless::storage::{Store, StoreCommand as _, StoreError, Transact};
+use gapless::tasks::agent::{Agent, AgentConfig, Notice};
+use gapless::tasks::driver::{AgentTarget, agent as agent_task};
+use gapless::tasks::store::sqlite::{SqliteTaskStore, TaskStoreConfig};
+use gapless::tasks::store::{
+    Append, Appended, Command, Known, MessageBody, Received, RecoveryStore as _, Reply, Snapshot,
+    Started,
+};
+use gapless::tasks::{Attempt, OutputStream, Status};
+
+use super::executor::ScriptedExecutor;
+use super::watch::TaskWatch;
+use super::{CONTROLLER, Ledger, agent_id, script, signing};
+use crate::history::{Stage, TaskSeen};
+use crate::mutants::{Distorted, Settings};
+use crate::plan::{AgentOptions, Host};
+use crate::trace::Kind;
+use crate::world::disk::{VFS_NAME, create_dir, size};
+use crate::world::host::Process;
+use crate::world::link::{Link, LinkConnector};
+use crate::world::vault::Vault;
+use crate::world::{limits, lock};
+
+/// What a life of an agent is given.
+pub(super) struct Side {
+    pub(super) process: Process,
+    pub(super) number: u32,
+    pub(super) options: AgentOptions,
+    pub(super) vault: Vault,
+    pub(super) ledger: Ledger,
+    pub(super) link: Link,
+}
+
+/// Where the store is.
+const STORE: &str = "/data/agent.db";
+
+/// How long an agent that cannot open its store waits before it tries again.
+const OPEN_RETRY: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether there is anything to do.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+fn open(
+    process: &Process,
+    options: &AgentOptions,
+    settings: Settings,
+) -> Result<SqliteTaskStore, String> {
+    create_dir("/data").map_err(|error| error.to_string())?;
+    let mut config = TaskStoreConfig::new(process.disk.path(STORE));
+    config.vfs = Some(VFS_NAME.to_owned());
+    config.spool_cap_bytes = options.spool_bytes;
+    config.terminal_reserve_bytes = options.reserve_bytes;
+    config.finished_max = options.finished;
+    config.synchronous = settings.synchronous;
+    SqliteTaskStore::open(config).map_err(|error| error.to_string())
+}
+
+/// The store, for the agent and for whoever looks into it.
+type Shared = Arc<Mutex<Box<dyn Transact<Command>>>>;
+
+fn stage_of(status: Status) -> Stage {
+    match status {
+        Status::Received => Stage::Received,
+        Status::Running => Stage::Running,
+        Status::Final(_) => Stage::Ended,
+    }
+}
+
+/// One life of an agent.
+pub(super) async fn live(side: Side, distorted: Distorted) -> turmoil::Result {
+    let Side { process, number, options, vault, ledger, link } = side;
+    process.boot().await;
+    // Opening the store takes what is in the files for true.
+    vault.state().unsettled = false;
+    vault.back_up_if_due(&process, STORE)?;
+    if vault.replace_if_due(&process, STORE)?.is_some() {
+        gapless::mark!("world.store_replaced");
+        process.recorder.see_task(TaskSeen::StoreReplaced { agent: number });
+    }
+    let mut store = loop {
+        match open(&process, &options, distorted.settings()) {
+            Ok(store) => break distorted.task_store(store, &process.clock),
+            Err(problem) => {
+                process.powered().await;
+                process.record(Kind::Store, format!("the store cannot be opened: {problem}"));
+                tokio::time::sleep(OPEN_RETRY).await;
+            }
+        }
+    };
+    tell_remembered(&mut *store, &process, number, &ledger)?;
+    let store: Shared = Arc::new(Mutex::new(store));
+    let inline = InlineStore {
+        store: Arc::clone(&store),
+        process: process.clone(),
+        agent: number,
+        options: options.clone(),
+        vault,
+        ledger: ledger.clone(),
+        wrote: BTreeMap::new(),
+        spool: 0,
+        waiting: BTreeSet::new(),
+    };
+    let range = |(min, max): (u64, u64)| BackoffConfig {
+        min: Duration::from_millis(min),
+        max: Duration::from_millis(max),
+        jitter_percent: 25,
+    };
+    let config = AgentConfig {
+        extension: options.extension,
+        parallel: options.parallel,
+        queue_max: options.queue,
+        handshake_timeout: Duration::from_millis(options.handshake_ms),
+        liveness: LivenessConfig {
+            ping_every: Duration::from_millis(options.ping_every_ms),
+            pong_timeout: Duration::from_millis(options.pong_timeout_ms),
+        },
+        reconnect: range(options.reconnect_ms),
+        ack_timeout: Duration::from_millis(options.ack_timeout_ms),
+        window_messages: options.window,
+        page_messages: options.page,
+        chunk_bytes: options.chunk_bytes,
+        flush_after: Duration::from_millis(options.flush_ms),
+        buffer_bytes: options.buffer_bytes,
+        hello_finals_max: options.hello_max,
+        hello_ranges_max: options.hello_max,
+        fallback_after: Duration::from_millis(options.fallback_ms),
+        poll_every: Duration::from_secs(2),
+        request_timeout: Duration::from_secs(4),
+        ..AgentConfig::default()
+    };
+    let request_timeout = config.request_timeout;
+    let entropy = distorted.entropy(Box::new(process.entropy("agent")));
+    let core = distorted.agent(Agent::new(config, entropy));
+    let watch = Arc::new(TaskWatch::new(number, process.recorder.clone()));
+    let connector = LinkConnector { server: CONTROLLER, watch, link, process: process.clone() };
+    let target = AgentTarget {
+        host: CONTROLLER.to_owned(),
+        agent: agent_id(number),
+        signer: signing::signer(agent_id(number), options.rsa)?,
+        limits: limits(),
+        request_timeout,
+    };
+    let executor = ScriptedExecutor { process: process.clone(), agent: number };
+    let wall = Arc::new(process.clock.clone());
+    let entropy = Box::new(process.entropy("nonces"));
+    let notices = {
+        let process = process.clone();
+        Box::new(move |notice| process.record(Kind::App, describe_notice(&notice)))
+    };
+    let (_handle, run) =
+        agent_task(core, connector, target, inline, executor, wall, entropy, notices);
+    tokio::select! { biased;
+        () = run => {}
+        () = audit(store, ledger, number) => {}
+    }
+    Ok(())
+}
+
+/// Tells what the store knows of all attempts of which the agent has spoken.
+fn tell_remembered(
+    store: &mut dyn Transact<Command>,
+    process: &Process,
+    agent: u32,
+    ledger: &Ledger,
+) -> Result<(), String> {
+    let spoken_of = ledger.state().spoken_of.get(&agent).cloned().unwrap_or_default();
+    for attempt in spoken_of {
+        let replies = store.transact(vec![Command::Find(attempt.clone())]);
+        let replies = replies.map_err(|error| error.to_string())?;
+        if let [Reply::Found(known)] = &replies[..] {
+            let stage = known.as_ref().map(|known| stage_of(known.status));
+            let attempt = attempt.to_string();
+            process.recorder.see_task(TaskSeen::Remembered { agent, attempt, stage });
+        }
+    }
+    Ok(())
+}
+
+/// Looks, once the faults are over, whether anything waits.
+async fn audit(store: Shared, ledger: Ledger, agent: u32) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if ledger.state().healed {
+            let idle = lock(&store).snapshot().is_ok_and(|snapshot| is_idle(&snapshot));
+            ledger.set_idle(Host::Client(agent), idle);
+        }
+    }
+}
+
+fn is_idle(snapshot: &Snapshot) -> bool {
+    snapshot.running.is_empty()
+        && snapshot.received.is_empty()
+        && snapshot.finals.is_empty()
+        && snapshot.output.is_empty()
+}
+
+/// Reads what waits in the store at the end of a run.
+pub(super) async fn inspect(side: Side) -> turmoil::Result {
+    let Side { process, number, options, ledger, .. } = side;
+    process.boot().await;
+    let mut store = open(&process, &options, Settings::default())?;
+    tell_remembered(&mut store, &process, number, &ledger)?;
+    let snapshot = store.snapshot()?;
+    let running = snapshot.running.iter().map(|it| it.attempt.to_string());
+    let received = snapshot.received.iter().map(|it| it.attempt.to_string());
+    process.recorder.see_task(TaskSeen::AgentEnd {
+        agent: number,
+        open: running.chain(received).collect(),
+        results: snapshot.finals.iter().map(|(_, result)| result.attempt.to_string()).collect(),
+        output: snapshot.output.len(),
+    });
+    Ok(())
+}
+
+/// The store on the simulation's own thread, with the virtual time that a disk would take.
+struct InlineStore {
+    store: Shared,
+    process: Process,
+    agent: u32,
+    options: AgentOptions,
+    vault: Vault,
+    ledger: Ledger,
+    /// How many bytes of each stream have got numbers, and the highest number.
+    wrote: BTreeMap<(Attempt, OutputStream), (u64, u64)>,
+    /// The most that the database took of the disk.
+    spool: u64,
+    /// What was accepted and has not begun.
+    waiting: BTreeSet<Attempt>,
+}
+
+impl Store<Command> for InlineStore {
+    async fn run(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+        let writes = commands.iter().any(|command| !command.is_read_only());
+        let asked = commands.clone();
+        let result = lock(&self.store).transact(commands);
+        for (command, reply) in asked.iter().zip(result.iter().flatten()) {
+            self.see(command, reply);
+        }
+        if writes {
+            self.vault.state().unsettled = matches!(result, Err(StoreError::Unknown(_)));
+            if let Err(error) = self.vault.back_up_if_due(&self.process, STORE) {
+                let text = format!("the store cannot be copied: {error}");
+                self.process.record(Kind::Store, text);
+            }
+            self.measure();
+        }
+        let wanted: Vec<String> = asked.iter().map(describe).collect();
+        let outcome = match &result {
+            Ok(replies) => replies.iter().map(describe_reply).collect::<Vec<_>>(),
+            Err(error) => vec![error.to_string()],
+        };
+        let text = format!("store: {} = {}", wanted.join(", "), outcome.join(", "));
+        self.process.record(Kind::Store, text);
+        self.process.powered().await;
+        let committed = writes && result.is_ok();
+        if committed {
+            gapless::mark!("world.committed");
+        }
+        self.vault.state().committed = committed;
+        let slow = self.vault.state().slow;
+        let commit = Duration::from_millis(self.options.commit_ms);
+        tokio::time::sleep(slow.unwrap_or(commit)).await;
+        self.vault.state().committed = false;
+        result
+    }
+}
+
+impl InlineStore {
+    fn see_task(&self, what: TaskSeen) {
+        self.process.recorder.see_task(what);
+    }
+
+    fn kept(&self, attempt: &Attempt, stage: Stage) {
+        let mut state = self.ledger.state();
+        state.spoken_of.entry(self.agent).or_default().insert(attempt.clone());
+        drop(state);
+        let (agent, attempt) = (self.agent, attempt.to_string());
+        self.see_task(TaskSeen::Kept { agent, attempt, stage });
+    }
+
+    fn waits(&mut self, attempt: &Attempt) {
+        if self.waiting.insert(attempt.clone()) {
+            let (agent, count, max) = (self.agent, self.waiting.len(), self.options.queue);
+            self.see_task(TaskSeen::Waiting { agent, count, max });
+        }
+    }
+
+    fn known(&self, attempt: &Attempt, known: &Known) {
+        self.kept(attempt, stage_of(known.status));
+    }
+
+    /// What a reply says of the store.
+    fn see(&mut self, command: &Command, reply: &Reply) {
+        match (command, reply) {
+            (Command::Receive(receipt), Reply::Received(Received::New)) => {
+                let text = receipt.command.clone();
+                self.ledger.state().commands.insert(receipt.attempt.to_string(), text);
+                self.kept(&receipt.attempt, Stage::Received);
+                self.waits(&receipt.attempt);
+            }
+            (Command::Receive(receipt), Reply::Received(Received::Known(known))) => {
+                self.known(&receipt.attempt, known);
+            }
+            (Command::Find(attempt), Reply::Found(Some(known))) => self.known(attempt, known),
+            (Command::Recover { .. }, Reply::Recovered(recovered)) => {
+                for receipt in &recovered.received {
+                    self.kept(&receipt.attempt, Stage::Received);
+                    self.waiting.insert(receipt.attempt.clone());
+                }
+                for attempt in &recovered.interrupted {
+                    self.kept(attempt, Stage::Ended);
+                }
+            }
+            (Command::Start { attempt, .. }, Reply::Started(started)) => {
+                self.waiting.remove(attempt);
+                if matches!(started, Started::Now | Started::Before) {
+                    self.kept(attempt, Stage::Running);
+                }
+            }
+            (Command::Discard(_), Reply::Discarded(gone)) => {
+                for attempt in gone {
+                    self.waiting.remove(attempt);
+                }
+            }
+            (Command::Append(piece), Reply::Appended(Appended::Stored { .. })) => {
+                self.bound(piece);
+            }
+            (Command::Finish(finish), Reply::Finished(_)) => {
+                self.kept(&finish.attempt, Stage::Ended);
+            }
+            (_, Reply::Outbox(messages)) => {
+                for message in messages {
+                    if let MessageBody::Final(result) = &message.body {
+                        self.kept(&result.attempt, Stage::Ended);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A number names these bytes now.
+    fn bound(&mut self, piece: &Append) {
+        let Append { attempt, stream, sequence, data } = piece;
+        let (before, number) =
+            self.wrote.get(&(attempt.clone(), *stream)).copied().unwrap_or_default();
+        // The same piece may be stored again after an unknown outcome.
+        if *sequence <= number {
+            return;
+        }
+        let after = before + data.len() as u64;
+        self.wrote.insert((attempt.clone(), *stream), (after, *sequence));
+        let command = self.ledger.state().commands.get(&attempt.to_string()).cloned();
+        let does = command.as_deref().and_then(script::parse);
+        let as_written = *sequence == number + 1
+            && does.is_some_and(|does| {
+                after <= script::length(&does, *stream)
+                    && script::bytes(attempt, *stream, does.text, before, after) == data[..]
+            });
+        self.see_task(TaskSeen::Bound {
+            agent: self.agent,
+            attempt: attempt.to_string(),
+            stream: stream.as_str().to_owned(),
+            sequence: *sequence,
+            digest: script::digest(data),
+            bytes: data.len() as u64,
+            as_written,
+        });
+    }
+
+    /// How much of the disk the database takes.
+    fn measure(&mut self) {
+        if self.process.disk.powered_off() {
+            return;
+        }
+        let bytes = size(self.process.disk.path(STORE)).unwrap_or(0);
+        if bytes > self.spool {
+            self.spool = bytes;
+            let (agent, cap) = (self.agent, self.options.spool_bytes);
+            self.see_task(TaskSeen::Spool { agent, bytes, cap });
+        }
+    }
+}
+
+fn describe(command: &Command) -> String {
+    match command {
+        Command::Recover { .. } => "a new life".to_owned(),
+        Command::Acknowledged(_) => "the life is known".to_owned(),
+        Command::Receive(receipt) => format!("receive {}", receipt.attempt),
+        Command::Start { attempt, .. } => format!("start {attempt}"),
+        Command::Append(piece) => format!(
+            "{} {} {} of {} bytes",
+            piece.attempt,
+            piece.stream.as_str(),
+            piece.sequence,
+            piece.data.len()
+        ),
+        Command::Finish(finish) => format!("end {}", finish.attempt),
+        Command::Ack(message) => format!("release {}", message.as_str()),
+        Command::AckOutput { attempt, stream, through } => {
+            format!("release {attempt} {} up to {through}", stream.as_str())
+        }
+        Command::Quarantine(message) => format!("pass over {}", message.as_str()),
+        Command::Discard(attempts) => {
+            let names: Vec<_> = attempts.iter().map(ToString::to_string).collect();
+            format!("discard {}", names.join(" "))
+        }
+        Command::Find(attempt) => format!("find {attempt}"),
+        Command::Snapshot { .. } => "what is there?".to_owned(),
+        Command::ReadOutbox { after, count_max, .. } => {
+            format!("read {count_max} after row {after}")
+        }
+    }
+}
+
+fn describe_reply(reply: &Reply) -> String {
+    match reply {
+        Reply::Recovered(recovered) => format!(
+            "{} received, {} interrupted",
+            recovered.received.len(),
+            recovered.interrupted.len()
+        ),
+        Reply::Received(Received::New) => "new".to_owned(),
+        Reply::Received(Received::Known(known)) => format!("known: {:?}", known.status),
+        Reply::Received(Received::NoRoom) => "no room".to_owned(),
+        Reply::Started(started) => format!("{started:?}"),
+        Reply::Appended(Appended::Stored { row }) => format!("row {row}"),
+        Reply::Appended(other) => format!("{other:?}"),
+        Reply::Finished(result) => format!("row {}", result.row),
+        Reply::Released(count) => format!("{count} released"),
+        Reply::Discarded(gone) => format!("{} discarded", gone.len()),
+        Reply::Found(known) => match known {
+            Some(known) => format!("{:?}", known.status),
+            None => "unknown".to_owned(),
+        },
+        Reply::Snapshot(snapshot) => format!(
+            "{} run, {} wait, {} results, {} runs of output, {} bytes",
+            snapshot.running.len(),
+            snapshot.received.len(),
+            snapshot.finals.len(),
+            snapshot.output.len(),
+            snapshot.spool.bytes_used
+        ),
+        Reply::Outbox(messages) => format!("{} messages", messages.len()),
+    }
+}
+
+fn describe_notice(notice: &Notice) -> String {
+    match notice {
+        Notice::Recovered { interrupted } => {
+            let names: Vec<_> = interrupted.iter().map(ToString::to_string).collect();
+            format!("opens its store; interrupted: {}", names.join(", "))
+        }
+        Notice::Active => "agrees with the controller".to_owned(),
+        Notice::Disconnected { reason, retry_in } => {
+            format!("disconnected: {reason}; again in {} ms", retry_in.as_millis())
+        }
+        Notice::Refused { attempt, code } => format!("does not take {attempt}: {code}"),
+        Notice::Quarantined { message_id, reason } => {
+            format!("passes over {}: {reason}", message_id.as_str())
+        }
+        Notice::StreamStopped { attempt, stream } => {
+            format!("stops {} of {attempt}", stream.as_str())
+        }
+        Notice::Forked { reason } => format!("is not served any more: {reason}"),
+        Notice::StoreFailed { error } => format!("the store failed: {error}"),
+        Notice::Ignored { error } => format!("ignores a frame: {error}"),
+    }
+}
