@@ -6,8 +6,8 @@ use gapless::database::{OpenError, Synchronous};
 use gapless::recovery::{Epoch, WallTime};
 use gapless::storage::Transact as _;
 use gapless::tasks::controller::record::{
-    Agreement, AttemptState, Command, FinalTaken, OutputTaken, Reconciled, Reply, Submission,
-    Submitted, TaskView,
+    Agreement, AttemptState, Cancelled, Command, FinalTaken, OutputTaken, Reconciled, Reply,
+    Submission, Submitted, TaskView,
 };
 use gapless::tasks::controller::sqlite::{RecordConfig, SqliteRecord};
 use gapless::tasks::wire::{
@@ -59,7 +59,11 @@ fn hello(epoch: &str, predecessor: Option<&str>) -> Hello {
         lost_output: vec![],
         spool: SpoolStatus::default(),
         client_version: "x".to_owned(),
-        store: Some(StoreLife { epoch: parse(epoch), predecessor: predecessor.map(parse) }),
+        store: Some(StoreLife {
+            epoch: parse(epoch),
+            predecessor: predecessor.map(parse),
+            earlier: vec![],
+        }),
         complete: true,
     }
 }
@@ -117,6 +121,13 @@ impl Fixture {
     fn progress(&mut self, attempt: &Attempt, started: bool) -> Option<AttemptState> {
         let (agent, attempt) = (agent(1), attempt.clone());
         match self.ask(Command::Progress { agent, attempt, started }) {
+            Reply::State(state) => state,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn absent(&mut self, attempt: &Attempt) -> Option<AttemptState> {
+        match self.ask(Command::Absent { agent: agent(1), attempt: attempt.clone() }) {
             Reply::State(state) => state,
             other => panic!("{other:?}"),
         }
@@ -287,10 +298,37 @@ fn an_attempt_that_is_not_known_is_taken_over_from_its_agent() {
     assert_eq!(fixture.output(&attempt, 1, false), OutputTaken::Stored { highest: 1 });
     assert_eq!(fixture.state("lost"), AttemptState::Running);
     fixture.finish(&attempt, "f", 0);
-    let retry = fixture.ask(Command::Retry { task: task("lost"), after: 3 });
-    let Reply::Submitted(Submitted::Stored { attempt, .. }) = retry else { panic!("{retry:?}") };
+    let retry = || Command::Retry { task: task("lost"), after: 3 };
+    let refused = fixture.ask(retry());
+    assert!(matches!(refused, Reply::Submitted(Submitted::NoCommand)), "{refused:?}");
+    assert_eq!(fixture.submit("lost"), attempt, "who submits it again is told of the attempt");
+    let Reply::Submitted(Submitted::Stored { attempt, .. }) = fixture.ask(retry()) else {
+        panic!("the command is known now")
+    };
     assert_eq!(attempt.to_string(), "lost/a4");
-    assert_eq!(fixture.deliverable(), [""; 0], "nobody knows what to run");
+    assert_eq!(fixture.deliverable(), ["lost/a4"]);
+}
+
+#[test]
+fn an_attempt_with_any_id_can_be_taken_over_and_tried_again() {
+    let mut fixture = Fixture::new();
+    for (name, id) in [("t", "a18446744073709551615"), ("u", "x"), ("v", "a9007199254740993")] {
+        let attempt = attempt(name, id);
+        assert_eq!(fixture.output(&attempt, 1, false), OutputTaken::Stored { highest: 1 });
+        fixture.finish(&attempt, id, 0);
+        assert_eq!(fixture.submit(name), attempt);
+        let after = fixture.view(name).attempts[0].ordinal;
+        let retried = fixture.ask(Command::Retry { task: task(name), after });
+        let Reply::Submitted(Submitted::Stored { attempt: second, .. }) = retried else {
+            panic!("{retried:?}")
+        };
+        assert_ne!(second, attempt);
+        let again = fixture.ask(Command::Retry { task: task(name), after });
+        let Reply::Submitted(Submitted::Stored { attempt, new: false, .. }) = again else {
+            panic!("{again:?}")
+        };
+        assert_eq!(attempt, second, "the same wish gets the same answer");
+    }
 }
 
 #[test]
@@ -312,7 +350,7 @@ fn results_of_a_hello_are_stored_and_acknowledged() {
 }
 
 #[test]
-fn what_a_complete_hello_does_not_name_is_lost_and_what_was_only_delivered_is_not() {
+fn what_a_complete_hello_does_not_name_is_asked_about_and_what_was_only_delivered_is_not() {
     let mut fixture = Fixture::new();
     fixture.agreed(hello("e1", None));
     let (lost, kept) = (fixture.running("lost"), fixture.running("kept"));
@@ -320,14 +358,16 @@ fn what_a_complete_hello_does_not_name_is_lost_and_what_was_only_delivered_is_no
     fixture.delivering(&delivered);
     let mut cut = hello("e1", None);
     cut.complete = false;
-    assert_eq!(fixture.agreed(cut).interrupted, [], "it proves nothing");
+    assert_eq!(fixture.agreed(cut).unnamed, [], "it proves nothing");
     let mut base = hello("e1", None);
     base.store = None;
-    assert_eq!(fixture.agreed(base).interrupted, [], "it proves nothing");
+    assert_eq!(fixture.agreed(base).unnamed, [], "it proves nothing");
     let mut whole = hello("e1", None);
     whole.running_tasks = vec![running(&kept)];
-    assert_eq!(fixture.agreed(whole).interrupted, std::slice::from_ref(&lost));
-    assert_eq!(fixture.state("lost"), AttemptState::Interrupted);
+    assert_eq!(fixture.agreed(whole).unnamed, std::slice::from_ref(&lost));
+    assert_eq!(fixture.state("lost"), AttemptState::Running, "the agent may know how it ended");
+    assert_eq!(fixture.absent(&lost), Some(AttemptState::Interrupted));
+    assert_eq!(fixture.absent(&delivered), Some(AttemptState::Delivered));
     assert_eq!(fixture.finish(&lost, "f", 0), FinalTaken::TooLate, "the closing holds");
     assert_eq!(fixture.deliverable(), ["delivered/a1"]);
     assert_eq!(fixture.deliverable_to(false), [""; 0], "over HTTP, nobody knows which store asks");
@@ -391,6 +431,88 @@ fn a_copy_of_a_store_that_another_copy_has_replaced_is_refused() {
 }
 
 #[test]
+fn two_copies_that_take_turns_do_not_both_get_tasks() {
+    let mut fixture = Fixture::new();
+    fixture.agreed(hello("e1", None));
+    fixture.confirm("e1");
+    fixture.agreed(hello("left1", Some("e1")));
+    fixture.confirm("left1");
+    fixture.agreed(hello("right1", Some("e1")));
+    fixture.confirm("right1");
+    fixture.reopen();
+    assert_eq!(fixture.reconcile(hello("left2", Some("left1"))), Reconciled::Forked);
+    assert_eq!(fixture.reconcile(hello("left3", Some("left1"))), Reconciled::Forked);
+    assert!(matches!(fixture.reconcile(hello("right2", Some("right1"))), Reconciled::Agreed(_)));
+}
+
+#[test]
+fn a_store_that_has_not_begun_what_it_ran_went_back() {
+    let mut fixture = Fixture::new();
+    fixture.agreed(hello("e1", None));
+    fixture.confirm("e1");
+    let attempt = fixture.running("t");
+    // A copy that was made in the first life, before the attempt began.
+    let mut said = hello("e2", Some("e1"));
+    said.received_not_started = vec![received(&attempt)];
+    let agreement = fixture.agreed(said);
+    assert_eq!(agreement.interrupted, std::slice::from_ref(&attempt));
+    assert_eq!(agreement.discarded[0].attempt, attempt, "it does not run twice");
+}
+
+#[test]
+fn a_result_counts_whatever_store_it_comes_from() {
+    let mut fixture = Fixture::new();
+    fixture.agreed(hello("e1", None));
+    fixture.confirm("e1");
+    let (done, open) = (fixture.running("done"), fixture.running("open"));
+    let mut other = hello("x1", None);
+    other.unacked_finals = vec![(message("f"), result(&done, 0))];
+    let agreement = fixture.agreed(other);
+    assert_eq!(agreement.interrupted, [open]);
+    assert_eq!(fixture.state("done"), AttemptState::Final);
+}
+
+#[test]
+fn a_record_that_was_restored_knows_the_store_by_an_earlier_life() {
+    let mut fixture = Fixture::new();
+    fixture.agreed(hello("e1", None));
+    fixture.confirm("e1");
+    let attempt = fixture.running("t");
+    let mut later = hello("e4", Some("e3"));
+    let earlier = ["e2", "e1"].map(|epoch| Epoch::parse(epoch).expect("valid"));
+    later.store.as_mut().expect("it has one").earlier = earlier.to_vec();
+    let agreement = fixture.agreed(later);
+    assert_eq!(agreement.interrupted, [], "it is the same store");
+    assert_eq!(agreement.unnamed, [attempt], "which may know how it ended");
+}
+
+#[test]
+fn what_is_anothers_is_neither_begun_nor_taken_for_stored() {
+    let mut fixture = Fixture::new();
+    let (runs, waits) = (fixture.running("runs"), fixture.submit("waits"));
+    let mut said = hello("x1", None);
+    said.unacked_finals = vec![(message("f"), result(&runs, 0))];
+    said.received_not_started = vec![received(&waits)];
+    let command = Command::Reconcile { agent: agent(2), hello: Box::new(said) };
+    let Reply::Reconciled(Reconciled::Agreed(agreement)) = fixture.ask(command) else {
+        panic!("it is reconciled")
+    };
+    assert_eq!(agreement.acknowledged_finals, []);
+    assert_eq!(agreement.discarded[0].attempt, waits);
+}
+
+#[test]
+fn a_task_that_has_begun_is_not_cancelled() {
+    let mut fixture = Fixture::new();
+    let runs = fixture.running("runs");
+    let Reply::Cancelled(Some(cancelled)) = fixture.ask(Command::Cancel(task("runs"))) else {
+        panic!("it is there")
+    };
+    assert_eq!((cancelled.attempt, cancelled.state), (runs, AttemptState::Running));
+    assert!(!fixture.view("runs").cancelled);
+}
+
+#[test]
 fn the_end_of_a_stream_that_was_given_up_is_lost() {
     let mut fixture = Fixture::new();
     let attempt = fixture.running("t");
@@ -415,7 +537,7 @@ fn a_discard_counts_when_a_complete_hello_no_longer_lists_the_attempt() {
     let cancel = |name: &str| Command::Cancel(task(name));
     assert!(matches!(
         fixture.ask(cancel("pending")),
-        Reply::Cancelled(Some(AttemptState::Discarded))
+        Reply::Cancelled(Some(Cancelled { state: AttemptState::Discarded, .. }))
     ));
     let waits = fixture.submit("waits");
     fixture.progress(&waits, false);
@@ -436,8 +558,8 @@ fn a_discard_counts_when_a_complete_hello_no_longer_lists_the_attempt() {
     ));
     let mut later = hello("e1", None);
     later.running_tasks = vec![running(&runs)];
-    fixture.agreed(later);
-    assert_eq!(fixture.state("waits"), AttemptState::Discarded);
+    assert_eq!(fixture.agreed(later).unnamed, std::slice::from_ref(&waits));
+    assert_eq!(fixture.absent(&waits), Some(AttemptState::Discarded));
     assert_eq!(fixture.state("runs"), AttemptState::Running, "what has begun goes on");
     assert!(matches!(fixture.ask(cancel("none")), Reply::Cancelled(None)));
 }
@@ -460,6 +582,9 @@ fn a_nonce_is_good_for_one_use_also_over_a_restart() {
     assert!(["b", "c", "d"].iter().all(|nonce| take(nonce, 1_002, false)));
     assert!(!take("e", 1_003, false), "no more than can be remembered");
     assert!(take("e", 2_000, false), "those of long ago are forgotten");
+    let (at, forget_before) = (WallTime::from_millis(1), WallTime::from_millis(2));
+    let old = Command::UseNonce { agent: agent(1), nonce: "f".to_owned(), at, forget_before };
+    assert!(matches!(fixture.ask(old), Reply::Nonce(false)), "it could be used again");
 }
 
 #[test]

@@ -88,6 +88,8 @@ mod model {
         status: BTreeMap<usize, u8>,
         last: BTreeMap<(usize, usize), u64>,
         truncated: BTreeMap<(usize, usize), bool>,
+        /// What of it was known when the attempt ended: what its result says.
+        said: BTreeMap<(usize, usize), bool>,
         /// In the order of the store: who, the stream (2 = the result), and the number.
         waiting: Vec<(usize, usize, u64)>,
         lost: BTreeMap<(usize, usize), Vec<u64>>,
@@ -97,6 +99,15 @@ mod model {
         fn lose(&mut self, who: usize, stream: usize, sequence: u64) {
             self.lost.entry((who, stream)).or_default().push(sequence);
             self.truncated.insert((who, stream), true);
+        }
+
+        fn end(&mut self, who: usize, status: u8) {
+            self.status.insert(who, status);
+            for stream in 0..2 {
+                if self.truncated.contains_key(&(who, stream)) {
+                    self.said.insert((who, stream), true);
+                }
+            }
         }
 
         /// Runs of lost numbers that end below a number are not spoken of any more.
@@ -169,7 +180,7 @@ mod model {
                 let MessageBody::Final(result) = &message.body else { panic!("{message:?}") };
                 let who = running.iter().find(|who| name(**who) == result.attempt);
                 let who = *who.expect("it was running");
-                self.model.status.insert(who, 3);
+                self.model.end(who, 3);
                 self.model.waiting.push((who, 2, 0));
             }
         }
@@ -236,7 +247,7 @@ mod model {
                     }
                     let stored = self.store().finish(finish(&name(who))).expect("stored");
                     if self.model.status[&who] < 2 {
-                        self.model.status.insert(who, 2);
+                        self.model.end(who, 2);
                         self.model.waiting.push((who, 2, 0));
                     }
                     let interrupted = self.model.status[&who] == 3;
@@ -345,7 +356,7 @@ mod model {
                         for (index, stream) in OutputStream::ALL.into_iter().enumerate() {
                             assert_eq!(said[&stream], last(index).unwrap_or(0));
                         }
-                        let cut = |stream| self.model.truncated.contains_key(&(*who, stream));
+                        let cut = |stream| self.model.said.contains_key(&(*who, stream));
                         assert_eq!(result.output_truncated, cut(0));
                         assert_eq!(result.error_truncated, cut(1));
                     }

@@ -78,6 +78,7 @@ fn hello() -> Hello {
         store: Some(StoreLife {
             epoch: Epoch::parse("e2").expect("valid"),
             predecessor: Some(Epoch::parse("e1").expect("valid")),
+            earlier: vec![Epoch::parse("e-0").expect("valid")],
         }),
         complete: true,
     }

@@ -203,7 +203,7 @@ pub enum TaskSeen {
         stream: String,
         /// The number.
         sequence: u64,
-        /// What the bytes are.
+        /// What the bytes are, as far as the contract can carry them.
         digest: u64,
         /// How many.
         bytes: u64,

@@ -1,7 +1,7 @@
 //! What a file may say, and what is said of one that is wrong.
 
 use super::{Library, Scenario};
-use crate::plan::{Action, Fault, Host, When};
+use crate::plan::{Action, Fault, Host, Options, When};
 
 const GOOD: &str = r#"
 title      = "a replay is cut and goes on"
@@ -53,9 +53,10 @@ fn with(line: &str, replacement: &str) -> String {
 fn a_good_file_is_read_whole() {
     let scenario = Scenario::parse("events/x", GOOD).expect("the text is right");
     assert_eq!((scenario.topology.clients, scenario.topology.latency_ms), (2, 20));
-    assert_eq!(scenario.client.reconnect_ms, (100, 2_000));
-    assert!(scenario.client.from_beginning);
-    assert_eq!((scenario.server.ring, scenario.tick_ms, scenario.settle_ms), (16, 10, 60_000));
+    let Options::Events { server, client } = &scenario.options else { panic!("events") };
+    assert_eq!(client.reconnect_ms, (100, 2_000));
+    assert!(client.from_beginning);
+    assert_eq!((server.ring, scenario.tick_ms, scenario.settle_ms), (16, 10, 60_000));
     assert_eq!(scenario.steps[0].when, When::At(1_000));
     let crash = Fault::Crash { host: Host::Client(2), restart_ms: 500 };
     assert_eq!(scenario.steps[1].action, Action::Fault(crash));

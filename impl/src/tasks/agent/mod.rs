@@ -431,6 +431,10 @@ enum Pending {
     Resend(ConnectionId),
     /// What became of an attempt, for whoever asked for something that cannot be done any more.
     Tell(ConnectionId, Attempt),
+    /// What became of an attempt, for a controller that asks by this message.
+    Query(ConnectionId, Attempt, MessageId),
+    /// Ends of streams that were given up.
+    LostEnds(ConnectionId),
     /// Results for HTTP.
     Finals,
 }
@@ -455,6 +459,8 @@ enum Timer {
     Ack,
     /// Output that was held back by the controller's wish is due.
     Withheld,
+    /// Time to look for ends of streams that were given up.
+    LostEnds,
     /// The link has been down for long.
     Fallback,
     /// Time to ask for tasks.
@@ -612,6 +618,10 @@ impl Agent {
             (Pending::Tell(conn, attempt), Reply::Found(known)) => {
                 self.tell_state(conn, &attempt, known);
             }
+            (Pending::Query(conn, attempt, asked), Reply::Found(known)) => {
+                self.answer_query(conn, &attempt, known, &asked);
+            }
+            (Pending::LostEnds(conn), Reply::LostEnds(ends)) => self.say_lost(conn, ends),
             (Pending::Finals, Reply::Snapshot(snapshot)) => {
                 self.finals_for_http(now, snapshot.finals);
             }
@@ -633,7 +643,8 @@ impl Agent {
             Pending::Append(attempt) => self.appended(now, &attempt, None),
             // Whoever wants it says so again.
             Pending::Receive(delivery) => self.runs.forget(&delivery.deliver.attempt),
-            Pending::Find(_) | Pending::Tell(..) => {}
+            Pending::Find(delivery) => self.runs.forget(&delivery.deliver.attempt),
+            Pending::Tell(..) | Pending::Query(..) | Pending::LostEnds(_) => {}
             Pending::Release(command) => self.unreleased.push(command),
             Pending::Snapshot(conn)
             | Pending::Apply(conn)
@@ -686,6 +697,7 @@ impl Agent {
                 Timer::Reconnect => self.dial(now),
                 Timer::Ack => self.ack_timed_out(now),
                 Timer::Withheld => self.send_withheld(now),
+                Timer::LostEnds => self.look_for_lost_ends(now),
                 Timer::Fallback => self.fall_back(now),
                 Timer::Poll => self.poll_for_tasks(now),
                 Timer::PostTimeout => self.post_timed_out(now),

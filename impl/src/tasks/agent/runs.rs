@@ -192,7 +192,8 @@ impl Agent {
         let attempt = delivery.deliver.attempt.clone();
         self.notify(Notice::Refused { attempt: attempt.clone(), code });
         if let Some(message_id) = &delivery.message_id {
-            self.say_error(code, "there is no room for another attempt", attempt, message_id);
+            let text = "there is no room for another attempt";
+            self.say_error((code, true), text, attempt, message_id);
         }
     }
 

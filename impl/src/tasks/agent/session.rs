@@ -11,8 +11,8 @@ use crate::mark;
 use crate::recovery::{Instant, Liveness, LivenessAction};
 use crate::tasks::store::{Command, Known, Message, MessageBody, Snapshot, StoredFinal};
 use crate::tasks::wire::{
-    Ack, AgentMessage, ControllerMessage, Envelope, ErrorFrame, Hello, HelloAck, Output as Piece,
-    codes,
+    Ack, AgentMessage, ControllerMessage, Envelope, ErrorFrame, Hello, HelloAck, LostOutput,
+    Output as Piece, codes,
 };
 use crate::tasks::{Attempt, MessageId, OutputStream, Status};
 use crate::{CloseCode, ConnectionId};
@@ -37,6 +37,8 @@ pub(super) struct Session {
     applying: usize,
     liveness: Liveness,
     pump: Pump,
+    /// Ends of streams that were declared lost, by the names of the messages.
+    lost: BTreeMap<MessageId, StreamKey>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -147,6 +149,7 @@ impl Agent {
             applying: 0,
             liveness: Liveness::new(self.config.liveness, now),
             pump: Pump::default(),
+            lost: BTreeMap::new(),
         }));
         // What waits now is listed in the hello; the controller may not want it any more.
         self.runs.hold(true);
@@ -179,7 +182,9 @@ impl Agent {
                 Stage::Active => {}
             }
         }
-        for timer in [Timer::Connect, Timer::Handshake, Timer::Ack, Timer::Withheld] {
+        for timer in
+            [Timer::Connect, Timer::Handshake, Timer::Ack, Timer::Withheld, Timer::LostEnds]
+        {
             self.timers.stop(timer);
         }
         let retry_in = self.reconnect.next_delay(&mut *self.entropy);
@@ -259,7 +264,7 @@ impl Agent {
     /// Says no, to a controller that understands it.
     pub(super) fn say_error(
         &mut self,
-        code: &'static str,
+        (code, retryable): (&'static str, bool),
         text: &str,
         attempt: Attempt,
         related: &MessageId,
@@ -270,7 +275,7 @@ impl Agent {
             self.say(AgentMessage::Error(ErrorFrame {
                 code: code.to_owned(),
                 message: text.to_owned(),
-                retryable: true,
+                retryable,
                 related: Some(related.clone()),
                 highest_accepted_sequence: None,
                 attempt: Some(attempt),
@@ -298,6 +303,73 @@ impl Agent {
                 self.say_final(stored);
             }
             _ => {}
+        }
+    }
+
+    /// Tells what became of an attempt, to a controller that does not want it to be made.
+    fn query(&mut self, conn: ConnectionId, attempt: Attempt, asked: MessageId) {
+        self.store(Pending::Query(conn, attempt.clone(), asked), Command::Find(attempt));
+    }
+
+    pub(super) fn answer_query(
+        &mut self,
+        conn: ConnectionId,
+        attempt: &Attempt,
+        known: Option<Known>,
+        asked: &MessageId,
+    ) {
+        if self.link.session(conn).is_none() {
+            return;
+        }
+        match known {
+            Some(Known { status: Status::Received, .. }) => {
+                self.say(AgentMessage::Received(attempt.clone()));
+            }
+            Some(Known { status: Status::Running, .. }) => {
+                self.say(AgentMessage::Started(attempt.clone()));
+            }
+            Some(Known { status: Status::Final(_), result, .. }) => {
+                mark!("tasks.finished_attempt_answered");
+                if let Some(stored) = result {
+                    self.say_final(stored);
+                }
+            }
+            None => {
+                mark!("tasks.unknown_attempt_answered");
+                let (code, attempt) = (codes::UNKNOWN_ATTEMPT, attempt.clone());
+                self.say_error((code, false), "nothing is known of the attempt", attempt, asked);
+            }
+        }
+    }
+
+    /// Looks for ends of streams that were given up since the hello, once nothing else waits: no
+    /// piece follows that could say so.
+    pub(super) fn look_for_lost_ends(&mut self, now: Instant) {
+        let (newest_row, count_max) = (self.newest_row, self.config.hello_ranges_max);
+        self.timers.set(Timer::LostEnds, now + self.config.ack_timeout);
+        let Link::Open(session) = &self.link else { return };
+        let pump = &session.pump;
+        if session.stage == Stage::Active
+            && pump.window.is_empty()
+            && pump.page.is_empty()
+            && pump.position >= newest_row
+        {
+            let conn = session.conn;
+            self.store(Pending::LostEnds(conn), Command::LostEnds { count_max });
+        }
+    }
+
+    pub(super) fn say_lost(&mut self, conn: ConnectionId, ends: Vec<LostOutput>) {
+        let mut lost = BTreeMap::new();
+        for end in ends {
+            mark!("tasks.lost_end_declared");
+            let message_id = self.message_id();
+            lost.insert(message_id.clone(), (end.attempt.clone(), end.stream));
+            let (message, extension) = (AgentMessage::Lost(end), true);
+            self.outputs.push_back(Output::Send { conn, message_id, message, extension });
+        }
+        if let Some(session) = self.link.session(conn) {
+            session.lost = lost;
         }
     }
 
@@ -417,6 +489,9 @@ impl Agent {
         if session.pump.withheld_through > 0 {
             self.timers.set(Timer::Withheld, now + self.config.ack_timeout);
         }
+        if session.extension {
+            self.timers.set(Timer::LostEnds, now + self.config.ack_timeout);
+        }
         mark!("tasks.active");
         self.reconnect.reset();
         self.reconciled = true;
@@ -442,6 +517,7 @@ impl Agent {
             ControllerMessage::Deliver(deliver) => {
                 self.deliver(Delivery { deliver, message_id: Some(frame.message_id) });
             }
+            ControllerMessage::Query(attempt) => self.query(conn, attempt, frame.message_id),
             ControllerMessage::Ack(ack) => self.ack(now, conn, &ack),
             ControllerMessage::Error(error) => self.error(now, conn, error),
         }
@@ -450,6 +526,12 @@ impl Agent {
     /// The controller has a message, and perhaps everything of its stream before it [TK-9].
     fn ack(&mut self, now: Instant, conn: ConnectionId, ack: &Ack) {
         let Some(session) = self.link.session(conn) else { return };
+        if let Some((attempt, stream)) = session.lost.remove(&ack.acked) {
+            if let Some(through) = ack.highest_output_sequence {
+                self.release(Command::AckOutput { attempt, stream, through });
+            }
+            return;
+        }
         let pump = &mut session.pump;
         let mut released = Vec::new();
         if let Some(row) = pump.rows.get(&ack.acked).copied() {

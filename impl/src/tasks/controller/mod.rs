@@ -14,7 +14,9 @@ pub mod sqlite;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use self::record::{AttemptState, Command, FinalTaken, OutputTaken, Reconciled, Reply, Submitted};
+use self::record::{
+    AttemptState, Cancelled, Command, FinalTaken, OutputTaken, Reconciled, Reply, Submitted,
+};
 use super::wire::{
     Ack, AgentMessage, ControllerMessage, Deliver, Envelope, ErrorFrame, Final, FrameError,
     HelloAck, codes,
@@ -224,12 +226,16 @@ pub struct Controller {
 struct Peer {
     agent: AgentId,
     stage: Stage,
+    /// The extension is in force.
+    extension: bool,
     /// The life of its store, until it is confirmed that the agent knows that it is known.
     unconfirmed: Option<Epoch>,
     /// How many of its frames wait for the record.
     inbound: usize,
     /// What is on its way to it.
     deliveries: BTreeMap<Attempt, Delivery>,
+    /// Attempts that it is to be asked about when there is room.
+    unasked: VecDeque<Attempt>,
     /// The record is asked what there is to deliver.
     asking: bool,
     /// There may be more to deliver than was asked for.
@@ -252,6 +258,8 @@ struct Delivery {
     backoff: Backoff,
     /// The record says that it may be there.
     noted: bool,
+    /// It is not wanted, or should be there: the agent is asked what became of it.
+    query: bool,
 }
 
 struct Polled {
@@ -284,11 +292,17 @@ enum Pending {
         message_id: MessageId,
         attempt: Attempt,
     },
+    Lost {
+        conn: ConnectionId,
+        message_id: MessageId,
+        attempt: Attempt,
+    },
     Final {
         conn: ConnectionId,
         message_id: MessageId,
         attempt: Attempt,
     },
+    Absent(ConnectionId, AgentId, Attempt),
     Poll(Ticket, AgentId),
     PollItem(Ticket, Deliver),
 }
@@ -352,9 +366,11 @@ impl Controller {
         let peer = Peer {
             agent,
             stage: Stage::Greeting,
+            extension: false,
             unconfirmed: None,
             inbound: 0,
             deliveries: BTreeMap::new(),
+            unasked: VecDeque::new(),
             asking: false,
             more: true,
         };
@@ -423,9 +439,12 @@ impl Controller {
         }
         peer.inbound += 1;
         match frame.message {
-            AgentMessage::Hello(hello) => {
+            AgentMessage::Hello(mut hello) => {
                 peer.stage = Stage::Reconciling;
-                let extension = self.config.extension && hello.store.is_some();
+                if !self.config.extension {
+                    hello.store = None;
+                }
+                let extension = hello.store.is_some();
                 peer.unconfirmed = hello.store.as_ref().map(|life| life.epoch.clone());
                 self.timers.stop(Timer::Hello(conn));
                 let pending = Pending::Reconcile { conn, hello: message_id, extension };
@@ -443,11 +462,26 @@ impl Controller {
                 let pending = Pending::Output { conn, message_id, attempt };
                 self.store(pending, Command::Output { agent, piece });
             }
+            AgentMessage::Lost(lost) => {
+                let attempt = lost.attempt.clone();
+                let pending = Pending::Lost { conn, message_id, attempt };
+                self.store(pending, Command::Lost { agent, lost });
+            }
             AgentMessage::Final(result) => {
                 self.confirm(conn);
                 let attempt = result.attempt.clone();
                 let pending = Pending::Final { conn, message_id: message_id.clone(), attempt };
                 self.store(pending, Command::Final { agent, message_id, result });
+            }
+            AgentMessage::Error(ErrorFrame { code, attempt: Some(attempt), .. })
+                if code == codes::UNKNOWN_ATTEMPT =>
+            {
+                peer.inbound -= 1;
+                let asked = peer.deliveries.get(&attempt).is_some_and(|it| it.query);
+                if asked {
+                    let pending = Pending::Absent(conn, agent.clone(), attempt.clone());
+                    self.store(pending, Command::Absent { agent, attempt });
+                }
             }
             AgentMessage::Error(error) => {
                 peer.inbound -= 1;
@@ -557,6 +591,7 @@ impl Controller {
                 deliver,
                 backoff: Backoff::new(self.config.redelivery),
                 noted: false,
+                query: false,
             };
             peer.deliveries.insert(attempt.clone(), delivery);
             noted.push(attempt);
@@ -578,7 +613,7 @@ impl Controller {
         state: Option<AttemptState>,
     ) {
         if state != Some(AttemptState::Delivered) {
-            self.arrived(conn, attempt);
+            self.arrived(now, conn, attempt);
             return;
         }
         let Some(peer) = self.peers.get_mut(&conn) else { return };
@@ -594,7 +629,13 @@ impl Controller {
         let Some(delivery) = delivery else { return };
         let delay = delivery.backoff.next_delay(&mut *self.entropy);
         self.timers.set(Timer::Delivery(number), now + delay);
-        let message = ControllerMessage::Deliver(delivery.deliver.clone());
+        let message = match delivery.query {
+            true => {
+                mark!("tasks.queried");
+                ControllerMessage::Query(delivery.deliver.attempt.clone())
+            }
+            false => ControllerMessage::Deliver(delivery.deliver.clone()),
+        };
         self.send(conn, message);
     }
 
@@ -608,12 +649,70 @@ impl Controller {
     }
 
     /// The agent has the attempt, or it is not to be delivered any more.
-    fn arrived(&mut self, conn: ConnectionId, attempt: &Attempt) {
+    fn arrived(&mut self, now: Instant, conn: ConnectionId, attempt: &Attempt) {
         if let Some(peer) = self.peers.get_mut(&conn)
             && let Some(delivery) = peer.deliveries.remove(attempt)
         {
             self.timers.stop(Timer::Delivery(delivery.number));
+            self.ask_about(now, conn);
             self.refill(conn);
+        }
+    }
+
+    /// Asks an agent about attempts, as far as there is room on the way.
+    fn ask_about(&mut self, now: Instant, conn: ConnectionId) {
+        let room = self.config.deliveries_max;
+        while let Some(peer) = self.peers.get_mut(&conn)
+            && peer.deliveries.len() < room
+            && let Some(attempt) = peer.unasked.pop_front()
+        {
+            self.deliveries += 1;
+            let number = self.deliveries;
+            let delivery = Delivery {
+                number,
+                deliver: Deliver { attempt: attempt.clone(), command: String::new(), priority: 0 },
+                backoff: Backoff::new(self.config.redelivery),
+                noted: true,
+                query: true,
+            };
+            peer.deliveries.insert(attempt, delivery);
+            self.deliver(now, conn, number);
+        }
+    }
+
+    /// A task is not wanted any more. What may be on its way is asked about instead of delivered.
+    fn cancelled(&mut self, now: Instant, cancelled: &Cancelled) {
+        let Some(conn) = self.agents.get(&cancelled.agent).copied() else { return };
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        let open = cancelled.state == AttemptState::Delivered;
+        if !open || peer.stage != Stage::Active || !peer.extension {
+            return;
+        }
+        match peer.deliveries.get_mut(&cancelled.attempt) {
+            Some(delivery) => {
+                delivery.query = true;
+                let number = delivery.number;
+                self.deliver(now, conn, number);
+            }
+            None => {
+                peer.unasked.push_back(cancelled.attempt.clone());
+                self.ask_about(now, conn);
+            }
+        }
+    }
+
+    /// An agent knows nothing of an attempt that it was asked about.
+    fn absent(
+        &mut self,
+        now: Instant,
+        conn: ConnectionId,
+        agent: AgentId,
+        attempt: Attempt,
+        state: Option<AttemptState>,
+    ) {
+        self.arrived(now, conn, &attempt);
+        if state == Some(AttemptState::Interrupted) {
+            self.notify(Notice::Interrupted { agent, attempts: vec![attempt] });
         }
     }
 
@@ -634,16 +733,35 @@ impl Controller {
         if let Pending::Reconcile { conn, .. }
         | Pending::Progress { conn, .. }
         | Pending::Output { conn, .. }
+        | Pending::Lost { conn, .. }
         | Pending::Final { conn, .. } = &pending
             && let Some(peer) = self.peers.get_mut(conn)
         {
             peer.inbound -= 1;
         }
         match (pending, result) {
-            (Pending::Ask(ticket), result) => self.answer(ticket, result),
+            (Pending::Ask(ticket), result) => self.answer(now, ticket, result),
+            (Pending::Absent(conn, agent, attempt), Ok(Reply::State(state))) => {
+                self.absent(now, conn, agent, attempt, state);
+            }
+            (Pending::Lost { conn, message_id, attempt }, Ok(Reply::OutputTaken(taken))) => {
+                match taken {
+                    OutputTaken::Stored { highest } => {
+                        let kind = "task.output_lost";
+                        self.ack(conn, message_id, kind, Some(attempt), Some(highest));
+                    }
+                    // It is declared again when what is before it has come.
+                    OutputTaken::Gap { .. } => mark!("tasks.lost_end_too_early"),
+                    OutputTaken::Foreign => {
+                        self.refuse(conn, &message_id, "the attempt is another agent's");
+                    }
+                }
+            }
+            // The agent is asked again.
+            (Pending::Absent(..), _) => mark!("tasks.controller_did_not_store"),
             (Pending::Confirm, _) => {}
             (Pending::Reconcile { conn, hello, extension }, Ok(Reply::Reconciled(reconciled))) => {
-                self.reconciled(conn, hello, extension, reconciled);
+                self.reconciled(now, conn, hello, extension, reconciled);
             }
             (Pending::Deliverable(conn), Ok(Reply::Deliverable(list))) => {
                 self.deliverable(conn, list);
@@ -653,18 +771,18 @@ impl Controller {
                 self.delivering(now, conn, &attempt, state);
             }
             (Pending::Progress { conn, message_id, attempt, kind }, Ok(Reply::State(state))) => {
-                self.arrived(conn, &attempt);
+                self.arrived(now, conn, &attempt);
                 match state {
                     Some(_) => self.ack(conn, message_id, kind, Some(attempt), None),
                     None => self.refuse(conn, &message_id, "the attempt is another agent's"),
                 }
             }
             (Pending::Output { conn, message_id, attempt }, Ok(Reply::OutputTaken(taken))) => {
-                self.arrived(conn, &attempt);
+                self.arrived(now, conn, &attempt);
                 self.output_taken(conn, message_id, attempt, taken);
             }
             (Pending::Final { conn, message_id, attempt }, Ok(Reply::FinalTaken(taken))) => {
-                self.arrived(conn, &attempt);
+                self.arrived(now, conn, &attempt);
                 match taken {
                     // What came too late is not wanted; the agent need not keep it.
                     FinalTaken::Stored | FinalTaken::TooLate => {
@@ -698,7 +816,13 @@ impl Controller {
                 }
             }
             // Not acknowledged: the agent says it again.
-            (Pending::Progress { .. } | Pending::Output { .. } | Pending::Final { .. }, _) => {
+            (
+                Pending::Progress { .. }
+                | Pending::Output { .. }
+                | Pending::Lost { .. }
+                | Pending::Final { .. },
+                _,
+            ) => {
                 mark!("tasks.controller_did_not_store");
             }
         }
@@ -706,6 +830,7 @@ impl Controller {
 
     fn reconciled(
         &mut self,
+        now: Instant,
         conn: ConnectionId,
         hello: MessageId,
         extension: bool,
@@ -736,6 +861,8 @@ impl Controller {
             }
         };
         peer.stage = Stage::Active;
+        peer.extension = extension;
+        peer.unasked = agreement.unnamed.into();
         self.send(
             conn,
             ControllerMessage::HelloAck(HelloAck {
@@ -751,6 +878,7 @@ impl Controller {
             self.notify(Notice::Interrupted { agent, attempts });
         }
         self.notify(Notice::Active { agent });
+        self.ask_about(now, conn);
         self.refill(conn);
     }
 
@@ -798,7 +926,10 @@ impl Controller {
         self.send(conn, ControllerMessage::Ack(ack));
     }
 
-    fn answer(&mut self, ticket: Ticket, result: Result<Reply, StoreError>) {
+    fn answer(&mut self, now: Instant, ticket: Ticket, result: Result<Reply, StoreError>) {
+        if let Ok(Reply::Cancelled(Some(cancelled))) = &result {
+            self.cancelled(now, cancelled);
+        }
         if let Ok(Reply::Submitted(Submitted::Stored { agent, .. })) = &result {
             let agent = agent.clone();
             self.wake(&agent);

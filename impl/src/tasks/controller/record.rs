@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::AgentId;
 use crate::recovery::{Epoch, WallTime};
 use crate::storage::StoreCommand;
-use crate::tasks::wire::{Deliver, Discarded, Final, Hello, Output, ReplayFrom};
+use crate::tasks::wire::{Deliver, Discarded, Final, Hello, LostOutput, Output, ReplayFrom};
 use crate::tasks::{Attempt, MessageId, Outcome, OutputStream, Range, TaskId};
 
 /// One thing that the record is asked to do. Every command that changes something may be repeated
@@ -80,6 +80,20 @@ pub enum Command {
         /// Whether it has begun.
         started: bool,
     },
+    /// The agent knows nothing of an attempt that it was asked about [TK-16].
+    Absent {
+        /// Who says so.
+        agent: AgentId,
+        /// Which.
+        attempt: Attempt,
+    },
+    /// The end of a stream will never come [TK-11].
+    Lost {
+        /// Who says so.
+        agent: AgentId,
+        /// What.
+        lost: LostOutput,
+    },
     /// A piece of output arrived [TK-11].
     Output {
         /// Who says so.
@@ -137,8 +151,8 @@ pub struct Submission {
 pub enum Reply {
     /// To [`Command::Submit`] and [`Command::Retry`].
     Submitted(Submitted),
-    /// To [`Command::Cancel`]: what it is now; `None` if there is no such task.
-    Cancelled(Option<AttemptState>),
+    /// To [`Command::Cancel`]: the last attempt; `None` if there is no such task.
+    Cancelled(Option<Cancelled>),
     /// To [`Command::Look`].
     Task(Option<TaskView>),
     /// To [`Command::ReadOutput`].
@@ -147,10 +161,10 @@ pub enum Reply {
     Reconciled(Reconciled),
     /// To [`Command::Deliverable`].
     Deliverable(Vec<Deliver>),
-    /// To [`Command::Delivering`] and [`Command::Progress`]: what the attempt is now; `None` if it
+    /// To [`Command::Delivering`], [`Command::Progress`] and [`Command::Absent`]: what the attempt is now; `None` if it
     /// is another agent's. To [`Command::Confirm`]: `None`.
     State(Option<AttemptState>),
-    /// To [`Command::Output`].
+    /// To [`Command::Output`] and [`Command::Lost`].
     OutputTaken(OutputTaken),
     /// To [`Command::Final`].
     FinalTaken(FinalTaken),
@@ -176,6 +190,20 @@ pub enum Submitted {
     NotEnded,
     /// There is no such task.
     Unknown,
+    /// Only the agent knows what to run: the record was lost since. The task is to be submitted
+    /// again first.
+    NoCommand,
+}
+
+/// What became of a task that is not wanted any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cancelled {
+    /// Its last attempt.
+    pub attempt: Attempt,
+    /// Whose it is.
+    pub agent: AgentId,
+    /// How far it is.
+    pub state: AttemptState,
 }
 
 /// How far an attempt is, as far as the controller knows. It only ever ascends [TK-3].
@@ -274,8 +302,11 @@ pub struct Agreement {
     pub discarded: Vec<Discarded>,
     /// Where the replay of each stream begins that the hello names.
     pub output_replay: Vec<ReplayFrom>,
-    /// Attempts that were lost with the agent's store, or by it.
+    /// Attempts that were lost with the agent's store.
     pub interrupted: Vec<Attempt>,
+    /// Attempts that the agent should have, and does not name: it is to be asked. They may have ended
+    /// before the record was restored from a copy.
+    pub unnamed: Vec<Attempt>,
 }
 
 /// What became of a piece of output.

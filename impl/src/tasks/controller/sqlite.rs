@@ -1,5 +1,6 @@
 //! The record of a controller on SQLite.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -7,8 +8,8 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use super::record::{
-    Agreement, AttemptState, AttemptView, Command, FinalTaken, OutputPage, OutputTaken, Reconciled,
-    Reply, StreamView, Submission, Submitted, TaskView,
+    Agreement, AttemptState, AttemptView, Cancelled, Command, FinalTaken, OutputPage, OutputTaken,
+    Reconciled, Reply, StreamView, Submission, Submitted, TaskView,
 };
 use crate::AgentId;
 use crate::database::{self, OpenError, Schema, Synchronous, damaged};
@@ -34,6 +35,7 @@ CREATE TABLE lives (
     agent     TEXT NOT NULL,
     epoch     TEXT NOT NULL,
     confirmed INTEGER NOT NULL DEFAULT 0,
+    replaced  INTEGER NOT NULL DEFAULT 0,
     UNIQUE (agent, epoch)
 ) STRICT;
 CREATE TABLE tasks (
@@ -61,6 +63,7 @@ CREATE TABLE attempts (
     error_truncated  INTEGER,
     stdout_last      INTEGER,
     stderr_last      INTEGER,
+    offered          INTEGER,
     UNIQUE (task, id)
 ) STRICT;
 CREATE INDEX attempts_by_state ON attempts (agent, state);
@@ -120,6 +123,8 @@ impl RecordConfig {
 pub struct SqliteRecord {
     connection: Connection,
     config: RecordConfig,
+    /// How many nonces are kept; `None` when they are to be counted.
+    nonces: Cell<Option<u64>>,
 }
 
 impl SqliteRecord {
@@ -131,7 +136,7 @@ impl SqliteRecord {
     pub fn open(config: RecordConfig) -> Result<Self, OpenError> {
         let connection =
             database::open(&config.path, config.vfs.as_deref(), &SCHEMA, config.synchronous)?;
-        Ok(Self { connection, config })
+        Ok(Self { connection, config, nonces: Cell::new(None) })
     }
 
     fn run_as_one(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
@@ -141,12 +146,18 @@ impl SqliteRecord {
             false => TransactionBehavior::Immediate,
         };
         let not_applied = |error: rusqlite::Error| StoreError::NotApplied(error.to_string());
+        // What a transaction that fails has counted is counted anew.
+        let nonces = Cell::new(self.nonces.take());
         let transaction = Transaction::new(&mut self.connection, behavior).map_err(not_applied)?;
-        let run = Run { transaction: &transaction, config: &self.config };
+        let run = Run { transaction: &transaction, config: &self.config, nonces: &nonces };
         let replies: rusqlite::Result<Vec<Reply>> =
             commands.into_iter().map(|command| run.command(command)).collect();
         let replies = replies.map_err(not_applied)?;
-        transaction.commit().map_err(|error| match read_only {
+        let committed = transaction.commit();
+        if committed.is_ok() {
+            self.nonces.set(nonces.get());
+        }
+        committed.map_err(|error| match read_only {
             true => StoreError::NotApplied(error.to_string()),
             false => StoreError::Unknown(error.to_string()),
         })?;
@@ -164,6 +175,7 @@ impl Transact<Command> for SqliteRecord {
 struct Run<'a> {
     transaction: &'a Transaction<'a>,
     config: &'a RecordConfig,
+    nonces: &'a Cell<Option<u64>>,
 }
 
 /// An attempt, as far as a decision needs it.
@@ -241,6 +253,9 @@ fn agent_of(row: &Row<'_>, column: usize) -> rusqlite::Result<AgentId> {
     AgentId::parse(&agent).map_err(|error| damaged(column, error))
 }
 
+/// The highest ordinal of an attempt that is read from its id.
+const ORDINAL_MAX: u64 = 1 << 32;
+
 fn attempt_id(ordinal: u64) -> AttemptId {
     AttemptId::parse(&format!("a{ordinal}")).expect("a letter and digits")
 }
@@ -266,8 +281,10 @@ impl Run<'_> {
                 self.deliverable(&agent, again, count_max).map(Reply::Deliverable)
             }
             Command::Delivering { agent, attempt } => {
-                self.progress(&agent, &attempt, AttemptState::Delivered).map(Reply::State)
+                self.delivering(&agent, &attempt).map(Reply::State)
             }
+            Command::Absent { agent, attempt } => self.absent(&agent, &attempt).map(Reply::State),
+            Command::Lost { agent, lost } => self.lost_end(&agent, &lost).map(Reply::OutputTaken),
             Command::Progress { agent, attempt, started } => {
                 let state = if started { AttemptState::Running } else { AttemptState::Received };
                 self.progress(&agent, &attempt, state).map(Reply::State)
@@ -301,13 +318,26 @@ impl Run<'_> {
             })
             .optional()?;
         if let Some(known) = known {
-            return Ok(match known == *wish {
-                true => {
-                    mark!("tasks.submitted_again");
-                    self.stored(&wish.task, wish.agent.clone(), 1, false)
-                }
-                false => Submitted::Conflict,
-            });
+            // One that only its agent knew of is whoever's wish it was.
+            let adopted = known.principal.is_empty() && known.command.is_empty();
+            if adopted && known.agent == wish.agent {
+                mark!("tasks.adopted_task_claimed");
+                self.transaction
+                    .prepare_cached(
+                        "UPDATE tasks SET principal = ?2, command = ?3, priority = ?4
+                         WHERE task = ?1",
+                    )?
+                    .execute(params![
+                        wish.task.as_str(),
+                        wish.principal,
+                        wish.command,
+                        wish.priority
+                    ])?;
+            } else if known != *wish {
+                return Ok(Submitted::Conflict);
+            }
+            mark!("tasks.submitted_again");
+            return self.stored_after(&wish.task, 0);
         }
         self.transaction
             .prepare_cached(
@@ -322,12 +352,26 @@ impl Run<'_> {
                 wish.priority
             ])?;
         self.insert(&wish.task, &attempt_id(1), 1, &wish.agent, AttemptState::Pending)?;
-        Ok(self.stored(&wish.task, wish.agent.clone(), 1, true))
+        let attempt = Attempt { task: wish.task.clone(), id: attempt_id(1) };
+        Ok(Submitted::Stored { attempt, agent: wish.agent.clone(), new: true })
     }
 
-    fn stored(&self, task: &TaskId, agent: AgentId, ordinal: u64, new: bool) -> Submitted {
-        let attempt = Attempt { task: task.clone(), id: attempt_id(ordinal) };
-        Submitted::Stored { attempt, agent, new }
+    /// The first attempt at a task after an ordinal, as the answer to a wish that is known.
+    fn stored_after(&self, task: &TaskId, after: u64) -> rusqlite::Result<Submitted> {
+        let found: Option<(Attempt, AgentId)> = self
+            .transaction
+            .prepare_cached(
+                "SELECT task, id, agent FROM attempts
+                 WHERE task = ?1 AND ordinal > ?2 ORDER BY ordinal LIMIT 1",
+            )?
+            .query_row(params![task.as_str(), after], |row| {
+                Ok((attempt_of(row, 0)?, agent_of(row, 2)?))
+            })
+            .optional()?;
+        Ok(match found {
+            Some((attempt, agent)) => Submitted::Stored { attempt, agent, new: false },
+            None => Submitted::Unknown,
+        })
     }
 
     fn insert(
@@ -354,50 +398,64 @@ impl Run<'_> {
     }
 
     fn retry(&self, task: &TaskId, after: u64) -> rusqlite::Result<Submitted> {
-        let last: Option<(u64, i64, AgentId)> = self
+        let last: Option<(u64, i64, AgentId, bool)> = self
             .transaction
             .prepare_cached(
-                "SELECT ordinal, state, agent FROM attempts
+                "SELECT ordinal, state, attempts.agent, command = ''
+                 FROM attempts JOIN tasks USING (task)
                  WHERE task = ?1 ORDER BY ordinal DESC LIMIT 1",
             )?
-            .query_row([task.as_str()], |row| Ok((row.get(0)?, row.get(1)?, agent_of(row, 2)?)))
+            .query_row([task.as_str()], |row| {
+                Ok((row.get(0)?, row.get(1)?, agent_of(row, 2)?, row.get(3)?))
+            })
             .optional()?;
-        let Some((ordinal, state, agent)) = last else { return Ok(Submitted::Unknown) };
+        let Some((ordinal, state, agent, no_command)) = last else {
+            return Ok(Submitted::Unknown);
+        };
         if ordinal > after {
-            return Ok(self.stored(task, agent, after + 1, false));
+            return self.stored_after(task, after);
         }
         if ordinal != after || !state_of(state).has_ended() {
             return Ok(Submitted::NotEnded);
+        }
+        if no_command {
+            return Ok(Submitted::NoCommand);
         }
         mark!("tasks.retried");
         self.transaction
             .prepare_cached("UPDATE tasks SET cancelled = 0 WHERE task = ?1")?
             .execute([task.as_str()])?;
-        self.insert(task, &attempt_id(after + 1), after + 1, &agent, AttemptState::Pending)?;
-        Ok(self.stored(task, agent, after + 1, true))
+        let id = attempt_id(after + 1);
+        self.insert(task, &id, after + 1, &agent, AttemptState::Pending)?;
+        let attempt = Attempt { task: task.clone(), id };
+        Ok(Submitted::Stored { attempt, agent, new: true })
     }
 
-    fn cancel(&self, task: &TaskId) -> rusqlite::Result<Option<AttemptState>> {
-        let last: Option<(i64, i64)> = self
+    fn cancel(&self, task: &TaskId) -> rusqlite::Result<Option<Cancelled>> {
+        let last: Option<(i64, i64, Attempt, AgentId)> = self
             .transaction
             .prepare_cached(
-                "SELECT attempt, state FROM attempts
+                "SELECT attempt, state, task, id, agent FROM attempts
                  WHERE task = ?1 ORDER BY ordinal DESC LIMIT 1",
             )?
-            .query_row([task.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
+            .query_row([task.as_str()], |row| {
+                Ok((row.get(0)?, row.get(1)?, attempt_of(row, 2)?, agent_of(row, 4)?))
+            })
             .optional()?;
-        let Some((row, state)) = last else { return Ok(None) };
-        self.transaction
-            .prepare_cached("UPDATE tasks SET cancelled = 1 WHERE task = ?1")?
-            .execute([task.as_str()])?;
-        Ok(Some(match state_of(state) {
+        let Some((row, state, attempt, agent)) = last else { return Ok(None) };
+        let mut state = state_of(state);
+        // What has begun goes on, and what has ended has ended.
+        if state < AttemptState::Running {
+            self.transaction
+                .prepare_cached("UPDATE tasks SET cancelled = 1 WHERE task = ?1")?
+                .execute([task.as_str()])?;
+        }
+        if state == AttemptState::Pending {
             // Nobody was told of it.
-            AttemptState::Pending => {
-                self.set_state(row, AttemptState::Discarded)?;
-                AttemptState::Discarded
-            }
-            state => state,
-        }))
+            self.set_state(row, AttemptState::Discarded)?;
+            state = AttemptState::Discarded;
+        }
+        Ok(Some(Cancelled { attempt, agent, state }))
     }
 
     // ---- attempts ----------------------------------------------------------------------------
@@ -461,7 +519,8 @@ impl Run<'_> {
             .transaction
             .prepare_cached("SELECT max(ordinal) FROM attempts WHERE task = ?1")?
             .query_row([task], |row| row.get(0))?;
-        let named = attempt.id.as_str().strip_prefix('a').and_then(|it| it.parse().ok());
+        let named = attempt.id.as_str().strip_prefix('a').and_then(|it| it.parse::<u64>().ok());
+        let named = named.filter(|ordinal| *ordinal <= ORDINAL_MAX);
         let ordinal = named.unwrap_or(0).max(last.unwrap_or(0) + 1);
         let state = AttemptState::Delivered;
         let row = self.insert(&attempt.task, &attempt.id, ordinal, agent, state)?;
@@ -480,6 +539,52 @@ impl Run<'_> {
             self.set_state(row.row, state)?;
         }
         Ok(Some(row.state.max(state)))
+    }
+
+    /// The attempt is about to be delivered to the newest known store of the agent.
+    fn delivering(
+        &self,
+        agent: &AgentId,
+        attempt: &Attempt,
+    ) -> rusqlite::Result<Option<AttemptState>> {
+        let state = self.progress(agent, attempt, AttemptState::Delivered)?;
+        if state == Some(AttemptState::Delivered) {
+            self.transaction
+                .prepare_cached(
+                    "UPDATE attempts SET offered = (SELECT max(life) FROM lives WHERE agent = ?3)
+                     WHERE task = ?1 AND id = ?2",
+                )?
+                .execute([attempt.task.as_str(), attempt.id.as_str(), agent.as_str()])?;
+        }
+        Ok(state)
+    }
+
+    /// The agent was asked about an attempt, and knows nothing of it.
+    fn absent(&self, agent: &AgentId, attempt: &Attempt) -> rusqlite::Result<Option<AttemptState>> {
+        let Owned::Here(row) = self.owned(agent, attempt)? else { return Ok(None) };
+        let state = match row.state {
+            state if state.has_ended() => state,
+            // It was received, and is not there any more.
+            AttemptState::Running => AttemptState::Interrupted,
+            _ if self.is_cancelled(attempt)? => {
+                mark!("tasks.discard_confirmed");
+                AttemptState::Discarded
+            }
+            AttemptState::Received => AttemptState::Interrupted,
+            // It has not arrived yet.
+            state => state,
+        };
+        if state == AttemptState::Interrupted && !row.state.has_ended() {
+            mark!("tasks.attempt_lost_by_its_agent");
+        }
+        self.set_state(row.row, state)?;
+        Ok(Some(state))
+    }
+
+    fn is_cancelled(&self, attempt: &Attempt) -> rusqlite::Result<bool> {
+        self.transaction
+            .prepare_cached("SELECT cancelled FROM tasks WHERE task = ?1")?
+            .query_row([attempt.task.as_str()], |row| row.get(0))
     }
 
     fn deliverable(
@@ -576,7 +681,10 @@ impl Run<'_> {
                 }
             });
         }
-        let last = |stream| result.last_output.as_ref().and_then(|last| last.get(&stream)).copied();
+        let last = |stream| {
+            let last = result.last_output.as_ref();
+            last.map(|last| last.get(&stream).copied().unwrap_or(0))
+        };
         self.transaction
             .prepare_cached(
                 "UPDATE attempts SET state = ?2, message_id = ?3, outcome = ?4, exit_code = ?5,
@@ -608,31 +716,52 @@ impl Run<'_> {
         named.extend(hello.running_task.iter().map(|it| it.attempt.clone()));
         named.extend(hello.received_not_started.iter().map(|it| it.attempt.clone()));
         named.extend(hello.unacked_finals.iter().map(|(_, result)| result.attempt.clone()));
-        if let Some(life) = &hello.store {
-            match self.follow(agent, life)? {
-                Follows::Yes => {}
-                Follows::Perhaps => {
-                    // What was delivered meanwhile may have run in a store that is gone.
-                    let delivered = AttemptState::Delivered;
-                    agreement.interrupted =
-                        self.interrupt(agent, (delivered, delivered), &named)?;
+        let follows = match &hello.store {
+            Some(life) => self.follow(agent, life)?,
+            None => Follows::Yes,
+        };
+        if let Follows::Fork = follows {
+            mark!("tasks.fork_found");
+            return Ok(Reconciled::Forked);
+        }
+        // Results are true whatever became of the store that they come from.
+        for (message_id, result) in &hello.unacked_finals {
+            match self.result(agent, message_id, result)? {
+                // What is too late is not to come again either.
+                FinalTaken::Stored | FinalTaken::TooLate => {
+                    agreement.acknowledged_finals.push(message_id.clone());
                 }
-                Follows::Fork => {
-                    mark!("tasks.fork_found");
-                    return Ok(Reconciled::Forked);
-                }
-                Follows::No => {
-                    mark!("tasks.other_store_found");
-                    // Even what was only delivered may have run in the one that is gone.
-                    let open = (AttemptState::Delivered, AttemptState::Running);
-                    agreement.interrupted = self.interrupt(agent, open, &BTreeSet::new())?;
-                }
+                // It is refused when it comes, so that somebody hears of it.
+                FinalTaken::Foreign => {}
             }
         }
-        for (message_id, result) in &hello.unacked_finals {
-            // What is too late, or somebody else's, is not to come again either.
-            self.result(agent, message_id, result)?;
-            agreement.acknowledged_finals.push(message_id.clone());
+        match follows {
+            Follows::Perhaps(lives) => {
+                // What was offered to a store that may be gone may have run there.
+                let delivered = (AttemptState::Delivered, AttemptState::Delivered);
+                for (row, attempt) in self.open(agent, delivered.0, delivered.1)? {
+                    let offered: Option<i64> = self
+                        .transaction
+                        .prepare_cached("SELECT offered FROM attempts WHERE attempt = ?1")?
+                        .query_row([row], |row| row.get(0))?;
+                    let there = offered.is_some_and(|life| !lives.contains(&life));
+                    if !there && !named.contains(&attempt) {
+                        self.close(row, attempt, &mut agreement)?;
+                    }
+                }
+            }
+            // Even what was only delivered may have run in the one that is gone.
+            Follows::No => {
+                mark!("tasks.other_store_found");
+                let open = (AttemptState::Delivered, AttemptState::Running);
+                for (row, attempt) in self.open(agent, open.0, open.1)? {
+                    self.close(row, attempt, &mut agreement)?;
+                }
+            }
+            Follows::Yes if hello.store.is_some() => {
+                self.close_what_went_back(agent, hello, &mut agreement)?;
+            }
+            Follows::Yes | Follows::Fork => {}
         }
         let running = hello.running_tasks.iter().chain(&hello.running_task);
         for it in running {
@@ -642,10 +771,14 @@ impl Run<'_> {
             self.received(agent, &it.attempt, &mut agreement)?;
         }
         if hello.store.is_some() && hello.complete {
-            self.confirm_discards(agent, &named)?;
-            let open = (AttemptState::Received, AttemptState::Running);
-            let lost = self.interrupt(agent, open, &named)?;
-            agreement.interrupted.extend(lost);
+            for (_, attempt) in self.open(agent, AttemptState::Delivered, AttemptState::Running)? {
+                let Owned::Here(row) = self.owned(agent, &attempt)? else { continue };
+                let wanted =
+                    row.state == AttemptState::Delivered && !self.is_cancelled(&attempt)?;
+                if !wanted && !named.contains(&attempt) {
+                    agreement.unnamed.push(attempt);
+                }
+            }
         }
         for it in &hello.lost_output {
             self.lost_end(agent, it)?;
@@ -654,14 +787,45 @@ impl Run<'_> {
         Ok(Reconciled::Agreed(agreement))
     }
 
+    /// An attempt is lost with the store of its agent.
+    fn close(&self, row: i64, attempt: Attempt, agreement: &mut Agreement) -> rusqlite::Result<()> {
+        mark!("tasks.attempt_lost_with_its_store");
+        self.set_state(row, AttemptState::Interrupted)?;
+        agreement.interrupted.push(attempt);
+        Ok(())
+    }
+
+    /// A store that has not begun what it is known to have begun is an older state of itself: a copy
+    /// that was made since the life before this one began.
+    fn close_what_went_back(
+        &self,
+        agent: &AgentId,
+        hello: &Hello,
+        agreement: &mut Agreement,
+    ) -> rusqlite::Result<()> {
+        for it in &hello.received_not_started {
+            let Owned::Here(row) = self.owned(agent, &it.attempt)? else { continue };
+            if row.state == AttemptState::Running {
+                mark!("tasks.store_went_back");
+                self.close(row.row, it.attempt.clone(), agreement)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The end of a stream was given up, and no piece follows that could say so.
-    fn lost_end(&self, agent: &AgentId, lost: &LostOutput) -> rusqlite::Result<()> {
-        let Owned::Here(row) = self.owned(agent, &lost.attempt)? else { return Ok(()) };
+    fn lost_end(&self, agent: &AgentId, lost: &LostOutput) -> rusqlite::Result<OutputTaken> {
+        let Owned::Here(row) = self.owned(agent, &lost.attempt)? else {
+            return Ok(OutputTaken::Foreign);
+        };
         let stream = index(lost.stream);
         let mut highest = row.highest;
-        // What is before it may still come; then the next hello names it again.
-        if lost.range.to <= highest[stream] || lost.range.from > highest[stream] + 1 {
-            return Ok(());
+        if lost.range.to <= highest[stream] {
+            return Ok(OutputTaken::Stored { highest: highest[stream] });
+        }
+        // What is before it may still come; then it is named again.
+        if lost.range.from > highest[stream] + 1 {
+            return Ok(OutputTaken::Gap { highest: highest[stream] });
         }
         mark!("tasks.lost_end_accepted");
         self.transaction
@@ -675,7 +839,7 @@ impl Run<'_> {
                 "UPDATE attempts SET stdout_highest = ?2, stderr_highest = ?3 WHERE attempt = ?1",
             )?
             .execute(params![row.row, highest[0], highest[1]])?;
-        Ok(())
+        Ok(OutputTaken::Stored { highest: lost.range.to })
     }
 
     /// An agent knows that a life of its store is known.
@@ -688,36 +852,59 @@ impl Run<'_> {
 
     /// Whether a life of an agent's store follows what is known of it.
     fn follow(&self, agent: &AgentId, life: &StoreLife) -> rusqlite::Result<Follows> {
-        let known: Vec<(String, bool)> = self
+        struct Life {
+            id: i64,
+            epoch: String,
+            confirmed: bool,
+            replaced: bool,
+        }
+        let known: Vec<Life> = self
             .transaction
             .prepare_cached(
-                "SELECT epoch, confirmed FROM lives WHERE agent = ?1 ORDER BY life DESC",
+                "SELECT life, epoch, confirmed, replaced FROM lives
+                 WHERE agent = ?1 ORDER BY life DESC",
             )?
-            .query_map([agent.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .query_map([agent.as_str()], |row| {
+                Ok(Life {
+                    id: row.get(0)?,
+                    epoch: row.get(1)?,
+                    confirmed: row.get(2)?,
+                    replaced: row.get(3)?,
+                })
+            })?
             .collect::<rusqlite::Result<_>>()?;
-        let at = |epoch: &str| known.iter().position(|(known, _)| known == epoch);
-        match at(life.epoch.as_str()) {
+        let at = |epoch: &Epoch| known.iter().position(|known| known.epoch == epoch.as_str());
+        match at(&life.epoch) {
             Some(0) => return Ok(Follows::Yes),
             Some(_) => return Ok(Follows::Fork),
             None => {}
         }
-        let predecessor = life.predecessor.as_ref().map(Epoch::as_str);
-        // Who names a life has heard that it was answered.
-        if let Some(predecessor) = predecessor {
-            self.confirm(agent, predecessor)?;
+        // The newest life before this one that is known. A record that was restored may not know
+        // those after it.
+        let mut before = life.predecessor.iter().chain(&life.earlier);
+        let before = before.find_map(|epoch| Some((at(epoch)?, epoch)));
+        if let Some((at, epoch)) = before {
+            // Who comes from a life that another copy has replaced is replaced itself.
+            if known[at].replaced {
+                return Ok(Follows::Fork);
+            }
+            // Who names a life has heard that it was answered.
+            self.confirm(agent, epoch.as_str())?;
         }
-        let skipped = match predecessor {
-            None => &known[..],
-            Some(epoch) => at(epoch).map_or(&known[..], |at| &known[..at]),
-        };
-        let unknown = predecessor.is_some_and(|epoch| at(epoch).is_none());
+        let skipped = before.map_or(&known[..], |(at, _)| &known[..at]);
+        let unknown = before.is_none() && life.predecessor.is_some();
         let follows = match skipped {
             // A record that was lost knows nothing, and has nothing to close.
             _ if known.is_empty() => Follows::Yes,
-            _ if unknown || skipped.iter().any(|(_, confirmed)| *confirmed) => Follows::No,
+            _ if unknown || skipped.iter().any(|life| life.confirmed) => Follows::No,
             [] => Follows::Yes,
-            _ => Follows::Perhaps,
+            lives => Follows::Perhaps(lives.iter().map(|life| life.id).collect()),
         };
+        for life in skipped {
+            self.transaction
+                .prepare_cached("UPDATE lives SET replaced = 1 WHERE life = ?1")?
+                .execute([life.id])?;
+        }
         self.transaction
             .prepare_cached("INSERT INTO lives (agent, epoch) VALUES (?1, ?2)")?
             .execute([agent.as_str(), life.epoch.as_str()])?;
@@ -738,21 +925,25 @@ impl Run<'_> {
         attempt: &Attempt,
         agreement: &mut Agreement,
     ) -> rusqlite::Result<()> {
-        let Owned::Here(row) = self.owned(agent, attempt)? else { return Ok(()) };
-        let cancelled: bool = self
-            .transaction
-            .prepare_cached("SELECT cancelled FROM tasks WHERE task = ?1")?
-            .query_row([attempt.task.as_str()], |row| row.get(0))?;
-        let reason = match (row.state.has_ended(), cancelled) {
-            (true, _) => "the attempt has ended for the controller",
-            (false, true) => "the task is not wanted any more",
-            (false, false) => {
-                self.progress(agent, attempt, AttemptState::Received)?;
-                return Ok(());
+        let discard = match self.owned(agent, attempt)? {
+            Owned::Foreign => Some("the attempt is another agent's"),
+            Owned::Here(row) if row.state.has_ended() => {
+                Some("the attempt has ended for the controller")
             }
+            Owned::Here(_) if self.is_cancelled(attempt)? => {
+                Some("the task is not wanted any more")
+            }
+            Owned::Here(_) => None,
         };
-        let (attempt, reason) = (attempt.clone(), reason.to_owned());
-        agreement.discarded.push(Discarded { attempt, reason });
+        match discard {
+            Some(reason) => {
+                let (attempt, reason) = (attempt.clone(), reason.to_owned());
+                agreement.discarded.push(Discarded { attempt, reason });
+            }
+            None => {
+                self.progress(agent, attempt, AttemptState::Received)?;
+            }
+        }
         Ok(())
     }
 
@@ -772,44 +963,6 @@ impl Run<'_> {
                 Ok((row.get(0)?, attempt_of(row, 1)?))
             })?
             .collect()
-    }
-
-    /// A task that is not wanted, and that a complete hello does not list, is not begun and never
-    /// will be [TK-8].
-    fn confirm_discards(&self, agent: &AgentId, named: &BTreeSet<Attempt>) -> rusqlite::Result<()> {
-        let (from, to) = (AttemptState::Delivered, AttemptState::Running);
-        for (row, attempt) in self.open(agent, from, to)? {
-            let cancelled: bool = self
-                .transaction
-                .prepare_cached(
-                    "SELECT cancelled = 1 AND state < 3 FROM attempts JOIN tasks USING (task)
-                     WHERE attempt = ?1",
-                )?
-                .query_row([row], |row| row.get(0))?;
-            if cancelled && !named.contains(&attempt) {
-                mark!("tasks.discard_confirmed");
-                self.set_state(row, AttemptState::Discarded)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Closes what the agent had, between two states, and does not name [TK-16].
-    fn interrupt(
-        &self,
-        agent: &AgentId,
-        (from, to): (AttemptState, AttemptState),
-        named: &BTreeSet<Attempt>,
-    ) -> rusqlite::Result<Vec<Attempt>> {
-        let mut gone = Vec::new();
-        for (row, attempt) in self.open(agent, from, to)? {
-            if !named.contains(&attempt) {
-                mark!("tasks.attempt_lost_by_its_agent");
-                self.set_state(row, AttemptState::Interrupted)?;
-                gone.push(attempt);
-            }
-        }
-        Ok(gone)
     }
 
     /// Where the replay of each stream begins that the hello names.
@@ -917,13 +1070,22 @@ impl Run<'_> {
         at: WallTime,
         forget_before: WallTime,
     ) -> rusqlite::Result<bool> {
-        self.transaction
+        // It would be forgotten at once, and could be used again.
+        if at < forget_before {
+            return Ok(false);
+        }
+        let count = || -> rusqlite::Result<u64> {
+            self.transaction
+                .prepare_cached("SELECT count(*) FROM nonces")?
+                .query_row([], |row| row.get(0))
+        };
+        let kept = self.nonces.get().map_or_else(count, Ok)?;
+        let gone = self
+            .transaction
             .prepare_cached("DELETE FROM nonces WHERE at_ms < ?1")?
             .execute([forget_before.as_millis()])?;
-        let kept: u64 = self
-            .transaction
-            .prepare_cached("SELECT count(*) FROM nonces")?
-            .query_row([], |row| row.get(0))?;
+        let kept = kept.saturating_sub(gone as u64);
+        self.nonces.set(Some(kept));
         if kept >= self.config.nonces_max {
             mark!("tasks.too_many_nonces");
             return Ok(false);
@@ -934,6 +1096,7 @@ impl Run<'_> {
                 "INSERT OR IGNORE INTO nonces (agent, nonce, at_ms) VALUES (?1, ?2, ?3)",
             )?
             .execute(params![agent.as_str(), nonce, at.as_millis()])?;
+        self.nonces.set(Some(kept + new as u64));
         if new == 0 {
             mark!("tasks.nonce_used_again");
         }
@@ -944,8 +1107,8 @@ impl Run<'_> {
 /// Whether a life follows the lives that are known.
 enum Follows {
     Yes,
-    /// The agent may not have heard of the lives between, or have another store.
-    Perhaps,
+    /// The agent may not have heard of the lives between, or have another store: their rows.
+    Perhaps(Vec<i64>),
     /// It is another store, or an older state of the known one.
     No,
     /// It is one that another has replaced.

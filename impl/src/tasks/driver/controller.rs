@@ -461,8 +461,9 @@ impl ControllerService {
         self.grant(&request)?;
         let task = id(task, TaskId::parse)?;
         Ok(match self.handle.ask(Command::Cancel(task)).await {
-            Ok(Reply::Cancelled(Some(state))) => {
-                let body = serde_json::json!({ "state": http_wire::state_name(state) });
+            Ok(Reply::Cancelled(Some(cancelled))) => {
+                let state = http_wire::state_name(cancelled.state);
+                let body = serde_json::json!({ "state": state });
                 http::json(StatusCode::OK, &body)
             }
             Ok(_) => http::error(StatusCode::NOT_FOUND, "there is no such task"),
@@ -577,6 +578,10 @@ fn submitted(result: Result<Reply, StoreError>) -> Answer {
         }
         Ok(Reply::Submitted(Submitted::NotEnded)) => {
             http::error(StatusCode::CONFLICT, "the last attempt has not ended")
+        }
+        Ok(Reply::Submitted(Submitted::NoCommand)) => {
+            let error = "the command is not known any more; submit the task again first";
+            http::error(StatusCode::CONFLICT, error)
         }
         Ok(_) => http::error(StatusCode::NOT_FOUND, "there is no such task"),
         Err(error) => unavailable(&error.to_string()),

@@ -72,6 +72,11 @@ pub enum Command {
         /// At most this many runs of output.
         ranges_max: usize,
     },
+    /// Ends of streams of ended attempts that were given up, and that nobody has acknowledged.
+    LostEnds {
+        /// At most this many.
+        count_max: usize,
+    },
     /// What is to be sent, in the order in which it was stored.
     ReadOutbox {
         /// After this row; 0 = from the start.
@@ -87,7 +92,10 @@ impl StoreCommand for Command {
     type Reply = Reply;
 
     fn is_read_only(&self) -> bool {
-        matches!(self, Self::Find(_) | Self::Snapshot { .. } | Self::ReadOutbox { .. })
+        matches!(
+            self,
+            Self::Find(_) | Self::Snapshot { .. } | Self::LostEnds { .. } | Self::ReadOutbox { .. }
+        )
     }
 }
 
@@ -113,6 +121,8 @@ pub enum Reply {
     Found(Option<Known>),
     /// To [`Command::Snapshot`].
     Snapshot(Snapshot),
+    /// To [`Command::LostEnds`].
+    LostEnds(Vec<LostOutput>),
     /// To [`Command::ReadOutbox`].
     Outbox(Vec<Message>),
 }

@@ -26,7 +26,8 @@ use crate::mark;
 use crate::recovery::{Epoch, WallTime};
 use crate::storage::{StoreCommand, StoreError, Transact};
 use crate::tasks::wire::{
-    Final, LostOutput, ReceivedAttempt, RunningAttempt, SpoolStatus, StoreLife, UnackedOutput,
+    EARLIER_LIVES_MAX, Final, LostOutput, ReceivedAttempt, RunningAttempt, SpoolStatus, StoreLife,
+    UnackedOutput,
 };
 use crate::tasks::{Attempt, AttemptId, MessageId, Outcome, OutputStream, Range, Status, TaskId};
 
@@ -61,6 +62,8 @@ CREATE TABLE attempts (
     outcome          TEXT,
     exit_code        INTEGER,
     error            TEXT,
+    stdout_said_truncated INTEGER NOT NULL DEFAULT 0,
+    stderr_said_truncated INTEGER NOT NULL DEFAULT 0,
     life             INTEGER REFERENCES lives,
     UNIQUE (task, id)
 ) STRICT;
@@ -105,6 +108,9 @@ const SLACK_PAGES: u64 = 8;
 
 /// How many rows are given up at once.
 const ROTATE_ROWS: usize = 16;
+
+/// The longest name of a life, in bytes: with it the longest message id has 256.
+const EPOCH_BYTES_MAX: usize = 38;
 
 /// How many runs of lost numbers are remembered of a stream; older ones are forgotten.
 const LOST_RUNS_MAX: i64 = 64;
@@ -238,6 +244,18 @@ impl SqliteTaskStore {
             .map_err(|error| StoreError::NotApplied(error.to_string()))
     }
 
+    /// Runs a part of a group. `after_others` says that something of it is stored already.
+    fn run_part(
+        &mut self,
+        commands: Vec<Command>,
+        after_others: bool,
+    ) -> Result<Vec<Reply>, StoreError> {
+        self.run_as_one(commands).map_err(|error| match error {
+            StoreError::NotApplied(problem) if after_others => StoreError::Unknown(problem),
+            error => error,
+        })
+    }
+
     fn run_as_one(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let read_only = commands.iter().all(Command::is_read_only);
         let behavior = match read_only {
@@ -297,8 +315,23 @@ impl SqliteTaskStore {
 }
 
 impl Transact<Command> for SqliteTaskStore {
+    /// Output that is more than the write-ahead log has room for is several transactions: then a
+    /// failure leaves some of it stored, and storing it again changes nothing.
     fn transact(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
-        self.run_as_one(commands)
+        let bytes_max = usize::try_from(self.config.log_bytes() / 8).unwrap_or(usize::MAX);
+        let (mut replies, mut part, mut bytes) = (Vec::with_capacity(commands.len()), vec![], 0);
+        for command in commands {
+            if let Command::Append(append) = &command {
+                if bytes > 0 && bytes + append.data.len() > bytes_max {
+                    replies.extend(self.run_part(std::mem::take(&mut part), !replies.is_empty())?);
+                    bytes = 0;
+                }
+                bytes += append.data.len();
+            }
+            part.push(command);
+        }
+        replies.extend(self.run_part(part, !replies.is_empty())?);
+        Ok(replies)
     }
 }
 
@@ -435,6 +468,10 @@ impl Run<'_> {
             Command::Find(attempt) => self.find(&attempt).map(Reply::Found),
             Command::Snapshot { finals_max, ranges_max } => {
                 self.snapshot(finals_max, ranges_max).map(Reply::Snapshot)
+            }
+            Command::LostEnds { count_max } => {
+                self.write_back()?;
+                Ok(Reply::LostEnds(self.lost_ends(count_max)?.0))
             }
             Command::ReadOutbox { after, count_max, bytes_max } => {
                 self.read_outbox(after, count_max, bytes_max).map(Reply::Outbox)
@@ -594,13 +631,18 @@ impl Run<'_> {
 
     /// The result of an attempt that has ended.
     fn result(&self, attempt: &Attempt, row: &AttemptRow) -> rusqlite::Result<StoredFinal> {
-        let (outcome, exit_code, error, epoch): (String, i64, String, String) = self
-            .transaction
-            .prepare_cached(
-                "SELECT outcome, exit_code, error, epoch
-                 FROM attempts JOIN lives USING (life) WHERE attempt = ?1",
-            )?
-            .query_row([row.row], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+        // What is given up later changes nothing of what the message says.
+        let (outcome, exit_code, error, epoch, said): (String, i64, String, String, [bool; 2]) =
+            self.transaction
+                .prepare_cached(
+                    "SELECT outcome, exit_code, error, epoch, stdout_said_truncated,
+                            stderr_said_truncated
+                     FROM attempts JOIN lives USING (life) WHERE attempt = ?1",
+                )?
+                .query_row([row.row], |row| {
+                    let said = [row.get(4)?, row.get(5)?];
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, said))
+                })?;
         let outbox: Option<u64> = self
             .transaction
             .prepare_cached(
@@ -616,8 +658,8 @@ impl Run<'_> {
                 outcome: outcome_of(&outcome),
                 exit_code,
                 error,
-                output_truncated: row.truncated[0],
-                error_truncated: row.truncated[1],
+                output_truncated: said[0],
+                error_truncated: said[1],
                 last_output: Some(last_output(row.last)),
             },
         })
@@ -634,13 +676,14 @@ impl Run<'_> {
             for stream in &finish.truncated {
                 row.truncated[index(*stream)] = true;
             }
-            let id = row.row;
+            let (id, truncated) = (row.row, row.truncated);
             self.known.tally.truncated |= !finish.truncated.is_empty();
             let error = cut(&finish.error, self.config.error_bytes());
             self.transaction
                 .prepare_cached(
                     "UPDATE attempts
-                     SET outcome = ?2, exit_code = ?3, error = ?4, life = ?5, command = ''
+                     SET outcome = ?2, exit_code = ?3, error = ?4, life = ?5, command = '',
+                         stdout_said_truncated = ?6, stderr_said_truncated = ?7
                      WHERE attempt = ?1",
                 )?
                 .execute(params![
@@ -648,7 +691,9 @@ impl Run<'_> {
                     outcome_name(finish.outcome),
                     finish.exit_code,
                     error,
-                    life
+                    life,
+                    truncated[0],
+                    truncated[1]
                 ])?;
             self.transaction
                 .prepare_cached(
@@ -939,6 +984,10 @@ impl Run<'_> {
     }
 
     fn recover(&mut self, epoch: Epoch, at: WallTime) -> rusqlite::Result<Recovered> {
+        if epoch.as_str().len() > EPOCH_BYTES_MAX {
+            let text = format!("the name of a life has at most {EPOCH_BYTES_MAX} bytes");
+            return Err(rusqlite::Error::ToSqlConversionFailure(text.into()));
+        }
         let known: Option<(i64, Option<String>)> = self
             .transaction
             .prepare_cached("SELECT life, predecessor FROM lives WHERE epoch = ?1")?
@@ -971,8 +1020,26 @@ impl Run<'_> {
         }
         let received = self.received()?;
         let spool = spool(self.transaction, self.config, self.known.tally)?;
-        let life = StoreLife { epoch, predecessor };
+        let earlier = match &predecessor {
+            Some(predecessor) => self.earlier(predecessor)?,
+            None => Vec::new(),
+        };
+        let life = StoreLife { epoch, predecessor, earlier };
         Ok(Recovered { life, received, interrupted, spool })
+    }
+
+    /// The lives before one that a controller has heard of, newest first.
+    fn earlier(&self, predecessor: &Epoch) -> rusqlite::Result<Vec<Epoch>> {
+        let limit = i64::try_from(EARLIER_LIVES_MAX).unwrap_or(i64::MAX);
+        self.transaction
+            .prepare_cached(
+                "SELECT epoch FROM lives WHERE acknowledged > 0
+                   AND life < (SELECT life FROM lives WHERE epoch = ?1)
+                 ORDER BY life DESC LIMIT ?2",
+            )?
+            .query_map(params![predecessor.as_str(), limit], |row| row.get::<_, String>(0))?
+            .map(|epoch| Epoch::parse(&epoch?).map_err(|error| damaged(0, error)))
+            .collect()
     }
 
     fn begin_life(&self, epoch: &Epoch) -> rusqlite::Result<(i64, Option<String>)> {
@@ -989,12 +1056,15 @@ impl Run<'_> {
             params![epoch.as_str(), predecessor],
         )?;
         let id = self.transaction.last_insert_rowid();
-        // Those that no result was written in are of no use any more.
+        // Those that no result was written in, and no hello names, are of no use any more.
         self.transaction.execute(
-            "DELETE FROM lives WHERE life < ?1 AND acknowledged = 0
+            "DELETE FROM lives WHERE life < ?1
+               AND (acknowledged = 0 OR life <= (
+                   SELECT life FROM lives WHERE acknowledged > 0
+                   ORDER BY life DESC LIMIT 1 OFFSET ?2))
                AND life NOT IN (SELECT life FROM attempts WHERE life IS NOT NULL)
                AND life NOT IN (SELECT life FROM outbox)",
-            [id],
+            params![id, i64::try_from(EARLIER_LIVES_MAX + 1).unwrap_or(i64::MAX)],
         )?;
         Ok((id, predecessor))
     }

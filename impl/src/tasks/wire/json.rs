@@ -10,9 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    Ack, AgentMessage, ControllerMessage, Deliver, Discarded, EXTENSION, Envelope, ErrorFrame,
-    Final, FrameError, Hello, HelloAck, LostOutput, Output, PROTOCOL_VERSION, ReceivedAttempt,
-    ReplayFrom, RunningAttempt, SpoolStatus, StoreLife, UnackedOutput,
+    Ack, AgentMessage, ControllerMessage, Deliver, Discarded, EARLIER_LIVES_MAX, EXTENSION,
+    Envelope, ErrorFrame, Final, FrameError, Hello, HelloAck, LostOutput, Output, PROTOCOL_VERSION,
+    ReceivedAttempt, ReplayFrom, RunningAttempt, SpoolStatus, StoreLife, UnackedOutput,
 };
 use crate::AgentId;
 use crate::recovery::{Epoch, MAX_SEQUENCE, Range, WallTime};
@@ -145,6 +145,12 @@ pub fn parse_agent(text: &str) -> Result<Envelope<AgentMessage>, FrameError> {
                     .ok_or_else(|| FrameError::new("`task.output` without a `sequence` from 1"))?;
                 AgentMessage::Output(piece.checked(raw.attempt()?, sequence)?)
             }
+            "task.output_lost" => {
+                let lost: RawLost = raw.payload()?;
+                let range = range_of("task.output_lost", lost.first_sequence, lost.last_sequence)?;
+                let (attempt, stream) = (raw.attempt()?, lost.stream);
+                AgentMessage::Lost(LostOutput { attempt, stream, range })
+            }
             "task.final" => {
                 let result: RawFinal = raw.payload()?;
                 AgentMessage::Final(result.of(raw.attempt()?))
@@ -177,6 +183,7 @@ pub fn parse_controller(text: &str) -> Result<Envelope<ControllerMessage>, Frame
                     priority: deliver.priority,
                 })
             }
+            "task.query" => ControllerMessage::Query(raw.attempt()?),
             "ack" => ControllerMessage::Ack(raw.payload::<RawAck>()?.checked()?),
             "error" => {
                 ControllerMessage::Error(raw.payload::<RawError>()?.of(raw.optional_attempt()))
@@ -293,6 +300,8 @@ struct RawLife {
     epoch: Epoch,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     predecessor: Option<Epoch>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    earlier: Vec<Epoch>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -351,6 +360,7 @@ impl RawHello {
         let store = hello.store.as_ref().filter(|_| extension).map(|life| RawLife {
             epoch: life.epoch.clone(),
             predecessor: life.predecessor.clone(),
+            earlier: life.earlier.iter().take(EARLIER_LIVES_MAX).cloned().collect(),
         });
         Self {
             running_task: hello.running_task.as_ref().map(running),
@@ -421,13 +431,21 @@ impl RawHello {
                 has_rotated_chunks: self.spool_status.has_rotated_chunks,
             },
             client_version: self.client_version,
-            store: self
-                .store
-                .filter(|_| extension)
-                .map(|life| StoreLife { epoch: life.epoch, predecessor: life.predecessor }),
+            store: self.store.filter(|_| extension).map(|life| StoreLife {
+                epoch: life.epoch,
+                predecessor: life.predecessor,
+                earlier: life.earlier.into_iter().take(EARLIER_LIVES_MAX).collect(),
+            }),
             complete: extension && self.complete.unwrap_or(false),
         })
     }
+}
+
+#[derive(Serialize, Deserialize)]
+struct RawLost {
+    stream: OutputStream,
+    first_sequence: u64,
+    last_sequence: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -738,6 +756,7 @@ impl AgentMessage {
             Self::Received(_) => "task.received",
             Self::Started(_) => "task.started",
             Self::Output(_) => "task.output",
+            Self::Lost(_) => "task.output_lost",
             Self::Final(_) => "task.final",
             Self::Error(_) => "error",
         }
@@ -761,6 +780,14 @@ impl Envelope<AgentMessage> {
                 Some(piece.sequence),
                 RawOutput::of(piece, extension),
             ),
+            AgentMessage::Lost(lost) => {
+                let payload = RawLost {
+                    stream: lost.stream,
+                    first_sequence: lost.range.from,
+                    last_sequence: lost.range.to,
+                };
+                self.encode(kind, Some(&lost.attempt), None, payload)
+            }
             AgentMessage::Final(result) => {
                 let payload = RawFinal::of_result(result, extension);
                 self.encode(kind, Some(&result.attempt), None, payload)
@@ -778,6 +805,7 @@ impl ControllerMessage {
         match self {
             Self::HelloAck(_) => "agent.hello_ack",
             Self::Deliver(_) => "task.deliver",
+            Self::Query(_) => "task.query",
             Self::Ack(_) => "ack",
             Self::Error(_) => "error",
         }
@@ -795,6 +823,7 @@ impl Envelope<ControllerMessage> {
                     RawDeliver { command: deliver.command.clone(), priority: deliver.priority };
                 self.encode(kind, Some(&deliver.attempt), None, payload)
             }
+            ControllerMessage::Query(attempt) => self.encode(kind, Some(attempt), None, Nothing {}),
             ControllerMessage::Ack(ack) => self.encode(kind, None, None, RawAck::of(ack)),
             ControllerMessage::Error(error) => {
                 self.encode(kind, error.attempt.as_ref(), None, RawError::of_error(error))

@@ -48,6 +48,9 @@ pub enum AgentMessage {
     Started(Attempt),
     /// `task.output`: a piece of output.
     Output(Output),
+    /// `task.output_lost`, extension only: the end of a stream will never come, and no piece follows
+    /// that could say so.
+    Lost(LostOutput),
     /// `task.final`: how the attempt ended.
     Final(Final),
     /// `error`, extension only: the agent does not do what was asked.
@@ -61,6 +64,8 @@ pub enum ControllerMessage {
     HelloAck(HelloAck),
     /// `task.deliver`: an attempt to be made.
     Deliver(Deliver),
+    /// `task.query`, extension only: what became of an attempt? It is not to be made.
+    Query(Attempt),
     /// `ack`: a message is durable at the controller.
     Ack(Ack),
     /// `error`: a message was not accepted.
@@ -155,7 +160,13 @@ pub struct StoreLife {
     pub epoch: Epoch,
     /// The last one before it of which a controller has answered a hello; `None` if there is none.
     pub predecessor: Option<Epoch>,
+    /// Those before it, newest first, as far as they are listed: a controller that was restored may
+    /// know only one of them.
+    pub earlier: Vec<Epoch>,
 }
+
+/// How many lives before the predecessor are listed.
+pub const EARLIER_LIVES_MAX: usize = 16;
 
 /// What the controller makes of a hello [TK-8].
 #[derive(Debug, Clone, PartialEq)]
@@ -280,6 +291,8 @@ pub mod codes {
     pub const SPOOL_FULL: &str = "spool_full";
     /// To the controller: too many attempts wait. Retryable.
     pub const QUEUE_FULL: &str = "queue_full";
+    /// To the controller: the attempt that it asked about is not known. Not retryable.
+    pub const UNKNOWN_ATTEMPT: &str = "unknown_attempt";
 }
 
 /// A frame cannot be understood. It changes nothing, and the link stays [CORE-13].

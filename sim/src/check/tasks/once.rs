@@ -16,16 +16,19 @@ pub(in crate::check) const CHECKER: Checker = Checker {
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut ran: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut ran: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
     // Per task: the attempt that runs, and its agent.
     let mut running: BTreeMap<&str, (&str, u32)> = BTreeMap::new();
     // Discarded by an answer, and not delivered again since.
     let mut discarded: BTreeMap<&str, u64> = BTreeMap::new();
-    for entry in &facts.history.entries {
+    for (index, entry) in facts.history.entries.iter().enumerate() {
         let at_ms = entry.at_ms;
         match &entry.what {
             Seen::Task(TaskSeen::Ran { agent, attempt }) => {
-                if let Some(first) = ran.insert(attempt, at_ms) {
+                let before = ran.insert(attempt, (index, at_ms));
+                if let Some((_, first)) =
+                    before.filter(|it| !is_forgotten(facts, *agent, attempt, it.0, index))
+                {
                     let message =
                         format!("{attempt} was run twice: at {first} ms and at {at_ms} ms");
                     findings.push(finding(at_ms, Some(*agent), message));
@@ -61,11 +64,28 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     findings
 }
 
+/// Whether nobody can know what happened at a place of the history: the store of the agent was
+/// replaced by an older one since, and the controller has not heard of it, or has forgotten it too.
+fn is_forgotten(facts: &Facts<'_>, agent: u32, attempt: &str, index: usize, again: usize) -> bool {
+    let replaced = facts.stores_replaced.get(&agent).into_iter().flatten();
+    if !replaced.into_iter().any(|replaced| (index..again).contains(replaced)) {
+        return false;
+    }
+    let told = |seen: &TaskSeen| match seen {
+        TaskSeen::State { attempt: of, state } => {
+            of == attempt && !matches!(state.as_str(), "delivered" | "received")
+        }
+        _ => false,
+    };
+    let mut news = facts.seen().filter(|(at, _, seen)| (index..again).contains(at) && told(seen));
+    news.all(|(at, ..)| facts.record_was_replaced_after(at))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::fixture::*;
     use super::CHECKER;
-    use crate::history::Seen;
+    use crate::history::{Seen, TaskSeen};
 
     #[test]
     fn twice_is_too_often_also_over_a_crash() {
@@ -74,6 +94,16 @@ mod tests {
         assert_eq!(findings(&CHECKER, twice).len(), 1);
         let retried = vec![Seen::Task(ran(A1)), crash, Seen::Task(ran("t1/a2"))];
         assert_eq!(findings(&CHECKER, retried), [""; 0]);
+    }
+
+    #[test]
+    fn what_both_sides_have_forgotten_nobody_can_know() {
+        let lost = || TaskSeen::StoreReplaced { agent: 1 };
+        let told = || state("running");
+        assert_eq!(tasks(&CHECKER, vec![ran(A1), told(), lost(), ran(A1)]).len(), 1);
+        let both = vec![ran(A1), told(), lost(), TaskSeen::RecordReplaced, ran(A1)];
+        assert_eq!(tasks(&CHECKER, both), [""; 0]);
+        assert_eq!(tasks(&CHECKER, vec![ran(A1), lost(), ran(A1)]), [""; 0], "nobody was told");
     }
 
     #[test]

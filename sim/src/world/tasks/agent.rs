@@ -1,6 +1,6 @@
 //! An agent's host: the production agent, with commands that do what the plan says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use gapless::tasks::store::{
     Append, Appended, Command, Known, MessageBody, Received, RecoveryStore as _, Reply, Snapshot,
     Started,
 };
-use gapless::tasks::{Attempt, OutputStream, Status};
+use gapless::tasks::{Attempt, Status};
 
 use super::executor::ScriptedExecutor;
 use super::watch::TaskWatch;
@@ -33,6 +33,8 @@ pub(super) struct Side {
     pub(super) process: Process,
     pub(super) number: u32,
     pub(super) options: AgentOptions,
+    /// Whether the controller speaks the extension too, so that all bytes can be carried.
+    pub(super) extension: bool,
     pub(super) vault: Vault,
     pub(super) ledger: Ledger,
     pub(super) link: Link,
@@ -75,7 +77,7 @@ fn stage_of(status: Status) -> Stage {
 
 /// One life of an agent.
 pub(super) async fn live(side: Side, distorted: Distorted) -> turmoil::Result {
-    let Side { process, number, options, vault, ledger, link } = side;
+    let Side { process, number, options, extension, vault, ledger, link } = side;
     process.boot().await;
     // Opening the store takes what is in the files for true.
     vault.state().unsettled = false;
@@ -100,10 +102,10 @@ pub(super) async fn live(side: Side, distorted: Distorted) -> turmoil::Result {
         store: Arc::clone(&store),
         process: process.clone(),
         agent: number,
+        lossless: extension,
         options: options.clone(),
         vault,
         ledger: ledger.clone(),
-        wrote: BTreeMap::new(),
         spool: 0,
         waiting: BTreeSet::new(),
     };
@@ -224,11 +226,11 @@ struct InlineStore {
     store: Shared,
     process: Process,
     agent: u32,
+    /// Whether all bytes can be carried; the base contract carries text.
+    lossless: bool,
     options: AgentOptions,
     vault: Vault,
     ledger: Ledger,
-    /// How many bytes of each stream have got numbers, and the highest number.
-    wrote: BTreeMap<(Attempt, OutputStream), (u64, u64)>,
     /// The most that the database took of the disk.
     spool: u64,
     /// What was accepted and has not begun.
@@ -337,8 +339,9 @@ impl InlineStore {
             }
             (_, Reply::Outbox(messages)) => {
                 for message in messages {
-                    if let MessageBody::Final(result) = &message.body {
-                        self.kept(&result.attempt, Stage::Ended);
+                    match &message.body {
+                        MessageBody::Final(result) => self.kept(&result.attempt, Stage::Ended),
+                        MessageBody::Output { chunk, .. } => self.bound(chunk),
                     }
                 }
             }
@@ -349,27 +352,42 @@ impl InlineStore {
     /// A number names these bytes now.
     fn bound(&mut self, piece: &Append) {
         let Append { attempt, stream, sequence, data } = piece;
-        let (before, number) =
-            self.wrote.get(&(attempt.clone(), *stream)).copied().unwrap_or_default();
+        let key = (attempt.clone(), *stream);
+        let mut state = self.ledger.state();
+        let (before, number) = state.bound.get(&key).copied().unwrap_or_default();
         // The same piece may be stored again after an unknown outcome.
         if *sequence <= number {
             return;
         }
-        let after = before + data.len() as u64;
-        self.wrote.insert((attempt.clone(), *stream), (after, *sequence));
-        let command = self.ledger.state().commands.get(&attempt.to_string()).cloned();
-        let does = command.as_deref().and_then(script::parse);
-        let as_written = *sequence == number + 1
-            && does.is_some_and(|does| {
-                after <= script::length(&does, *stream)
-                    && script::bytes(attempt, *stream, does.text, before, after) == data[..]
-            });
+        let does = state.commands.get(&attempt.to_string()).and_then(|it| script::parse(it));
+        let place = does.and_then(|does| {
+            let written = script::bytes(
+                attempt,
+                *stream,
+                does.text,
+                before,
+                script::length(&does, *stream).max(before),
+            );
+            match *sequence == number + 1 {
+                true => written.starts_with(data).then_some(0),
+                // Those between are gone without a trace.
+                false => written.windows(data.len()).position(|window| window == &data[..]),
+            }
+        });
+        let as_written = place.is_some();
+        let after = before + place.unwrap_or(0) as u64 + data.len() as u64;
+        state.bound.insert(key, (after, *sequence));
+        drop(state);
+        let carried = match self.lossless {
+            true => script::digest(data),
+            false => script::digest(String::from_utf8_lossy(data).as_bytes()),
+        };
         self.see_task(TaskSeen::Bound {
             agent: self.agent,
             attempt: attempt.to_string(),
             stream: stream.as_str().to_owned(),
             sequence: *sequence,
-            digest: script::digest(data),
+            digest: carried,
             bytes: data.len() as u64,
             as_written,
         });
@@ -414,6 +432,7 @@ fn describe(command: &Command) -> String {
         }
         Command::Find(attempt) => format!("find {attempt}"),
         Command::Snapshot { .. } => "what is there?".to_owned(),
+        Command::LostEnds { .. } => "which ends are lost?".to_owned(),
         Command::ReadOutbox { after, count_max, .. } => {
             format!("read {count_max} after row {after}")
         }
@@ -448,6 +467,7 @@ fn describe_reply(reply: &Reply) -> String {
             snapshot.output.len(),
             snapshot.spool.bytes_used
         ),
+        Reply::LostEnds(ends) => format!("{} ends", ends.len()),
         Reply::Outbox(messages) => format!("{} messages", messages.len()),
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Side {
     /// How many agents have a key.
     pub(super) agents: u32,
     pub(super) rsa: bool,
+    /// Whether the agents speak the extension too.
+    pub(super) extension: bool,
 }
 
 /// Where the record is.
@@ -65,7 +67,7 @@ type Shared = Arc<Mutex<Box<dyn Transact<Command>>>>;
 
 /// One life of the controller.
 pub(super) async fn serve(side: Side, distorted: Distorted) -> turmoil::Result {
-    let Side { process, options, vault, ledger, agents, rsa } = side;
+    let Side { process, options, vault, ledger, agents, rsa, extension } = side;
     process.boot().await;
     // Opening the record takes what is in the files for true.
     vault.state().unsettled = false;
@@ -123,13 +125,13 @@ pub(super) async fn serve(side: Side, distorted: Distorted) -> turmoil::Result {
     tokio::select! { biased;
         () = task => {}
         () = http::serve(listener, service, http, never) => {}
-        () = audit(record, ledger) => {}
+        () = audit(record, ledger, extension) => {}
     }
     Ok(())
 }
 
 /// Looks, once the faults are over, whether all tasks have come to their end.
-async fn audit(record: Shared, ledger: Ledger) {
+async fn audit(record: Shared, ledger: Ledger, extension: bool) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let tasks = {
@@ -139,14 +141,21 @@ async fn audit(record: Shared, ledger: Ledger) {
         let Some(tasks) = tasks else { continue };
         let open = tasks.iter().any(|task| {
             let view = look(&mut **lock(&record), task);
-            view.is_none_or(|view| !view.attempts.iter().all(is_over))
+            view.is_none_or(|view| {
+                let over = |attempt| is_over(attempt, view.cancelled, extension);
+                !view.attempts.iter().all(over)
+            })
         });
         ledger.set_idle(Host::Server, !open);
     }
 }
 
-/// Whether an attempt has ended, and its output is there or declared lost.
-fn is_over(attempt: &AttemptView) -> bool {
+/// Whether an attempt has ended, and its output is there or declared lost. Of one that is not wanted
+/// any more, and was delivered, the base contract has no way to learn more.
+fn is_over(attempt: &AttemptView, cancelled: bool, extension: bool) -> bool {
+    if cancelled && !extension && attempt.state == AttemptState::Delivered {
+        return true;
+    }
     let last = attempt.result.as_ref().and_then(|result| result.last_output.as_ref());
     attempt.state.has_ended()
         && attempt.streams.iter().all(|stream| {
@@ -290,9 +299,9 @@ impl InlineRecord {
 
 fn attempt_of(command: &Command) -> Option<Attempt> {
     match command {
-        Command::Delivering { attempt, .. } | Command::Progress { attempt, .. } => {
-            Some(attempt.clone())
-        }
+        Command::Delivering { attempt, .. }
+        | Command::Progress { attempt, .. }
+        | Command::Absent { attempt, .. } => Some(attempt.clone()),
         Command::Output { piece, .. } => Some(piece.attempt.clone()),
         Command::Final { result, .. } => Some(result.attempt.clone()),
         _ => None,
@@ -314,6 +323,10 @@ fn describe(command: &Command) -> String {
         Command::Delivering { attempt, .. } => format!("delivering {attempt}"),
         Command::Progress { attempt, started: false, .. } => format!("received {attempt}"),
         Command::Progress { attempt, started: true, .. } => format!("started {attempt}"),
+        Command::Absent { attempt, .. } => format!("nothing known of {attempt}"),
+        Command::Lost { lost, .. } => {
+            format!("{} {} {} lost", lost.attempt, lost.stream.as_str(), lost.range)
+        }
         Command::Output { piece, .. } => {
             format!("{} {} {}", piece.attempt, piece.stream.as_str(), piece.sequence)
         }
@@ -328,15 +341,18 @@ fn describe_reply(reply: &Reply) -> String {
             format!("{attempt}{}", if *new { "" } else { " already" })
         }
         Reply::Submitted(other) => format!("{other:?}"),
-        Reply::Cancelled(state) => state.map_or("unknown", state_name).to_owned(),
+        Reply::Cancelled(cancelled) => {
+            cancelled.as_ref().map_or("unknown", |it| state_name(it.state)).to_owned()
+        }
         Reply::Task(view) => view.as_ref().map_or("unknown", |_| "known").to_owned(),
         Reply::Output(page) => format!("{} pieces", page.pieces.len()),
         Reply::Reconciled(Reconciled::Forked) => "forked".to_owned(),
         Reply::Reconciled(Reconciled::Agreed(agreement)) => format!(
-            "agreed: {} results, {} discards, {} interrupted",
+            "agreed: {} results, {} discards, {} interrupted, {} to ask about",
             agreement.acknowledged_finals.len(),
             agreement.discarded.len(),
-            agreement.interrupted.len()
+            agreement.interrupted.len(),
+            agreement.unnamed.len()
         ),
         Reply::Deliverable(list) => format!("{} attempts", list.len()),
         Reply::State(state) => state.map_or("not its own", state_name).to_owned(),

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use gapless::AgentId;
+use gapless::tasks::{Attempt, OutputStream};
 use tokio::sync::mpsc;
 
 use super::host::HostState;
@@ -42,9 +43,11 @@ struct LedgerState {
     /// Tasks that were accepted.
     tasks: BTreeSet<String>,
     /// Attempts that an agent has spoken of, per agent.
-    spoken_of: BTreeMap<u32, BTreeSet<gapless::tasks::Attempt>>,
+    spoken_of: BTreeMap<u32, BTreeSet<Attempt>>,
     /// Hosts that have nothing to do any more.
     idle: BTreeSet<Host>,
+    /// How many bytes of each stream have got numbers, and the highest number.
+    bound: BTreeMap<(Attempt, OutputStream), (u64, u64)>,
     /// What each command writes, by the name of the attempt: the text of the command.
     commands: BTreeMap<String, String>,
 }
@@ -86,6 +89,7 @@ pub(super) fn enter(
             (server.process.clone(), server.vault.clone(), ledger.clone());
         let (options, inspecting) = (controller_options.clone(), stage.inspecting.clone());
         let (agents, rsa) = (topology.clients, agent_options.rsa);
+        let extension = agent_options.extension && controller_options.extension;
         stage.sim.host(CONTROLLER, move || {
             let process = lock(&process).clone();
             let side = controller::Side {
@@ -95,6 +99,7 @@ pub(super) fn enter(
                 ledger: ledger.clone(),
                 agents,
                 rsa,
+                extension,
             };
             let inspecting = *lock(&inspecting);
             process.pause.apply(async move {
@@ -113,12 +118,14 @@ pub(super) fn enter(
         let (process, vault, ledger) = (state.process.clone(), state.vault.clone(), ledger.clone());
         clients.push(Client { state, link: link.clone() });
         let (options, inspecting) = (agent_options.clone(), stage.inspecting.clone());
+        let extension = agent_options.extension && controller_options.extension;
         stage.sim.host(name, move || {
             let process = lock(&process).clone();
             let side = agent::Side {
                 process: process.clone(),
                 number,
                 options: options.clone(),
+                extension,
                 vault: vault.clone(),
                 ledger: ledger.clone(),
                 link: link.clone(),

@@ -101,6 +101,7 @@ impl Watch for TaskWatch {
                 };
                 self.said(connection, &piece.attempt, message);
             }
+            AgentMessage::Lost(_) => {}
             AgentMessage::Final(result) => {
                 let message_id = envelope.message_id.as_str().to_owned();
                 let message = Message::Final { message_id, digest: digest_of(result) };
@@ -166,7 +167,7 @@ impl Watch for TaskWatch {
                     refused: true,
                 });
             }
-            ControllerMessage::Error(_) => {}
+            ControllerMessage::Error(_) | ControllerMessage::Query(_) => {}
         }
     }
 
