@@ -141,6 +141,8 @@ pub enum TaskSeen {
         directed: bool,
         /// The agent's store has been replaced by another copy: it is not served.
         refused: bool,
+        /// A fault took the answer: the agent has not heard it.
+        lost: bool,
     },
     /// An attempt came out of the network at the agent, to be made.
     Delivered {

@@ -115,15 +115,15 @@ fn task_options(rng: &mut ChaCha12Rng) -> Options {
         pong_timeout_ms: pick(rng, &[1_000, 3_000]),
         reconnect_ms: pick(rng, &[(100, 2_000), (400, 5_000)]),
         ack_timeout_ms: pick(rng, &[800, 3_000]),
-        window: pick(rng, &[2, 8, 256]),
+        window: pick(rng, &[4, 16, 256]),
         page: pick(rng, &[2, 64]),
-        chunk_bytes: pick(rng, &[64, 700, 4_096]),
+        chunk_bytes: pick(rng, &[200, 1_000, 4_096]),
         flush_ms: pick(rng, &[20, 100]),
         buffer_bytes: pick(rng, &[8 << 10, 64 << 10]),
         // The base contract has no other way to say that an attempt is lost than to leave it out.
         hello_max: pick(rng, &[3, 50, 1_000]),
         fallback_ms: pick(rng, &[1_500, 6_000, 30_000]),
-        spool_bytes: pick(rng, &[160 << 10, 256 << 10, 4 << 20]),
+        spool_bytes: pick(rng, &[256 << 10, 512 << 10, 4 << 20]),
         reserve_bytes: pick(rng, &[4 << 10, 16 << 10]),
         finished: pick(rng, &[50, 1_000]),
         commit_ms: pick(rng, &[0, 2, 15, 60]),
@@ -137,11 +137,16 @@ fn submissions(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -> Vec<Step> {
     let mut left = (u64::from(per_minute) * plan.duration_ms).div_ceil(60_000);
     let mut steps = Vec::new();
     let mut at = rng.random_range(0..1_000);
+    let bytes_max = match &plan.options {
+        Options::Tasks { agent, .. } => agent.chunk_bytes * agent.window * 8,
+        Options::Events { .. } => usize::MAX,
+    };
+    let bytes_max = u32::try_from(bytes_max).unwrap_or(u32::MAX);
     let mut wishes: Vec<(u64, String)> = Vec::new();
     while left > 0 {
         let count = u64::from(pick(rng, &[1_u32, 1, 2, 4])).min(left);
         left -= count;
-        let submit = Submit {
+        let mut submit = Submit {
             name: format!("t{}", steps.len() + 1),
             agent: rng.random_range(1..=plan.topology.agents),
             count: u32::try_from(count).unwrap_or(u32::MAX),
@@ -157,6 +162,11 @@ fn submissions(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -> Vec<Step> {
                 exit: pick(rng, &[0, 0, 0, 3]),
             },
         };
+        // What cannot be sent in the time that is left shows nothing.
+        let script = &mut submit.script;
+        while script.stdout > 1 && script.stdout * script.bytes > bytes_max {
+            script.stdout /= 2;
+        }
         wishes.extend((1..=submit.count).map(|nth| (at, submit.task(nth))));
         steps.push(Step { when: When::At(at), action: Action::Submit(submit) });
         at = rng.random_range(0..plan.duration_ms * 3 / 4);

@@ -330,7 +330,7 @@ fn agent_options(table: Option<&Table<'_>>) -> AgentOptions {
     table.set(&mut options.buffer_bytes, table.size("buffer-bytes", 64..=16_777_216));
     table.set(&mut options.hello_max, table.size("hello-max", 1..=100_000));
     table.set(&mut options.fallback_ms, table.duration_above_zero("fallback"));
-    table.set(&mut options.spool_bytes, table.integer("spool-bytes", 131_072..=1_073_741_824));
+    table.set(&mut options.spool_bytes, table.integer("spool-bytes", 262_144..=1_073_741_824));
     table.set(&mut options.reserve_bytes, table.integer("reserve-bytes", 1_024..=16_777_216));
     table.set(&mut options.finished, table.integer("finished", 1..=1_000_000));
     table.set(&mut options.commit_ms, table.duration("commit"));

@@ -30,6 +30,9 @@ pub(crate) trait Watch: Send + Sync {
     /// A frame of the server came out of the network, before anything could happen to it.
     fn arrived(&self, connection: u64, frame: &Frame);
 
+    /// An answer to a greeting came out of the network, and a fault took it.
+    fn taken_away(&self, _connection: u64, _frame: &Frame) {}
+
     /// Whether the frame carries something that may be lost or doubled by a peer's mistake.
     fn is_payload(&self, frame: &Frame) -> bool;
 
@@ -39,8 +42,8 @@ pub(crate) trait Watch: Send + Sync {
     }
 
     /// An answer to a greeting that says something else; `None` if it does not come.
-    fn changed(&self, frame: &Frame, _how: Answer) -> Option<Bytes> {
-        Some(frame.wire.clone())
+    fn changed(&self, frame: &Frame, _how: Answer) -> Option<Frame> {
+        Some(frame.clone())
     }
 
     /// A frame that does not belong there.
@@ -328,9 +331,8 @@ impl FaultyStream {
     }
 
     fn frame_in(&mut self, frame: &Frame) {
-        self.watch.arrived(self.number, frame);
-        let (mut lost, mut twice, mut cut) = (false, false, None);
         let (is_payload, is_answer) = (self.watch.is_payload(frame), self.watch.is_answer(frame));
+        let (mut lost, mut twice, mut cut) = (false, false, None);
         let mut changed = None;
         {
             let mut state = self.link.state();
@@ -356,6 +358,18 @@ impl FaultyStream {
                 }
             }
         }
+        let mut frame = frame.clone();
+        if let Some(how) = changed {
+            self.record(Kind::Drop, format!("becomes {how:?}: {}", frame.describe()));
+            match self.watch.changed(&frame, how) {
+                Some(other) => frame = other,
+                None => {
+                    self.watch.taken_away(self.number, &frame);
+                    return cut.into_iter().for_each(|how| self.cut(how));
+                }
+            }
+        }
+        self.watch.arrived(self.number, &frame);
         if let Some(how) = cut {
             if how == Cut::MidFrame {
                 let half = &frame.wire[..frame.wire.len() / 2];
@@ -372,13 +386,6 @@ impl FaultyStream {
         }
         if lost {
             return self.record(Kind::Drop, frame.describe());
-        }
-        if let Some(how) = changed {
-            self.record(Kind::Drop, format!("becomes {how:?}: {}", frame.describe()));
-            if let Some(wire) = self.watch.changed(frame, how) {
-                self.ready.extend_from_slice(&wire);
-            }
-            return;
         }
         self.record(Kind::Receive, frame.describe());
         self.ready.extend_from_slice(&frame.wire);

@@ -304,8 +304,8 @@ pub struct Agreement {
     pub output_replay: Vec<ReplayFrom>,
     /// Attempts that were lost with the agent's store.
     pub interrupted: Vec<Attempt>,
-    /// Attempts that the agent should have, and does not name: it is to be asked. They may have ended
-    /// before the record was restored from a copy.
+    /// Attempts that the agent should have, and does not name, or that it is not to begin: it is to be
+    /// asked about them. They may have ended before the record was restored from a copy.
     pub unnamed: Vec<Attempt>,
 }
 

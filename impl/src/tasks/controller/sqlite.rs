@@ -775,7 +775,8 @@ impl Run<'_> {
                 let Owned::Here(row) = self.owned(agent, &attempt)? else { continue };
                 let wanted =
                     row.state == AttemptState::Delivered && !self.is_cancelled(&attempt)?;
-                if !wanted && !named.contains(&attempt) {
+                let discarded = agreement.discarded.iter().any(|it| it.attempt == attempt);
+                if discarded || (!wanted && !named.contains(&attempt)) {
                     agreement.unnamed.push(attempt);
                 }
             }

@@ -18,6 +18,8 @@ pub(in crate::check) const CHECKER: Checker = Checker {
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut greeted: BTreeSet<(u32, u64)> = BTreeSet::new();
+    let mut answered: BTreeSet<(u32, u64)> = BTreeSet::new();
+    // The agent has heard the answer.
     let mut agreed: BTreeSet<(u32, u64)> = BTreeSet::new();
     // What the controller is known to have of a stream.
     let mut had: BTreeMap<(&str, &str), u64> = BTreeMap::new();
@@ -28,8 +30,9 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
             TaskSeen::Hello { agent, connection, .. } => {
                 greeted.insert((*agent, *connection));
             }
-            TaskSeen::Answered { agent, connection, wanted, refused, .. } => {
-                if !refused {
+            TaskSeen::Answered { agent, connection, wanted, refused, lost, .. } => {
+                answered.insert((*agent, *connection));
+                if !refused && !lost {
                     agreed.insert((*agent, *connection));
                 }
                 for (attempt, stream, next) in wanted {
@@ -41,7 +44,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                 *had = (*had).max(*through);
             }
             TaskSeen::Delivered { agent, connection, attempt } => {
-                if !agreed.contains(&(*agent, *connection)) {
+                if !answered.contains(&(*agent, *connection)) {
                     let message = format!(
                         "{attempt} was delivered to agent-{agent} before its hello was answered"
                     );

@@ -20,7 +20,9 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     for (_, at_ms, seen) in facts.seen() {
         match seen {
             TaskSeen::Said { agent, attempt, message, .. } => match message {
-                Message::Refused(code) if known.contains(&(*agent, attempt.as_str())) => {
+                Message::Refused(code)
+                    if code != "unknown_attempt" && known.contains(&(*agent, attempt.as_str())) =>
+                {
                     let message = format!(
                         "agent-{agent} refused {attempt} with `{code}`, though it had it before"
                     );

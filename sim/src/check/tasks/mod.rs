@@ -239,6 +239,7 @@ mod fixture {
             discarded: vec![],
             directed: true,
             refused: false,
+            lost: false,
         }
     }
 
@@ -250,6 +251,7 @@ mod fixture {
             discarded: vec![A1.to_owned()],
             directed: true,
             refused: false,
+            lost: false,
         }
     }
 

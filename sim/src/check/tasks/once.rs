@@ -55,6 +55,10 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
             Seen::Task(TaskSeen::Delivered { attempt, .. }) => {
                 discarded.remove(attempt.as_str());
             }
+            // Over HTTP.
+            Seen::Task(TaskSeen::State { attempt, state }) if state == "delivered" => {
+                discarded.remove(attempt.as_str());
+            }
             Seen::Crashed { host } => {
                 running.retain(|_, (_, agent)| *host != format!("agent-{agent}"));
             }

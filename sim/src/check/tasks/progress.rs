@@ -44,7 +44,9 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                 for end in attempts {
                     let ended = ["final", "interrupted", "discarded"];
                     // The base contract has no way to learn more of one that is not wanted.
-                    let unknown = *cancelled && !facts.extension && end.state == "delivered";
+                    let unknown = *cancelled
+                        && !facts.extension
+                        && matches!(end.state.as_str(), "delivered" | "received");
                     if !ended.contains(&end.state.as_str()) && !unknown {
                         let message = format!("{} is still {}", end.attempt, end.state);
                         waits(&mut findings, agent, message);

@@ -241,6 +241,12 @@ impl Store<Command> for InlineStore {
     async fn run(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let writes = commands.iter().any(|command| !command.is_read_only());
         let asked = commands.clone();
+        for command in &asked {
+            if let Command::Receive(receipt) = command {
+                let (attempt, text) = (receipt.attempt.to_string(), receipt.command.clone());
+                self.ledger.state().commands.insert(attempt, text);
+            }
+        }
         let result = lock(&self.store).transact(commands);
         for (command, reply) in asked.iter().zip(result.iter().flatten()) {
             self.see(command, reply);
@@ -289,7 +295,9 @@ impl InlineStore {
 
     fn waits(&mut self, attempt: &Attempt) {
         if self.waiting.insert(attempt.clone()) {
-            let (agent, count, max) = (self.agent, self.waiting.len(), self.options.queue);
+            // Those whose turn has come wait as well, until the store knows that they begin.
+            let max = self.options.queue + self.options.parallel;
+            let (agent, count) = (self.agent, self.waiting.len());
             self.see_task(TaskSeen::Waiting { agent, count, max });
         }
     }
@@ -302,8 +310,6 @@ impl InlineStore {
     fn see(&mut self, command: &Command, reply: &Reply) {
         match (command, reply) {
             (Command::Receive(receipt), Reply::Received(Received::New)) => {
-                let text = receipt.command.clone();
-                self.ledger.state().commands.insert(receipt.attempt.to_string(), text);
                 self.kept(&receipt.attempt, Stage::Received);
                 self.waits(&receipt.attempt);
             }

@@ -153,7 +153,7 @@ async fn audit(record: Shared, ledger: Ledger, extension: bool) {
 /// Whether an attempt has ended, and its output is there or declared lost. Of one that is not wanted
 /// any more, and was delivered, the base contract has no way to learn more.
 fn is_over(attempt: &AttemptView, cancelled: bool, extension: bool) -> bool {
-    if cancelled && !extension && attempt.state == AttemptState::Delivered {
+    if cancelled && !extension && attempt.state < AttemptState::Running {
         return true;
     }
     let last = attempt.result.as_ref().and_then(|result| result.last_output.as_ref());

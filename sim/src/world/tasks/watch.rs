@@ -139,6 +139,7 @@ impl Watch for TaskWatch {
                     discarded: discarded.collect(),
                     directed: ack.output_replay.is_some(),
                     refused: false,
+                    lost: false,
                 });
             }
             ControllerMessage::Deliver(deliver) => {
@@ -165,10 +166,23 @@ impl Watch for TaskWatch {
                     discarded: vec![],
                     directed: false,
                     refused: true,
+                    lost: false,
                 });
             }
             ControllerMessage::Error(_) | ControllerMessage::Query(_) => {}
         }
+    }
+
+    fn taken_away(&self, connection: u64, _frame: &Frame) {
+        self.see(TaskSeen::Answered {
+            agent: self.agent,
+            connection,
+            wanted: vec![],
+            discarded: vec![],
+            directed: true,
+            refused: false,
+            lost: true,
+        });
     }
 
     /// Whether it is an acknowledgement or an attempt to be made.
@@ -182,7 +196,7 @@ impl Watch for TaskWatch {
         Self::answer(frame).is_some()
     }
 
-    fn changed(&self, frame: &Frame, how: Answer) -> Option<Bytes> {
+    fn changed(&self, frame: &Frame, how: Answer) -> Option<Frame> {
         let (envelope, mut ack) = Self::answer(frame)?;
         match how {
             Answer::Lost => return None,
@@ -195,7 +209,8 @@ impl Watch for TaskWatch {
             }
         }
         let envelope = Envelope { message: ControllerMessage::HelloAck(ack), ..envelope };
-        Some(Frame::encode(TEXT, &envelope.to_bytes(), false))
+        let payload = envelope.to_bytes();
+        Some(Frame { wire: Frame::encode(TEXT, &payload, false), opcode: TEXT, payload })
     }
 
     fn strange(&self, frame: Strange, to_server: bool) -> Bytes {
