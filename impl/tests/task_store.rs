@@ -312,19 +312,34 @@ fn giving_up_output_of_an_ended_attempt_leaves_it_ended() {
 fn the_end_of_a_stream_that_is_given_up_is_listed_until_it_is_acknowledged() {
     let mut fixture = small();
     let ended = fixture.running("ended");
-    fixture.write(&ended, 1, &[1; 4096]);
+    for sequence in 1..=3 {
+        fixture.write(&ended, sequence, &[1; 4096]);
+    }
     fixture.finish(&ended);
     let other = fixture.running("other");
     for sequence in 1..=100 {
         fixture.write(&other, sequence, &[7; 4096]);
     }
-    let lost = fixture.store().snapshot().expect("it reads").lost;
-    let [end] = &lost[..] else { panic!("{lost:?}") };
-    assert_eq!((&end.attempt, end.range), (&ended, Range { from: 1, to: 1 }));
-    let stream = OutputStream::Stdout;
-    let ack = Command::AckOutput { attempt: ended, stream, through: 1 };
-    fixture.store().transact(vec![ack]).expect("acknowledged");
+    let kept = fixture.store().snapshot().expect("it reads").output;
+    let tail = kept.iter().find(|it| it.attempt == ended).expect("the last piece goes last");
+    assert_eq!(tail.range, Range { from: 3, to: 3 });
+    assert!(tail.truncated_locally, "it declares what is lost before it");
     assert_eq!(fixture.store().snapshot().expect("it reads").lost, []);
+    fixture.finish(&other);
+    // Until there are only last pieces.
+    for nth in 0..100 {
+        let attempt = fixture.running(&format!("small-{nth}"));
+        fixture.write(&attempt, 1, &[7; 4096]);
+        let stored = fixture.finish(&attempt);
+        fixture.store().ack(stored.message_id).expect("acknowledged");
+    }
+    let lost = fixture.store().snapshot().expect("it reads").lost;
+    assert_eq!((&lost[0].attempt, lost[0].range), (&ended, Range { from: 1, to: 3 }));
+    let (stream, through) = (OutputStream::Stdout, 3);
+    let ack = Command::AckOutput { attempt: ended.clone(), stream, through };
+    fixture.store().transact(vec![ack]).expect("acknowledged");
+    let lost = fixture.store().snapshot().expect("it reads").lost;
+    assert!(lost.iter().all(|end| end.attempt != ended));
 }
 
 #[test]

@@ -69,7 +69,10 @@ impl Agent {
 
     pub(super) fn poll_for_tasks(&mut self, now: Instant) {
         self.timers.set(Timer::Poll, now + self.config.poll_every);
-        if self.fallback.polling.is_none() && matches!(self.phase, Phase::Ready { .. }) {
+        if self.fallback.polling.is_none()
+            && !self.forked
+            && matches!(self.phase, Phase::Ready { .. })
+        {
             let ticket = self.ticket();
             self.fallback.polling = Some(ticket);
             self.timers.set(Timer::PollTimeout, now + self.config.request_timeout);

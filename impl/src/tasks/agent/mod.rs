@@ -380,6 +380,8 @@ pub struct Agent {
     reconnect: Backoff,
     /// Both sides have agreed on what there is since the agent started [TK-8].
     reconciled: bool,
+    /// Another copy of the store has taken this agent's place: it takes nothing new.
+    forked: bool,
     runs: Runs,
     fallback: Fallback,
     /// The highest row that the store is known to have given.
@@ -461,6 +463,8 @@ enum Timer {
     Withheld,
     /// Time to look for ends of streams that were given up.
     LostEnds,
+    /// Time to take up the streams again that the controller did not follow.
+    Stopped,
     /// The link has been down for long.
     Fallback,
     /// Time to ask for tasks.
@@ -484,6 +488,7 @@ impl Agent {
             connections: 0,
             reconnect: Backoff::new(config.reconnect),
             reconciled: false,
+            forked: false,
             runs: Runs::default(),
             fallback: Fallback::new(config.request_retry),
             newest_row: 0,
@@ -698,6 +703,7 @@ impl Agent {
                 Timer::Ack => self.ack_timed_out(now),
                 Timer::Withheld => self.send_withheld(now),
                 Timer::LostEnds => self.look_for_lost_ends(now),
+                Timer::Stopped => self.take_up_stopped(),
                 Timer::Fallback => self.fall_back(now),
                 Timer::Poll => self.poll_for_tasks(now),
                 Timer::PostTimeout => self.post_timed_out(now),

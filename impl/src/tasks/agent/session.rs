@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{Agent, Delivery, Notice, Output, Pending, Phase, Timer};
 use crate::mark;
-use crate::recovery::{Instant, Liveness, LivenessAction};
+use crate::recovery::{Backoff, BackoffConfig, Instant, Liveness, LivenessAction};
 use crate::tasks::store::{Command, Known, Message, MessageBody, Snapshot, StoredFinal};
 use crate::tasks::wire::{
     Ack, AgentMessage, ControllerMessage, Envelope, ErrorFrame, Hello, HelloAck, LostOutput,
@@ -37,6 +37,8 @@ pub(super) struct Session {
     applying: usize,
     liveness: Liveness,
     pump: Pump,
+    /// The pauses before streams are taken up again that the controller did not follow.
+    stopped: Backoff,
     /// Ends of streams that were declared lost, by the names of the messages.
     lost: BTreeMap<MessageId, StreamKey>,
 }
@@ -52,6 +54,9 @@ enum Stage {
     /// Both sides agree on what there is.
     Active,
 }
+
+/// The longest pause before streams are taken up again, in acknowledgement timeouts.
+const STOPPED_PAUSE_MAX: u32 = 16;
 
 /// A stream of an attempt.
 type StreamKey = (Attempt, OutputStream);
@@ -75,9 +80,11 @@ struct Pump {
     withheld_through: u64,
     /// … but for these streams.
     wanted: BTreeSet<StreamKey>,
+    /// Streams of which something is held back: what is newer waits for it.
+    held_back: BTreeSet<StreamKey>,
     /// The gaps that were asked for [TK-10].
     gaps: BTreeSet<(StreamKey, u64)>,
-    /// Streams that the controller does not follow.
+    /// Streams that the controller does not follow, until [`Timer::Stopped`].
     stopped: BTreeSet<StreamKey>,
     /// How often the oldest message was sent again.
     resends: u32,
@@ -149,6 +156,11 @@ impl Agent {
             applying: 0,
             liveness: Liveness::new(self.config.liveness, now),
             pump: Pump::default(),
+            stopped: Backoff::new(BackoffConfig {
+                min: self.config.ack_timeout,
+                max: self.config.ack_timeout * STOPPED_PAUSE_MAX,
+                jitter_percent: 25,
+            }),
             lost: BTreeMap::new(),
         }));
         // What waits now is listed in the hello; the controller may not want it any more.
@@ -182,9 +194,14 @@ impl Agent {
                 Stage::Active => {}
             }
         }
-        for timer in
-            [Timer::Connect, Timer::Handshake, Timer::Ack, Timer::Withheld, Timer::LostEnds]
-        {
+        for timer in [
+            Timer::Connect,
+            Timer::Handshake,
+            Timer::Ack,
+            Timer::Withheld,
+            Timer::LostEnds,
+            Timer::Stopped,
+        ] {
             self.timers.stop(timer);
         }
         let retry_in = self.reconnect.next_delay(&mut *self.entropy);
@@ -495,6 +512,7 @@ impl Agent {
         mark!("tasks.active");
         self.reconnect.reset();
         self.reconciled = true;
+        self.forked = false;
         self.runs.hold(false);
         self.link_is_up();
         self.notify(Notice::Active);
@@ -569,11 +587,12 @@ impl Agent {
             (codes::OUTPUT_SEQUENCE_GAP, Some(row)) if error.retryable => {
                 let number = pump.window.get(&row).and_then(|sent| sent.number.clone());
                 if let (Some((key, _)), Some(highest)) = (number, error.highest_accepted_sequence) {
-                    self.gap(conn, key, highest);
+                    self.gap(now, conn, key, highest);
                 }
             }
             (codes::STORE_FORKED, _) => {
                 mark!("tasks.store_forked");
+                self.forked = true;
                 self.notify(Notice::Forked { reason: error.message });
                 self.drop_link(now, CloseCode::NORMAL, "another copy of the store is in use");
             }
@@ -592,7 +611,7 @@ impl Agent {
 
     /// The controller has a stream up to a number only: the rest is sent once more. The same gap is
     /// filled once on a connection; who names it again does not follow [TK-10].
-    fn gap(&mut self, conn: ConnectionId, key: StreamKey, highest: u64) {
+    fn gap(&mut self, now: Instant, conn: ConnectionId, key: StreamKey, highest: u64) {
         let Some(session) = self.link.session(conn) else { return };
         let pump = &mut session.pump;
         if pump.gaps.insert((key.clone(), highest)) {
@@ -600,6 +619,7 @@ impl Agent {
             pump.forget_stream(&key, u64::MAX);
             pump.highest.insert(key.clone(), highest);
             pump.wanted.insert(key.clone());
+            pump.held_back.remove(&key);
             pump.set_back();
             let (attempt, stream) = key;
             if highest > 0 {
@@ -610,9 +630,21 @@ impl Agent {
         {
             mark!("tasks.stream_stopped");
             pump.forget_stream(&key, u64::MAX);
+            let pause = session.stopped.next_delay(&mut *self.entropy);
+            self.timers.set(Timer::Stopped, now + pause);
             let (attempt, stream) = key;
             self.notify(Notice::StreamStopped { attempt, stream });
         }
+    }
+
+    /// The controller may follow now: a record that could not be written may be written again.
+    pub(super) fn take_up_stopped(&mut self) {
+        let Link::Open(session) = &mut self.link else { return };
+        mark!("tasks.stopped_stream_taken_up");
+        let stopped = std::mem::take(&mut session.pump.stopped);
+        session.pump.gaps.retain(|(key, _)| !stopped.contains(key));
+        session.pump.wanted.extend(stopped);
+        session.pump.set_back();
     }
 
     // ---- the pump ----------------------------------------------------------------------------
@@ -741,20 +773,25 @@ impl Agent {
         let Link::Open(session) = &mut self.link else { return };
         mark!("tasks.withheld_output_sent");
         session.pump.withheld_through = 0;
+        session.pump.held_back.clear();
         session.pump.set_back();
     }
 }
 
 impl Pump {
     /// Whether a message is to be sent now.
-    fn wants(&self, message: &Message) -> bool {
+    fn wants(&mut self, message: &Message) -> bool {
         if self.window.contains_key(&message.row) {
             return false;
         }
         let MessageBody::Output { chunk, .. } = &message.body else { return true };
         let key = (chunk.attempt.clone(), chunk.stream);
-        let withheld = message.row <= self.withheld_through && !self.wanted.contains(&key);
-        !withheld && !self.stopped.contains(&key)
+        let replayed = message.row <= self.withheld_through && !self.wanted.contains(&key);
+        if replayed || self.held_back.contains(&key) {
+            self.held_back.insert(key);
+            return false;
+        }
+        !self.stopped.contains(&key)
     }
 
     fn forget(&mut self, row: u64) -> Option<Sent> {

@@ -391,6 +391,10 @@ impl ControllerService {
                 }
             }
         };
+        // What was said before the goodbye is heard before it.
+        while let Ok(frame) = outgoing.try_recv() {
+            socket.queue(frame);
+        }
         socket.close(goodbye.0.0, goodbye.1).await;
     }
 

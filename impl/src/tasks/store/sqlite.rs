@@ -377,6 +377,9 @@ struct Run<'a> {
     known: Cache,
 }
 
+/// A piece of output: its row, attempt, stream and number, and the attempt's name.
+type OldOutput = (i64, i64, i64, u64, Attempt);
+
 /// What is known of an attempt. `changed` says that it is to be written at the end.
 ///
 /// The highest numbers are written when rows are deleted: until then the rows say them, so that a
@@ -796,23 +799,12 @@ impl Run<'_> {
     /// Gives up some of the oldest output, of whatever attempt, and says whether there was any. How
     /// far the attempts are is not touched [TK-3].
     fn rotate(&mut self) -> rusqlite::Result<bool> {
-        let mut oldest: Vec<(i64, i64, i64, u64, Attempt)> = Vec::with_capacity(ROTATE_ROWS);
-        {
-            let mut statement = self.transaction.prepare_cached(
-                "SELECT row, attempt, stream, sequence, task, id
-                 FROM outbox JOIN attempts USING (attempt)
-                 WHERE row >= ?1 AND stream < 2 ORDER BY row LIMIT ?2",
-            )?;
-            let mut rows = statement.query(params![self.known.tally.oldest_output, ROTATE_ROWS])?;
-            while let Some(row) = rows.next()? {
-                oldest.push((
-                    row.get(0)?,
-                    row.get(1)?,
-                    row.get(2)?,
-                    row.get(3)?,
-                    attempt_of(row, 4)?,
-                ));
-            }
+        self.write_back()?;
+        let mut oldest = self.oldest_output(self.known.tally.oldest_output, false)?;
+        // What declares the loss of everything before it goes last.
+        let tails = oldest.is_empty();
+        if tails {
+            oldest = self.oldest_output(0, true)?;
         }
         if oldest.is_empty() {
             return Ok(false);
@@ -827,9 +819,31 @@ impl Run<'_> {
             if let Some(known) = self.attempt(&attempt)? {
                 (known.truncated[stream], known.changed) = (true, true);
             }
-            self.known.tally.oldest_output = row + 1;
+            if !tails {
+                self.known.tally.oldest_output = row + 1;
+            }
         }
         Ok(true)
+    }
+
+    /// Some of the oldest output from a row on: the last pieces of streams of attempts that have
+    /// ended, or everything else.
+    fn oldest_output(&self, from: i64, tails: bool) -> rusqlite::Result<Vec<OldOutput>> {
+        self.transaction
+            .prepare_cached(
+                "SELECT row, attempt, stream, sequence, task, id
+                 FROM outbox JOIN attempts USING (attempt)
+                 WHERE row >= ?1 AND stream < 2
+                   AND ?2 = (status >= 2 AND sequence = (
+                       SELECT max(sequence) FROM outbox AS of_stream
+                       WHERE of_stream.attempt = outbox.attempt
+                         AND of_stream.stream = outbox.stream))
+                 ORDER BY row LIMIT ?3",
+            )?
+            .query_map(params![from, tails, ROTATE_ROWS], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, attempt_of(row, 4)?))
+            })?
+            .collect()
     }
 
     /// A number will never be sent; neighbours are one run.
