@@ -270,7 +270,7 @@ impl Agent {
     /// Sends a result again to a controller that does not know it [TK-17].
     pub(super) fn say_final(&mut self, stored: StoredFinal) {
         if let Link::Open(session) = &self.link
-            && session.stage >= Stage::Greeted
+            && session.stage == Stage::Active
         {
             let (conn, extension) = (session.conn, session.extension);
             let (message_id, message) = (stored.message_id, AgentMessage::Final(stored.result));
@@ -325,6 +325,11 @@ impl Agent {
 
     /// Tells what became of an attempt, to a controller that does not want it to be made.
     fn query(&mut self, conn: ConnectionId, attempt: Attempt, asked: MessageId) {
+        // What the hello_ack says is stored before the answer is looked up. Earlier nothing is agreed
+        // on; it is asked again.
+        if self.link.session(conn).is_none_or(|session| session.stage < Stage::Applying) {
+            return;
+        }
         self.store(Pending::Query(conn, attempt.clone(), asked), Command::Find(attempt));
     }
 

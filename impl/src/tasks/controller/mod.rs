@@ -778,7 +778,11 @@ impl Controller {
                 }
             }
             (Pending::Output { conn, message_id, attempt }, Ok(Reply::OutputTaken(taken))) => {
-                self.arrived(now, conn, &attempt);
+                // It does not say what became of the attempt.
+                let asked = self.peers.get(&conn).and_then(|peer| peer.deliveries.get(&attempt));
+                if !asked.is_some_and(|delivery| delivery.query) {
+                    self.arrived(now, conn, &attempt);
+                }
                 self.output_taken(conn, message_id, attempt, taken);
             }
             (Pending::Final { conn, message_id, attempt }, Ok(Reply::FinalTaken(taken))) => {

@@ -570,15 +570,22 @@ impl Run<'_> {
                 mark!("tasks.discard_confirmed");
                 AttemptState::Discarded
             }
-            AttemptState::Received => AttemptState::Interrupted,
             // It has not arrived yet.
-            state => state,
+            AttemptState::Delivered if self.is_wanted(attempt)? => AttemptState::Delivered,
+            _ => AttemptState::Interrupted,
         };
         if state == AttemptState::Interrupted && !row.state.has_ended() {
             mark!("tasks.attempt_lost_by_its_agent");
         }
         self.set_state(row.row, state)?;
         Ok(Some(state))
+    }
+
+    /// Whether it can be delivered: somebody wants it, and it is known what to run.
+    fn is_wanted(&self, attempt: &Attempt) -> rusqlite::Result<bool> {
+        self.transaction
+            .prepare_cached("SELECT cancelled = 0 AND command <> '' FROM tasks WHERE task = ?1")?
+            .query_row([attempt.task.as_str()], |row| row.get(0))
     }
 
     fn is_cancelled(&self, attempt: &Attempt) -> rusqlite::Result<bool> {
@@ -770,21 +777,21 @@ impl Run<'_> {
         for it in &hello.received_not_started {
             self.received(agent, &it.attempt, &mut agreement)?;
         }
+        for it in &hello.lost_output {
+            self.lost_end(agent, it)?;
+        }
+        self.replay(agent, hello, &mut agreement)?;
+        // Of what was taken over just now only output may be left: its end is asked for as well.
         if hello.store.is_some() && hello.complete {
             for (_, attempt) in self.open(agent, AttemptState::Delivered, AttemptState::Running)? {
                 let Owned::Here(row) = self.owned(agent, &attempt)? else { continue };
-                let wanted =
-                    row.state == AttemptState::Delivered && !self.is_cancelled(&attempt)?;
+                let wanted = row.state == AttemptState::Delivered && self.is_wanted(&attempt)?;
                 let discarded = agreement.discarded.iter().any(|it| it.attempt == attempt);
                 if discarded || (!wanted && !named.contains(&attempt)) {
                     agreement.unnamed.push(attempt);
                 }
             }
         }
-        for it in &hello.lost_output {
-            self.lost_end(agent, it)?;
-        }
-        self.replay(agent, hello, &mut agreement)?;
         Ok(Reconciled::Agreed(agreement))
     }
 

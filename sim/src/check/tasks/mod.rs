@@ -140,6 +140,11 @@ impl<'a> Facts<'a> {
         self.stores_replaced.contains_key(&agent)
     }
 
+    fn store_was_replaced_after(&self, agent: u32, index: usize) -> bool {
+        let replaced = self.stores_replaced.get(&agent).and_then(|replaced| replaced.last());
+        replaced.is_some_and(|replaced| *replaced > index)
+    }
+
     fn record_was_replaced_after(&self, index: usize) -> bool {
         self.record_replaced.last().is_some_and(|replaced| *replaced > index)
     }

@@ -20,7 +20,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     // Per task: the attempt that runs, and its agent.
     let mut running: BTreeMap<&str, (&str, u32)> = BTreeMap::new();
     // Discarded by an answer, and not delivered again since.
-    let mut discarded: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut discarded: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
     for (index, entry) in facts.history.entries.iter().enumerate() {
         let at_ms = entry.at_ms;
         match &entry.what {
@@ -32,7 +32,11 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                     let message =
                         format!("{attempt} was run twice: at {first} ms and at {at_ms} ms");
                     findings.push(finding(at_ms, Some(*agent), message));
-                } else if let Some(told) = discarded.get(attempt.as_str()) {
+                } else if let Some((at, told)) = discarded.get(attempt.as_str())
+                    // An older store and an older record know nothing of it.
+                    && !(facts.record_was_replaced_after(*at)
+                        && facts.store_was_replaced_after(*agent, *at))
+                {
                     let message = format!(
                         "{attempt} was run at {at_ms} ms, though agent-{agent} was told at {told} ms \
                          that it is not wanted"
@@ -50,7 +54,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
             }
             Seen::Task(TaskSeen::Answered { discarded: names, .. }) => {
                 let new = names.iter().filter(|name| !ran.contains_key(name.as_str()));
-                discarded.extend(new.map(|name| (name.as_str(), at_ms)));
+                discarded.extend(new.map(|name| (name.as_str(), (index, at_ms))));
             }
             Seen::Task(TaskSeen::Delivered { attempt, .. }) => {
                 discarded.remove(attempt.as_str());
