@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Sink, Stream};
+use futures_util::{Sink, SinkExt as _, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
@@ -151,10 +151,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Socket<S> {
         }
     }
 
-    /// Says goodbye, within the time limit, and drops the connection.
+    /// Sends what is queued and says goodbye, within the time limit, and drops the connection.
     pub async fn close(mut self, code: u16, reason: &str) {
         let frame = CloseFrame { code: code.into(), reason: reason.to_owned().into() };
         let close = async {
+            while let Some(message) = self.queue.pop_front() {
+                self.stream.send(message).await?;
+            }
             self.stream.close(Some(frame)).await?;
             // The peer answers with its own close frame; only then has ours surely arrived.
             while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut self.stream).poll_next(cx)).await {}

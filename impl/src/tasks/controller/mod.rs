@@ -680,6 +680,16 @@ impl Controller {
         }
     }
 
+    /// Only output came of an attempt that was taken over just now: it may have ended.
+    fn ask_about_adopted(&mut self, now: Instant, conn: ConnectionId, attempt: Attempt) {
+        if let Some(peer) = self.peers.get_mut(&conn)
+            && peer.extension
+        {
+            peer.unasked.push_back(attempt);
+            self.ask_about(now, conn);
+        }
+    }
+
     /// A task is not wanted any more. What may be on its way is asked about instead of delivered.
     fn cancelled(&mut self, now: Instant, cancelled: &Cancelled) {
         let Some(conn) = self.agents.get(&cancelled.agent).copied() else { return };
@@ -746,9 +756,12 @@ impl Controller {
             }
             (Pending::Lost { conn, message_id, attempt }, Ok(Reply::OutputTaken(taken))) => {
                 match taken {
-                    OutputTaken::Stored { highest } => {
-                        let kind = "task.output_lost";
-                        self.ack(conn, message_id, kind, Some(attempt), Some(highest));
+                    OutputTaken::Stored { highest, adopted } => {
+                        let (kind, about) = ("task.output_lost", Some(attempt.clone()));
+                        self.ack(conn, message_id, kind, about, Some(highest));
+                        if adopted {
+                            self.ask_about_adopted(now, conn, attempt);
+                        }
                     }
                     // It is declared again when what is before it has come.
                     OutputTaken::Gap { .. } => mark!("tasks.lost_end_too_early"),
@@ -783,7 +796,7 @@ impl Controller {
                 if !asked.is_some_and(|delivery| delivery.query) {
                     self.arrived(now, conn, &attempt);
                 }
-                self.output_taken(conn, message_id, attempt, taken);
+                self.output_taken(now, conn, message_id, attempt, taken);
             }
             (Pending::Final { conn, message_id, attempt }, Ok(Reply::FinalTaken(taken))) => {
                 self.arrived(now, conn, &attempt);
@@ -888,14 +901,18 @@ impl Controller {
 
     fn output_taken(
         &mut self,
+        now: Instant,
         conn: ConnectionId,
         message_id: MessageId,
         attempt: Attempt,
         taken: OutputTaken,
     ) {
         match taken {
-            OutputTaken::Stored { highest } => {
-                self.ack(conn, message_id, "task.output", Some(attempt), Some(highest));
+            OutputTaken::Stored { highest, adopted } => {
+                self.ack(conn, message_id, "task.output", Some(attempt.clone()), Some(highest));
+                if adopted {
+                    self.ask_about_adopted(now, conn, attempt);
+                }
             }
             OutputTaken::Gap { highest } => {
                 mark!("tasks.gap_named");

@@ -182,6 +182,8 @@ struct Run<'a> {
 #[derive(Debug, Clone)]
 struct AttemptRow {
     row: i64,
+    /// Nothing was known of it before.
+    adopted: bool,
     state: AttemptState,
     highest: [u64; 2],
 }
@@ -479,6 +481,7 @@ impl Run<'_> {
             .query_row([attempt.task.as_str(), attempt.id.as_str()], |row| {
                 let known = AttemptRow {
                     row: row.get(0)?,
+                    adopted: false,
                     state: state_of(row.get(1)?),
                     highest: [row.get(2)?, row.get(3)?],
                 };
@@ -524,7 +527,7 @@ impl Run<'_> {
         let ordinal = named.unwrap_or(0).max(last.unwrap_or(0) + 1);
         let state = AttemptState::Delivered;
         let row = self.insert(&attempt.task, &attempt.id, ordinal, agent, state)?;
-        Ok(Owned::Here(AttemptRow { row, state, highest: [0, 0] }))
+        Ok(Owned::Here(AttemptRow { row, adopted: true, state, highest: [0, 0] }))
     }
 
     /// The attempt is at least this far.
@@ -633,7 +636,7 @@ impl Run<'_> {
         let highest = row.highest[stream];
         if piece.sequence <= highest {
             mark!("tasks.output_came_again");
-            return Ok(OutputTaken::Stored { highest });
+            return Ok(OutputTaken::Stored { highest, adopted: false });
         }
         if piece.sequence > highest + 1 {
             if !piece.truncated_locally {
@@ -660,7 +663,7 @@ impl Run<'_> {
                  WHERE attempt = ?1",
             )?
             .execute(params![row.row, number_of(state), highest[0], highest[1]])?;
-        Ok(OutputTaken::Stored { highest: piece.sequence })
+        Ok(OutputTaken::Stored { highest: piece.sequence, adopted: row.adopted })
     }
 
     fn result(
@@ -782,7 +785,7 @@ impl Run<'_> {
         }
         self.replay(agent, hello, &mut agreement)?;
         // Of what was taken over just now only output may be left: its end is asked for as well.
-        if hello.store.is_some() && hello.complete {
+        if hello.store.is_some() {
             for (_, attempt) in self.open(agent, AttemptState::Delivered, AttemptState::Running)? {
                 let Owned::Here(row) = self.owned(agent, &attempt)? else { continue };
                 let wanted = row.state == AttemptState::Delivered && self.is_wanted(&attempt)?;
@@ -829,7 +832,7 @@ impl Run<'_> {
         let stream = index(lost.stream);
         let mut highest = row.highest;
         if lost.range.to <= highest[stream] {
-            return Ok(OutputTaken::Stored { highest: highest[stream] });
+            return Ok(OutputTaken::Stored { highest: highest[stream], adopted: false });
         }
         // What is before it may still come; then it is named again.
         if lost.range.from > highest[stream] + 1 {
@@ -847,7 +850,7 @@ impl Run<'_> {
                 "UPDATE attempts SET stdout_highest = ?2, stderr_highest = ?3 WHERE attempt = ?1",
             )?
             .execute(params![row.row, highest[0], highest[1]])?;
-        Ok(OutputTaken::Stored { highest: lost.range.to })
+        Ok(OutputTaken::Stored { highest: lost.range.to, adopted: row.adopted })
     }
 
     /// An agent knows that a life of its store is known.
@@ -908,7 +911,8 @@ impl Run<'_> {
             [] => Follows::Yes,
             lives => Follows::Perhaps(lives.iter().map(|life| life.id).collect()),
         };
-        for life in skipped {
+        // A store without a known past replaces none: a backup of the one that was lost may follow.
+        for life in skipped.iter().filter(|_| before.is_some()) {
             self.transaction
                 .prepare_cached("UPDATE lives SET replaced = 1 WHERE life = ?1")?
                 .execute([life.id])?;

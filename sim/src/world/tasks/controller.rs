@@ -356,7 +356,7 @@ fn describe_reply(reply: &Reply) -> String {
         ),
         Reply::Deliverable(list) => format!("{} attempts", list.len()),
         Reply::State(state) => state.map_or("not its own", state_name).to_owned(),
-        Reply::OutputTaken(OutputTaken::Stored { highest }) => format!("up to {highest}"),
+        Reply::OutputTaken(OutputTaken::Stored { highest, .. }) => format!("up to {highest}"),
         Reply::OutputTaken(other) => format!("{other:?}"),
         Reply::FinalTaken(taken) => format!("{taken:?}"),
         Reply::Nonce(new) => if *new { "new" } else { "used" }.to_owned(),
