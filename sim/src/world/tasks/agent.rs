@@ -210,11 +210,15 @@ pub(super) async fn inspect(side: Side) -> turmoil::Result {
     let mut store = open(&process, &options, Settings::default())?;
     tell_remembered(&mut store, &process, number, &ledger)?;
     let snapshot = store.snapshot()?;
-    let running = snapshot.running.iter().map(|it| it.attempt.to_string());
-    let received = snapshot.received.iter().map(|it| it.attempt.to_string());
+    // A commit whose sync failed is rolled back, and may come back when the store is opened anew, as
+    // it was just now. The agent that ran had nothing of it.
+    let had = ledger.state().spoken_of.get(&number).cloned().unwrap_or_default();
+    let running = snapshot.running.iter().map(|it| &it.attempt);
+    let received = snapshot.received.iter().map(|it| &it.attempt);
+    let open = running.chain(received).filter(|attempt| had.contains(*attempt));
     process.recorder.see_task(TaskSeen::AgentEnd {
         agent: number,
-        open: running.chain(received).collect(),
+        open: open.map(ToString::to_string).collect(),
         results: snapshot.finals.iter().map(|(_, result)| result.attempt.to_string()).collect(),
         output: snapshot.output.len(),
     });
