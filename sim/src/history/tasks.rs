@@ -69,6 +69,8 @@ pub struct AttemptEnd {
     pub result: Option<u64>,
     /// The exit code of the result.
     pub exit_code: Option<i64>,
+    /// How much the result says of what went wrong, in bytes.
+    pub error_bytes: u64,
     /// Whether the result is that the agent ended while the command ran.
     pub interrupted: bool,
     /// Whether the result says that output was lost, per stream.
@@ -238,6 +240,8 @@ pub enum TaskSeen {
         exit_code: i64,
         /// How many bytes it wrote, per stream.
         wrote: [u64; 2],
+        /// How much it said of what went wrong.
+        error_bytes: u64,
     },
     /// The agent's database takes more of the disk than ever before.
     Spool {

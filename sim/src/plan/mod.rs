@@ -695,7 +695,7 @@ pub enum Answer {
     Absent,
     /// It names no output.
     Empty,
-    /// It discards all that the hello names.
+    /// It discards all that the hello names, and the connection ends soon after.
     DiscardAll,
 }
 

@@ -347,6 +347,11 @@ impl FaultyStream {
                 if is_answer {
                     state.answered = Some((self.number, frame.wire.clone()));
                     changed = state.answer.take();
+                    if changed == Some(Answer::DiscardAll) {
+                        // Who said so is gone soon: the other one knows nothing of it until the next
+                        // hello.
+                        state.cut.get_or_insert((Cut::Reset, FRAMES_AFTER_DISCARD));
+                    }
                 }
                 match &mut state.cut {
                     Some((how, 0)) => {
@@ -596,6 +601,9 @@ impl Drop for FaultyStream {
 fn first_line(head: &[u8]) -> String {
     String::from_utf8_lossy(head).lines().next().unwrap_or_default().to_owned()
 }
+
+/// How many frames arrive after an answer that discards everything.
+const FRAMES_AFTER_DISCARD: u32 = 6;
 
 /// Larger than the limit of every receiver in the world.
 pub(crate) const OVERSIZE: usize = super::MESSAGE_BYTES_MAX + 1;

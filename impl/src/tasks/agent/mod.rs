@@ -71,6 +71,8 @@ pub struct AgentConfig {
     pub hello_finals_max: usize,
     /// How many runs of output a hello lists: 1,000.
     pub hello_ranges_max: usize,
+    /// How large the results and runs of output of a hello are at most, in bytes: 256 KiB.
+    pub hello_bytes_max: usize,
     /// How long the link is down before results go over HTTP, and tasks are asked for: 30 s.
     pub fallback_after: Duration,
     /// How often tasks are asked for while the link is down: 10 s.
@@ -113,6 +115,7 @@ impl Default for AgentConfig {
             buffer_bytes: 1 << 20,
             hello_finals_max: 1_000,
             hello_ranges_max: 1_000,
+            hello_bytes_max: 256 << 10,
             fallback_after: Duration::from_secs(30),
             poll_every: Duration::from_secs(10),
             request_timeout: Duration::from_secs(10),

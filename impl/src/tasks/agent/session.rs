@@ -397,7 +397,8 @@ impl Agent {
 
     // ---- the handshake -----------------------------------------------------------------------
 
-    pub(super) fn greet(&mut self, _now: Instant, conn: ConnectionId, snapshot: Snapshot) {
+    pub(super) fn greet(&mut self, _now: Instant, conn: ConnectionId, mut snapshot: Snapshot) {
+        cut(&mut snapshot, self.config.hello_bytes_max);
         let Phase::Ready { life } = &self.phase else { return };
         let life = life.clone();
         let message_id = self.message_id();
@@ -781,6 +782,29 @@ impl Agent {
         session.pump.held_back.clear();
         session.pump.set_back();
     }
+}
+
+/// What an entry of a hello takes beside its texts, at most.
+const ENTRY_BYTES: usize = 512;
+
+/// Cuts results and runs of output to a size, keeping the oldest. What is left out is sent all the
+/// same, once both sides agree.
+fn cut(snapshot: &mut Snapshot, bytes_max: usize) {
+    let mut bytes = 0;
+    let mut fits = |more: usize| {
+        bytes += more;
+        bytes <= bytes_max
+    };
+    let finals = snapshot.finals.iter().take_while(|it| fits(ENTRY_BYTES + 2 * it.1.error.len()));
+    let finals = finals.count();
+    let output = snapshot.output.iter().take_while(|_| fits(ENTRY_BYTES)).count();
+    let lost = snapshot.lost.iter().take_while(|_| fits(ENTRY_BYTES)).count();
+    snapshot.complete &= finals == snapshot.finals.len()
+        && output == snapshot.output.len()
+        && lost == snapshot.lost.len();
+    snapshot.finals.truncate(finals);
+    snapshot.output.truncate(output);
+    snapshot.lost.truncate(lost);
 }
 
 impl Pump {

@@ -36,6 +36,8 @@ pub(super) struct Facts<'a> {
     history: &'a History,
     /// Whether both sides speak the extension.
     extension: bool,
+    /// How much of an error always fits into a result.
+    error_room: u64,
     /// When each agent's process ended, by the index of the entry.
     crashes: BTreeMap<u32, Vec<usize>>,
     /// When each agent's store was replaced.
@@ -66,13 +68,18 @@ impl<'a> Facts<'a> {
             }
             crate::plan::Options::Events { .. } => false,
         };
-        Self::of(history, extension)
+        let error_room = match &plan.options {
+            crate::plan::Options::Tasks { agent, .. } => agent.reserve_bytes / 2,
+            crate::plan::Options::Events { .. } => 0,
+        };
+        Self::of(history, extension, error_room)
     }
 
-    fn of(history: &'a History, extension: bool) -> Self {
+    fn of(history: &'a History, extension: bool, error_room: u64) -> Self {
         let mut facts = Self {
             history,
             extension,
+            error_room,
             crashes: BTreeMap::new(),
             stores_replaced: BTreeMap::new(),
             record_replaced: Vec::new(),
@@ -170,7 +177,7 @@ mod fixture {
         let entries = entries.into_iter().zip(1..).map(|(what, at_ms)| Entry { at_ms, what });
         let history = History { entries: entries.collect() };
         let Check::Tasks(check) = checker.check else { panic!("not a checker of tasks") };
-        let findings = check(&Facts::of(&history, true));
+        let findings = check(&Facts::of(&history, true, 100));
         findings.into_iter().map(|finding| finding.message).collect()
     }
 
@@ -198,7 +205,7 @@ mod fixture {
 
     pub(super) fn ended(exit_code: i64, stdout: u64) -> TaskSeen {
         let attempt = A1.to_owned();
-        TaskSeen::Ended { agent: 1, attempt, exit_code, wrote: [stdout, 0] }
+        TaskSeen::Ended { agent: 1, attempt, exit_code, wrote: [stdout, 0], error_bytes: 0 }
     }
 
     pub(super) fn said(connection: u64, message: Message) -> TaskSeen {
@@ -280,6 +287,7 @@ mod fixture {
             state: state.to_owned(),
             result,
             exit_code: result.map(|_| 0),
+            error_bytes: 0,
             interrupted: false,
             truncated: [false; 2],
             streams: [StreamEnd::default(), StreamEnd::default()],

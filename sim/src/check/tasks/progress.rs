@@ -76,7 +76,10 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     }
     for (attempt, (index, agent)) in results {
         let Some(end) = facts.ends.get(attempt) else { continue };
-        let replaced = facts.store_was_replaced(agent) || facts.record_was_replaced_after(index);
+        // A record that was restored may think of an attempt that it was never delivered.
+        let discarded = end.state == "discarded" && !facts.record_replaced.is_empty();
+        let replaced =
+            facts.store_was_replaced(agent) || facts.record_was_replaced_after(index) || discarded;
         if end.result.is_none() && end.state != "interrupted" && !replaced {
             let message = format!("{attempt} has a result, and the record has it as {}", end.state);
             waits(&mut findings, Some(agent), message);

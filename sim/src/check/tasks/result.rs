@@ -17,13 +17,13 @@ pub(in crate::check) const CHECKER: Checker = Checker {
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut results: BTreeMap<&str, BTreeSet<(&str, u64)>> = BTreeMap::new();
-    let mut codes: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut codes: BTreeMap<&str, (i64, u64)> = BTreeMap::new();
     for (_, at_ms, seen) in facts.seen() {
         let (attempt, message_id, digest) = match seen {
             TaskSeen::Said { attempt, message: Message::Final { message_id, digest }, .. }
             | TaskSeen::Came { attempt, message_id, digest } => (attempt, message_id, digest),
-            TaskSeen::Ended { attempt, exit_code, .. } => {
-                codes.insert(attempt, *exit_code);
+            TaskSeen::Ended { attempt, exit_code, error_bytes, .. } => {
+                codes.insert(attempt, (*exit_code, *error_bytes));
                 continue;
             }
             _ => continue,
@@ -44,8 +44,16 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
         let Some(exit_code) = end.exit_code.filter(|_| !end.interrupted) else { continue };
         let agent = facts.agent_of(attempt);
         let message = match codes.get(attempt) {
-            Some(code) if *code == exit_code => continue,
-            Some(code) => {
+            // Room for the result is reserved when the attempt is taken.
+            Some((code, error)) if *code == exit_code => {
+                let room = (*error).min(facts.error_room);
+                if end.error_bytes >= room {
+                    continue;
+                }
+                let said = end.error_bytes;
+                format!("{attempt} said {error} bytes of what went wrong; the record has {said}")
+            }
+            Some((code, _)) => {
                 format!("{attempt} ended with code {code}, and the record has {exit_code}")
             }
             None => format!("the record has it that {attempt} ended, and it did not"),

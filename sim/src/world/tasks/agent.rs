@@ -58,7 +58,10 @@ fn open(
     let mut config = TaskStoreConfig::new(process.disk.path(STORE));
     config.vfs = Some(VFS_NAME.to_owned());
     config.spool_cap_bytes = options.spool_bytes;
-    config.terminal_reserve_bytes = options.reserve_bytes;
+    config.terminal_reserve_bytes = match settings.reserve_once {
+        true => options.reserve_bytes / 32,
+        false => options.reserve_bytes,
+    };
     config.finished_max = options.finished;
     config.synchronous = settings.synchronous;
     SqliteTaskStore::open(config).map_err(|error| error.to_string())
@@ -117,7 +120,10 @@ pub(super) async fn live(side: Side, distorted: Distorted) -> turmoil::Result {
     let config = AgentConfig {
         extension: options.extension,
         parallel: options.parallel,
-        queue_max: options.queue,
+        queue_max: match distorted.settings().endless_queue {
+            true => usize::MAX,
+            false => options.queue,
+        },
         handshake_timeout: Duration::from_millis(options.handshake_ms),
         liveness: LivenessConfig {
             ping_every: Duration::from_millis(options.ping_every_ms),
@@ -132,6 +138,7 @@ pub(super) async fn live(side: Side, distorted: Distorted) -> turmoil::Result {
         buffer_bytes: options.buffer_bytes,
         hello_finals_max: options.hello_max,
         hello_ranges_max: options.hello_max,
+        hello_bytes_max: crate::world::MESSAGE_BYTES_MAX / 2,
         fallback_after: Duration::from_millis(options.fallback_ms),
         poll_every: Duration::from_secs(2),
         request_timeout: Duration::from_secs(4),

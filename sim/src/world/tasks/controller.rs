@@ -194,6 +194,7 @@ fn end_of(record: &mut SqliteRecord, view: &AttemptView) -> AttemptEnd {
         state: state_name(view.state).to_owned(),
         result: result.map(digest_of),
         exit_code: result.map(|result| result.exit_code),
+        error_bytes: result.map_or(0, |result| result.error.len() as u64),
         interrupted: result.is_some_and(|result| result.outcome == Outcome::Interrupted),
         truncated: result
             .map_or([false; 2], |result| [result.output_truncated, result.error_truncated]),

@@ -17,6 +17,9 @@ use crate::world::host::Process;
 /// How many pieces of output fit into the pipes of a command.
 const PIPE_MAX: usize = 8;
 
+/// How long a command that fails says what went wrong.
+const ERROR_WORDS: usize = 300;
+
 /// The commands of one life of an agent.
 pub(super) struct ScriptedExecutor {
     pub(super) process: Process,
@@ -78,9 +81,12 @@ async fn run(
     let exit_code = i64::from(exit);
     process.record(Kind::App, format!("{attempt} ends with code {exit_code}"));
     let wrote = OutputStream::ALL.map(|stream| script::length(&does, stream));
-    let seen = TaskSeen::Ended { agent, attempt: attempt.to_string(), exit_code, wrote };
+    let error = if exit == 0 { String::new() } else { "it failed ".repeat(ERROR_WORDS) };
+    let error_bytes = error.len() as u64;
+    let seen =
+        TaskSeen::Ended { agent, attempt: attempt.to_string(), exit_code, wrote, error_bytes };
     process.recorder.see_task(seen);
     let outcome = if exit == 0 { Outcome::Completed } else { Outcome::Failed };
-    let exit = Exit { outcome, exit_code, error: String::new(), truncated: vec![] };
+    let exit = Exit { outcome, exit_code, error, truncated: vec![] };
     let _ = events.send(ExecutorEvent::Exited(exit)).await;
 }

@@ -22,8 +22,8 @@ use crate::world::record::Recorder;
 pub(super) struct TaskWatch {
     agent: u32,
     recorder: Recorder,
-    /// The newest hello, by its connection: its name, and what it names.
-    hello: Mutex<Option<(u64, MessageId, Vec<Attempt>)>>,
+    /// The hello of each connection: its name, and what it names.
+    hellos: Mutex<BTreeMap<u64, (MessageId, Vec<Attempt>)>>,
     /// Pieces of output on their way, by the name of the message: the stream.
     pieces: Arc<Mutex<BTreeMap<MessageId, &'static str>>>,
 }
@@ -38,7 +38,7 @@ pub(super) fn digest_of(result: &Final) -> u64 {
 
 impl TaskWatch {
     pub(super) fn new(agent: u32, recorder: Recorder) -> Self {
-        Self { agent, recorder, hello: Mutex::default(), pieces: Arc::default() }
+        Self { agent, recorder, hellos: Mutex::default(), pieces: Arc::default() }
     }
 
     fn see(&self, what: TaskSeen) {
@@ -79,7 +79,7 @@ impl Watch for TaskWatch {
                 let running: Vec<_> = running.map(|it| &it.attempt).collect();
                 let finals: Vec<_> = hello.unacked_finals.iter().map(|it| &it.1.attempt).collect();
                 let named = received.iter().chain(&running).chain(&finals).map(|it| (*it).clone());
-                *lock(&self.hello) = Some((connection, envelope.message_id, named.collect()));
+                lock(&self.hellos).insert(connection, (envelope.message_id, named.collect()));
                 self.see(TaskSeen::Hello {
                     agent: self.agent,
                     connection,
@@ -120,9 +120,9 @@ impl Watch for TaskWatch {
         let agent = self.agent;
         match &envelope.message {
             ControllerMessage::HelloAck(ack) => {
-                let own = lock(&self.hello)
-                    .as_ref()
-                    .is_some_and(|(of, hello, _)| *of == connection && *hello == ack.acked);
+                let hellos = lock(&self.hellos);
+                let own = hellos.get(&connection).is_some_and(|(hello, _)| *hello == ack.acked);
+                drop(hellos);
                 if !own {
                     return;
                 }
@@ -203,7 +203,8 @@ impl Watch for TaskWatch {
             Answer::Absent => (ack.acknowledged_finals, ack.output_replay) = (None, None),
             Answer::Empty => ack.output_replay = Some(vec![]),
             Answer::DiscardAll => {
-                let named = lock(&self.hello).as_ref().map(|it| it.2.clone()).unwrap_or_default();
+                let named = lock(&self.hellos).values().next_back().map(|it| it.1.clone());
+                let named = named.unwrap_or_default();
                 let discard = |attempt| Discarded { attempt, reason: "not wanted".to_owned() };
                 ack.discarded = Some(named.into_iter().map(discard).collect());
             }
