@@ -145,6 +145,8 @@ pub enum TaskSeen {
         refused: bool,
         /// A fault took the answer: the agent has not heard it.
         lost: bool,
+        /// A fault changed it: the controller has said something else.
+        changed: bool,
     },
     /// An attempt came out of the network at the agent, to be made.
     Delivered {

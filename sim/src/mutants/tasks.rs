@@ -16,7 +16,7 @@ use gapless::tasks::store::{
 use gapless::tasks::wire::{
     AgentMessage, ControllerMessage, Deliver, Envelope, Hello, HelloAck, codes,
 };
-use gapless::tasks::{Attempt, MessageId, OutputStream, Status};
+use gapless::tasks::{Attempt, MessageId, OutputStream};
 use gapless::{AgentId, ConnectionId};
 
 use super::twist::{Hands, Twist, Twisted};
@@ -32,6 +32,16 @@ impl Twist<Agent> for CanaryAgent {
     fn output(&mut self, output: Output, hands: &mut Hands<Agent>) {
         match output {
             Output::Send { message: AgentMessage::Final(_), .. } | Output::Post { .. } => {}
+            Output::Send {
+                conn,
+                message_id,
+                message: AgentMessage::Hello(mut hello),
+                extension,
+            } => {
+                hello.unacked_finals.clear();
+                let message = AgentMessage::Hello(hello);
+                hands.outputs.push_back(Output::Send { conn, message_id, message, extension });
+            }
             output => hands.outputs.push_back(output),
         }
     }
@@ -94,6 +104,26 @@ impl Twist<Agent> for HoleUndeclared {
 
 pub(super) fn hole_undeclared(core: Agent) -> AgentCore {
     Twisted::boxed(core, HoleUndeclared)
+}
+
+/// What a command wrote last is lost when it ends.
+#[derive(Default)]
+struct TailLost(BTreeMap<(Attempt, OutputStream), Input>);
+
+impl Twist<Agent> for TailLost {
+    fn input(&mut self, _: Instant, input: Input, hands: &mut Hands<Agent>) {
+        match input {
+            Input::Wrote { ref attempt, stream, .. } => {
+                let name = (attempt.clone(), stream);
+                hands.inputs.extend(self.0.insert(name, input));
+            }
+            input => hands.inputs.push_back(input),
+        }
+    }
+}
+
+pub(super) fn tail_lost(core: Agent) -> AgentCore {
+    Twisted::boxed(core, TailLost::default())
 }
 
 /// A known attempt is refused when there is no room for a new one.
@@ -382,12 +412,19 @@ pub(super) fn backoff_never_resets(core: Agent) -> AgentCore {
 struct SaidBeforeStored {
     conn: Option<ConnectionId>,
     said: u64,
+    /// What the store is given when something else happens.
+    later: Vec<Output>,
 }
 
 impl Twist<Agent> for SaidBeforeStored {
+    fn input(&mut self, _: Instant, input: Input, hands: &mut Hands<Agent>) {
+        hands.outputs.extend(self.later.drain(..));
+        hands.inputs.push_back(input);
+    }
+
     fn output(&mut self, output: Output, hands: &mut Hands<Agent>) {
         match &output {
-            Output::Send { conn, message: AgentMessage::Output(_), .. } => self.conn = Some(*conn),
+            Output::Send { conn, message: AgentMessage::Hello(_), .. } => self.conn = Some(*conn),
             Output::Close { .. } => self.conn = None,
             Output::Store(_, Command::Receive(receipt)) => {
                 if let Some(conn) = self.conn {
@@ -399,6 +436,8 @@ impl Twist<Agent> for SaidBeforeStored {
                         message: AgentMessage::Received(receipt.attempt.clone()),
                         extension: true,
                     });
+                    self.later.push(output);
+                    return;
                 }
             }
             _ => {}
@@ -535,34 +574,6 @@ impl Transact<Command> for IdsCollide {
 
 pub(super) fn ids_collide(store: SqliteTaskStore, _: HostClock) -> TaskStore {
     Box::new(IdsCollide(store))
-}
-
-/// The last pieces of a stream are not stored when the command ends, and nobody is told.
-struct TailDropped(SqliteTaskStore);
-
-impl Transact<Command> for TailDropped {
-    fn transact(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
-        let kept = commands.into_iter().map(|command| match command {
-            Command::Append(append) if append.sequence > 3 && append.sequence.is_multiple_of(4) => {
-                Command::Find(append.attempt)
-            }
-            command => command,
-        });
-        let replies = self.0.transact(kept.collect())?;
-        Ok(replies
-            .into_iter()
-            .map(|reply| match reply {
-                Reply::Found(Some(known)) if known.status == Status::Running => {
-                    Reply::Appended(gapless::tasks::store::Appended::TooLarge)
-                }
-                reply => reply,
-            })
-            .collect())
-    }
-}
-
-pub(super) fn output_dropped(store: SqliteTaskStore, _: HostClock) -> TaskStore {
-    Box::new(TailDropped(store))
 }
 
 // ---- controllers -------------------------------------------------------------------------------
@@ -723,30 +734,6 @@ impl Transact<record::Command> for RetriesEarly {
 
 pub(super) fn retries_early(record: SqliteRecord) -> Record {
     Box::new(RetriesEarly(record))
-}
-
-/// What an agent says last holds.
-struct LastResultHolds(SqliteRecord);
-
-impl Transact<record::Command> for LastResultHolds {
-    fn transact(
-        &mut self,
-        commands: Vec<record::Command>,
-    ) -> Result<Vec<record::Reply>, StoreError> {
-        let mut replies = self.0.transact(commands)?;
-        for reply in &mut replies {
-            if let record::Reply::State(Some(state)) = reply
-                && *state == record::AttemptState::Final
-            {
-                *state = record::AttemptState::Running;
-            }
-        }
-        Ok(replies)
-    }
-}
-
-pub(super) fn state_goes_back(record: SqliteRecord) -> Record {
-    Box::new(LastResultHolds(record))
 }
 
 /// What an agent does not name is lost, whatever it says.

@@ -25,8 +25,12 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let mut had: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     // The highest number of a stream on a connection.
     let mut sent: BTreeMap<(u32, u64, &str, &str), u64> = BTreeMap::new();
+    // What was declared lost.
+    let mut holes: BTreeMap<(u32, &str, &str), Vec<(u64, u64)>> = BTreeMap::new();
     for (_, at_ms, seen) in facts.seen() {
         match seen {
+            // Another copy may still have it.
+            TaskSeen::StoreReplaced { agent } => holes.retain(|(of, ..), _| of != agent),
             TaskSeen::Hello { agent, connection, .. } => {
                 greeted.insert((*agent, *connection));
             }
@@ -76,6 +80,17 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                     );
                     findings.push(finding(at_ms, Some(*agent), message));
                 }
+                let holes = holes.entry((*agent, attempt, stream)).or_default();
+                if holes.iter().any(|(from, to)| (*from..=*to).contains(sequence)) {
+                    let message = format!(
+                        "agent-{agent} sent {stream} {sequence} of {attempt}, which it had \
+                         declared lost"
+                    );
+                    findings.push(finding(at_ms, Some(*agent), message));
+                }
+                if *sequence > before + 1 && *declares {
+                    holes.push((before + 1, sequence - 1));
+                }
                 *top = (*top).max(*sequence);
             }
             _ => {}
@@ -114,5 +129,7 @@ mod tests {
         assert_eq!(tasks(&CHECKER, sends(&[(1, false), (4, true), (5, false)])), [""; 0]);
         assert_eq!(tasks(&CHECKER, sends(&[(1, false), (4, false)])).len(), 1);
         assert_eq!(tasks(&CHECKER, sends(&[(2, false)])).len(), 1);
+        let lost = &[(1, false), (4, true), (2, false)];
+        assert_eq!(tasks(&CHECKER, sends(lost)).len(), 1, "it was there all the time");
     }
 }

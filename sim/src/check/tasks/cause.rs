@@ -1,6 +1,9 @@
 //! Only what can have been lost is called lost.
 
+use std::collections::BTreeSet;
+
 use super::{Check, Checker, Facts, Finding, finding};
+use crate::history::TaskSeen;
 
 /// An attempt is interrupted because something was.
 pub(in crate::check) const CHECKER: Checker = Checker {
@@ -14,16 +17,27 @@ pub(in crate::check) const CHECKER: Checker = Checker {
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let mut arrived: BTreeSet<&str> = BTreeSet::new();
+    for (_, _, seen) in facts.seen() {
+        if let TaskSeen::State { attempt, state } = seen
+            && matches!(state.as_str(), "received" | "running")
+        {
+            arrived.insert(attempt);
+        }
+    }
     for (attempt, end) in &facts.ends {
-        if end.state != "interrupted" && !end.interrupted {
+        let by_controller = end.state == "interrupted";
+        if !by_controller && !end.interrupted {
             continue;
         }
         let agent = facts.agent_of(attempt);
-        let lost = agent.is_some_and(|agent| {
-            facts.crashes.contains_key(&agent) || facts.store_was_replaced(agent)
-        });
-        if !lost && facts.record_replaced.is_empty() && !facts.was_discarded(attempt) {
-            let message = format!("{attempt} was interrupted, and nothing happened to its agent");
+        let replaced = agent.is_some_and(|agent| facts.store_was_replaced(agent));
+        // What is said to be in a store is still there after a crash.
+        let crashed = agent.is_some_and(|agent| facts.crashes.contains_key(&agent))
+            && !(by_controller && arrived.contains(attempt));
+        let lost = replaced || crashed || !facts.record_replaced.is_empty();
+        if !lost && !facts.thrown_away.contains(attempt) {
+            let message = format!("{attempt} was interrupted, and nothing can have lost it");
             findings.push(finding(facts.end_ms, agent, message));
         }
     }
@@ -41,7 +55,10 @@ mod tests {
         let end = || task_end(vec![attempt_end("interrupted", None)]);
         assert_eq!(tasks(&CHECKER, vec![submitting(), end()]).len(), 1);
         let crash = Seen::Crashed { host: "agent-1".to_owned() };
-        let with = vec![Seen::Task(submitting()), crash, Seen::Task(end())];
+        let with = vec![Seen::Task(submitting()), crash.clone(), Seen::Task(end())];
         assert_eq!(findings(&CHECKER, with), [""; 0]);
+        let arrived = Seen::Task(state("received"));
+        let kept = vec![Seen::Task(submitting()), arrived, crash, Seen::Task(end())];
+        assert_eq!(findings(&CHECKER, kept).len(), 1, "it is in the store");
     }
 }

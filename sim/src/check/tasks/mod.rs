@@ -48,6 +48,8 @@ pub(super) struct Facts<'a> {
     agents: BTreeMap<&'a str, u32>,
     /// Attempts that an answer to a hello has discarded, and when.
     discarded: BTreeMap<&'a str, Vec<usize>>,
+    /// Those that a fault has discarded, and not the controller.
+    thrown_away: BTreeSet<&'a str>,
     /// What the record holds in the end, by the name of the attempt.
     ends: BTreeMap<&'a str, &'a AttemptEnd>,
     /// Agents whose store was refused, and has not been served since.
@@ -85,6 +87,7 @@ impl<'a> Facts<'a> {
             record_replaced: Vec::new(),
             agents: BTreeMap::new(),
             discarded: BTreeMap::new(),
+            thrown_away: BTreeSet::new(),
             ends: BTreeMap::new(),
             refused: BTreeSet::new(),
             end_ms: history.entries.last().map_or(0, |entry| entry.at_ms),
@@ -113,8 +116,11 @@ impl<'a> Facts<'a> {
                 self.stores_replaced.entry(*agent).or_default().push(index);
             }
             TaskSeen::RecordReplaced => self.record_replaced.push(index),
-            TaskSeen::Answered { agent, discarded, refused, .. } => {
+            TaskSeen::Answered { agent, discarded, refused, changed, .. } => {
                 for attempt in discarded {
+                    if *changed {
+                        self.thrown_away.insert(attempt);
+                    }
                     self.discarded.entry(attempt).or_default().push(index);
                 }
                 match refused {
@@ -252,6 +258,7 @@ mod fixture {
             directed: true,
             refused: false,
             lost: false,
+            changed: false,
         }
     }
 
@@ -264,6 +271,7 @@ mod fixture {
             directed: true,
             refused: false,
             lost: false,
+            changed: false,
         }
     }
 

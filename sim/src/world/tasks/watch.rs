@@ -1,6 +1,6 @@
 //! What can be seen of tasks on the wire.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -24,6 +24,8 @@ pub(super) struct TaskWatch {
     recorder: Recorder,
     /// The hello of each connection: its name, and what it names.
     hellos: Mutex<BTreeMap<u64, (MessageId, Vec<Attempt>)>>,
+    /// Connections on which a fault changed the answer.
+    changed: Mutex<BTreeSet<u64>>,
     /// Pieces of output on their way, by the name of the message: the stream.
     pieces: Arc<Mutex<BTreeMap<MessageId, &'static str>>>,
 }
@@ -38,7 +40,13 @@ pub(super) fn digest_of(result: &Final) -> u64 {
 
 impl TaskWatch {
     pub(super) fn new(agent: u32, recorder: Recorder) -> Self {
-        Self { agent, recorder, hellos: Mutex::default(), pieces: Arc::default() }
+        Self {
+            agent,
+            recorder,
+            hellos: Mutex::default(),
+            changed: Mutex::default(),
+            pieces: Arc::default(),
+        }
     }
 
     fn see(&self, what: TaskSeen) {
@@ -140,6 +148,7 @@ impl Watch for TaskWatch {
                     directed: ack.output_replay.is_some(),
                     refused: false,
                     lost: false,
+                    changed: lock(&self.changed).contains(&connection),
                 });
             }
             ControllerMessage::Deliver(deliver) => {
@@ -167,6 +176,7 @@ impl Watch for TaskWatch {
                     directed: false,
                     refused: true,
                     lost: false,
+                    changed: lock(&self.changed).contains(&connection),
                 });
             }
             ControllerMessage::Error(_) | ControllerMessage::Query(_) => {}
@@ -182,6 +192,7 @@ impl Watch for TaskWatch {
             directed: true,
             refused: false,
             lost: true,
+            changed: false,
         });
     }
 
@@ -198,6 +209,8 @@ impl Watch for TaskWatch {
 
     fn changed(&self, frame: &Frame, how: Answer) -> Option<Frame> {
         let (envelope, mut ack) = Self::answer(frame)?;
+        let newest = lock(&self.hellos).keys().next_back().copied();
+        lock(&self.changed).extend(newest);
         match how {
             Answer::Lost => return None,
             Answer::Absent => (ack.acknowledged_finals, ack.output_replay) = (None, None),
