@@ -47,7 +47,9 @@ impl<C: StoreCommand, S: Store<C>> Transactions<C, S> {
         }
     }
 
-    /// What waits becomes one transaction: of writes or of reads, whichever was asked for first.
+    /// What waits becomes one transaction: of writes or of reads, whichever was asked for first. A
+    /// write may overtake a read, which then sees more than it would have; a read never overtakes a
+    /// write, whose effect whoever asked counts on.
     fn start(&mut self) {
         if self.running.is_some() {
             return;
@@ -59,8 +61,12 @@ impl<C: StoreCommand, S: Store<C>> Transactions<C, S> {
         let Some(mut store) = self.store.take() else { return };
         let (mut ids, mut commands) = (Vec::new(), Vec::new());
         let mut rest = Vec::new();
+        let mut after_a_write = false;
         for (id, command) in self.waiting.drain(..) {
-            if command.is_read_only() == read_only && ids.len() < self.batch_max {
+            after_a_write |= !command.is_read_only();
+            let overtakes = read_only && after_a_write;
+            let fits = command.is_read_only() == read_only && ids.len() < self.batch_max;
+            if fits && !overtakes {
                 ids.push(id);
                 commands.push(command);
             } else {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 
 use crate::check::{Verdict, Violation};
-use crate::history::Seen;
-use crate::plan::Plan;
+use crate::history::{Seen, TaskSeen};
+use crate::plan::{Host, Plan, Protocol};
 use crate::scenario::Scenario;
 use crate::trace::{Kind, Record};
 use crate::world::Run;
@@ -48,12 +48,43 @@ struct Counts {
     delivered: u64,
     gaps: u64,
     crashes: u64,
+    ran: u64,
+    results: u64,
+    pieces: u64,
+}
+
+impl Counts {
+    fn see<'a>(
+        &mut self,
+        seen: &'a TaskSeen,
+        acknowledged: &mut std::collections::BTreeSet<&'a str>,
+    ) {
+        match seen {
+            TaskSeen::Submitting { .. } => self.publishing += 1,
+            // A task that is submitted twice is one task.
+            TaskSeen::Submitted { task, .. } => {
+                acknowledged.insert(task);
+            }
+            TaskSeen::NotSubmitted { .. } => self.refused += 1,
+            TaskSeen::SubmitUnknown { .. } => self.unknown += 1,
+            TaskSeen::Ran { .. } => self.ran += 1,
+            TaskSeen::TaskEnd { attempts, .. } => {
+                for attempt in attempts {
+                    self.results += u64::from(attempt.result.is_some());
+                    let pieces = attempt.streams.iter().map(|stream| stream.pieces.len() as u64);
+                    self.pieces += pieces.sum::<u64>();
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Report<'_> {
     fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         let mut acknowledged = std::collections::BTreeSet::new();
+        let mut acknowledged_tasks = std::collections::BTreeSet::new();
         for entry in &self.run.history.entries {
             match &entry.what {
                 Seen::Publishing { .. } => counts.publishing += 1,
@@ -66,10 +97,11 @@ impl Report<'_> {
                 Seen::Delivered { .. } => counts.delivered += 1,
                 Seen::Gap { .. } => counts.gaps += 1,
                 Seen::Crashed { .. } => counts.crashes += 1,
+                Seen::Task(seen) => counts.see(seen, &mut acknowledged_tasks),
                 _ => {}
             }
         }
-        counts.acknowledged = acknowledged.len() as u64;
+        counts.acknowledged = (acknowledged.len() + acknowledged_tasks.len()) as u64;
         counts
     }
 
@@ -81,7 +113,11 @@ impl Report<'_> {
             Verdict::Pass => {
                 let _ = writeln!(
                     text,
-                    "  {GOOD}ok{GOOD:#}         nothing lost, duplicated or reordered"
+                    "  {GOOD}ok{GOOD:#}         {}",
+                    match self.run.plan.options.protocol() {
+                        Protocol::Events => "nothing lost, duplicated or reordered",
+                        Protocol::Tasks => "everything ran once, and nothing of it was lost unsaid",
+                    }
                 );
             }
             Verdict::Violation(violations) => {
@@ -127,15 +163,15 @@ impl Report<'_> {
             count => format!("{count} {what}s"),
         };
         let topology = &run.plan.topology;
-        line(
-            "hosts",
-            &format!(
-                "{} of {}, 1 server, {} ms apart",
+        let hosts = match run.plan.options.protocol() {
+            Protocol::Events => format!(
+                "{} of {}, 1 server",
                 plural(topology.clients, "client"),
-                plural(topology.agents, "agent"),
-                topology.latency_ms
+                plural(topology.agents, "agent")
             ),
-        );
+            Protocol::Tasks => format!("{}, 1 controller", plural(topology.agents, "agent")),
+        };
+        line("hosts", &format!("{hosts}, {} ms apart", topology.latency_ms));
         let faults: Vec<_> =
             run.faults.iter().map(|(kind, count)| format!("{kind} ×{count}")).collect();
         let injected: u64 = run.faults.values().sum();
@@ -146,9 +182,12 @@ impl Report<'_> {
                 _ => format!("{injected} injected: {}", faults.join(", ")),
             },
         );
-        // Runs are of the event protocol; the marks of others cannot be reached.
-        let of_others = |mark: &&str| mark.starts_with("tasks.");
-        let known = gapless::marks::all().iter().filter(|mark| !of_others(mark)).count();
+        let of_other = match run.plan.options.protocol() {
+            Protocol::Events => "tasks.",
+            Protocol::Tasks => "events.",
+        };
+        let of_this = |mark: &&&str| !mark.starts_with(of_other);
+        let known = gapless::marks::all().iter().filter(of_this).count();
         let mut marks = format!("{} of {known} reached", run.marks.len());
         if !run.plan.reaches.is_empty() {
             let required = run.plan.reaches.iter().map(|mark| {
@@ -158,14 +197,26 @@ impl Report<'_> {
             let _ = write!(marks, "; required: {}", required.collect::<Vec<_>>().join(", "));
         }
         line("marks", &marks);
-        line(
-            "published",
-            &format!(
-                "{} events: {} acknowledged, {} refused, {} of unknown outcome",
-                counts.publishing, counts.acknowledged, counts.refused, counts.unknown
-            ),
+        let outcomes = format!(
+            "{} acknowledged, {} refused, {} of unknown outcome",
+            counts.acknowledged, counts.refused, counts.unknown
         );
-        line("delivered", &format!("{} events, {} gaps declared", counts.delivered, counts.gaps));
+        match run.plan.options.protocol() {
+            Protocol::Events => {
+                line("published", &format!("{} events: {outcomes}", counts.publishing));
+                let delivered =
+                    format!("{} events, {} gaps declared", counts.delivered, counts.gaps);
+                line("delivered", &delivered);
+            }
+            Protocol::Tasks => {
+                line("submitted", &format!("{} tasks: {outcomes}", counts.publishing));
+                let ran = format!(
+                    "{} commands, {} results and {} pieces of output in the record",
+                    counts.ran, counts.results, counts.pieces
+                );
+                line("ran", &ran);
+            }
+        }
         line(
             "time",
             &format!(
@@ -200,16 +251,17 @@ impl Report<'_> {
 
     /// The records that lead to a violation.
     fn excerpt(&self, text: &mut String, violation: &Violation) {
-        let client = violation.client.map(|client| format!("client-{client}"));
+        let protocol = self.run.plan.options.protocol();
+        let client = violation.client.map(|client| Host::Client(client).name(protocol));
         let concerns = |record: &Record| match (&client, record.host.as_str()) {
             _ if record.at_ms > violation.at_ms || record.kind == Kind::Mark => false,
             (None, _) | (_, "world") => true,
             // Of what the server does with frames, that which goes to or comes from the client.
-            (Some(client), "server") => {
+            (Some(client), "server" | "controller") => {
                 !matches!(record.kind, Kind::Send | Kind::Receive)
-                    || record.text.starts_with(client.as_str())
+                    || record.text.starts_with(*client)
             }
-            (Some(client), host) => host == client,
+            (Some(client), host) => host == *client,
         };
         let records: Vec<_> =
             self.run.trace.records.iter().filter(|record| concerns(record)).collect();
@@ -217,7 +269,7 @@ impl Report<'_> {
         let others = heading_lines(&self.run.plan) + text.lines().count() + 3 + 4;
         let most = RECORDS_MAX.min(LINES_MAX.saturating_sub(others));
         let shown = &records[records.len().saturating_sub(most)..];
-        let whose = client.as_deref().unwrap_or("all hosts");
+        let whose = client.unwrap_or("all hosts");
         let _ = writeln!(
             text,
             "\n  ╭─ the {} records before {}, {whose}",

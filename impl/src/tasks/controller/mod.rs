@@ -653,6 +653,8 @@ impl Controller {
         if let Some(peer) = self.peers.get_mut(&conn)
             && let Some(delivery) = peer.deliveries.remove(attempt)
         {
+            // What had no room on the way may have it now.
+            peer.more = true;
             self.timers.stop(Timer::Delivery(delivery.number));
             self.ask_about(now, conn);
             self.refill(conn);
