@@ -19,15 +19,16 @@ struct Row {
 
 /// How a scenario's `reference` names a row.
 fn reference_of(id: &str) -> String {
-    match id.starts_with("FS-") {
-        true => id.to_owned(),
-        false => format!("relaycast:{id}"),
+    match id {
+        _ if id.starts_with("FS-") => id.to_owned(),
+        _ if id.starts_with('H') => format!("hostlink:{id}"),
+        _ => format!("relaycast:{id}"),
     }
 }
 
 /// Whether a `reference` names a row of the tables; others say in words where a scenario is from.
 fn names_a_row(reference: &str) -> bool {
-    reference.starts_with("FS-") || reference.starts_with("relaycast:")
+    ["FS-", "relaycast:", "hostlink:"].iter().any(|prefix| reference.starts_with(prefix))
 }
 
 /// The rows of all tables, by what scenarios call them.
@@ -38,13 +39,17 @@ fn rows() -> BTreeMap<String, Row> {
     for line in text.lines() {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
         let (Some(id), Some(last)) = (cells.first(), cells.last()) else { continue };
-        let number = id.trim_start_matches("FS-").trim_start_matches("RC-").trim_start_matches('R');
+        let number = id
+            .trim_start_matches("FS-")
+            .trim_start_matches("RC-")
+            .trim_start_matches("HL-")
+            .trim_start_matches(['R', 'H']);
         if !line.starts_with('|') || !number.starts_with(|c: char| c.is_ascii_digit()) {
             continue;
         }
         let mut row = Row { scenarios: BTreeSet::new(), reason: String::new() };
         for (nth, part) in last.split('`').enumerate() {
-            match nth % 2 == 1 && part.starts_with("events/") {
+            match nth % 2 == 1 && (part.starts_with("events/") || part.starts_with("tasks/")) {
                 true => drop(row.scenarios.insert(part.to_owned())),
                 false => row.reason.push_str(part.trim_matches([' ', ',', ';'])),
             }
@@ -72,11 +77,13 @@ fn claims() -> BTreeMap<String, BTreeSet<String>> {
 #[test]
 fn every_known_fault_has_a_row() {
     let rows = rows();
-    let ids = (1..=55)
+    let ids = (1..=76)
         .map(|number| format!("FS-{number:02}"))
         .chain((1..=16).map(|number| format!("RC-{number:02}")))
         .chain((1..=17).filter(|number| *number != 5).map(|number| format!("R{number}")))
-        .chain(('a'..='h').map(|letter| format!("R5{letter}")));
+        .chain(('a'..='h').map(|letter| format!("R5{letter}")))
+        .chain((1..=25).map(|number| format!("HL-{number:02}")))
+        .chain((1..=33).map(|number| format!("H{number}")));
     let missing: Vec<_> = ids.filter(|id| !rows.contains_key(&reference_of(id))).collect();
     assert_eq!(missing, [""; 0]);
 }

@@ -1,7 +1,9 @@
 //! Power is lost at every single operation of a disk, one after the other, not at a sample of them.
 
 use gapless_sim::check::{Verdict, judge};
-use gapless_sim::plan::{Action, Fault, Host, Plan, Publish, Step, When};
+use gapless_sim::plan::{
+    Action, Cut, Fault, Host, Plan, Publish, Script, Step, Submit, Text, When,
+};
 use gapless_sim::scenario::{Library, draw};
 use gapless_sim::seed::Seed;
 use gapless_sim::world;
@@ -26,18 +28,50 @@ fn script() -> Plan {
     plan.reaches.clear();
     plan.steps = vec![
         publish(300, 4),
-        fault(
-            1_000,
-            Fault::Cut {
-                client: 1,
-                how: gapless_sim::plan::Cut::Reset,
-                after_frames: None,
-                for_ms: 1_500,
-            },
-        ),
+        fault(1_000, Fault::Cut { client: 1, how: Cut::Reset, after_frames: None, for_ms: 1_500 }),
         publish(1_200, 12),
         fault(5_000, Fault::Crash { host: Host::Server, restart_ms: 200 }),
         publish(6_000, 4),
+    ];
+    plan
+}
+
+/// Runs commands, loses the link in the middle of their output, queues, cancels and retries, and
+/// starts the controller again.
+fn task_script() -> Plan {
+    let scenario =
+        Library::embedded().get("tasks/power-loss-of-the-agent").expect("the scenario is there");
+    let mut plan = draw(&scenario, Seed(7));
+    let submit = |at, name: &str, count, stdout| Step {
+        when: When::At(at),
+        action: Action::Submit(Submit {
+            name: name.to_owned(),
+            agent: 1,
+            count,
+            every_ms: 50,
+            priority: 0,
+            twice: false,
+            script: Script {
+                stdout,
+                stderr: 1,
+                bytes: 150,
+                every_ms: 120,
+                text: Text::Wide,
+                exit: 3,
+            },
+        }),
+    };
+    let step = |at, action| Step { when: When::At(at), action };
+    let fault = |at, fault| step(at, Action::Fault(fault));
+    plan.duration_ms = 9_000;
+    plan.reaches.clear();
+    plan.steps = vec![
+        submit(300, "first", 3, 6),
+        step(700, Action::Cancel { task: "first-3".to_owned() }),
+        fault(1_000, Fault::Cut { client: 1, how: Cut::Reset, after_frames: None, for_ms: 0 }),
+        submit(2_500, "second", 1, 3),
+        fault(3_000, Fault::Crash { host: Host::Server, restart_ms: 200 }),
+        step(5_000, Action::Retry { task: "first-1".to_owned() }),
     ];
     plan
 }
@@ -66,7 +100,11 @@ fn exhaust(
 
 /// Everything holds wherever the power is lost.
 fn holds(host: Host, at_ms: u64, torn_percent: Option<u8>) -> u64 {
-    exhaust(&script(), host, at_ms, torn_percent, &mut |after_ops, verdict| {
+    holds_in(&script(), host, at_ms, torn_percent)
+}
+
+fn holds_in(plan: &Plan, host: Host, at_ms: u64, torn_percent: Option<u8>) -> u64 {
+    exhaust(plan, host, at_ms, torn_percent, &mut |after_ops, verdict| {
         assert_eq!(verdict, Verdict::Pass, "{host:?} after {after_ops} operations");
     })
 }
@@ -111,5 +149,41 @@ fn commits_that_do_not_wait_for_the_disk_are_caught() {
     for mutant in ["synchronous-normal", "ack-before-durable"] {
         let (losses, operations) = losses(mutant);
         assert!(losses * 4 > operations, "{mutant}: {losses} of {operations}");
+    }
+}
+
+#[test]
+fn an_agent_loses_power_after_every_operation_of_its_disk() {
+    assert!(holds_in(&task_script(), Host::Client(1), 0, None) > 80);
+}
+
+#[test]
+fn an_agent_tears_every_write() {
+    assert!(holds_in(&task_script(), Host::Client(1), 0, Some(50)) > 80);
+}
+
+#[test]
+fn the_controller_loses_power_after_every_operation_of_its_disk() {
+    assert!(holds_in(&task_script(), Host::Server, 0, None) > 60);
+}
+
+#[test]
+fn the_controller_loses_power_after_every_operation_of_its_second_life() {
+    assert!(holds_in(&task_script(), Host::Server, 3_010, None) > 10);
+}
+
+/// Every step of store and wire, and not only those of the disk: the process dies whenever a mark of
+/// the run without a fault was reached, and once a tick in between.
+#[test]
+fn every_process_dies_at_every_moment() {
+    let plan = task_script();
+    for host in [Host::Client(1), Host::Server] {
+        for at_ms in (300..4_000).step_by(usize::try_from(plan.tick_ms).expect("it is small")) {
+            let mut plan = plan.clone();
+            let fault = Fault::Crash { host, restart_ms: 150 };
+            plan.steps.push(Step { when: When::At(at_ms), action: Action::Fault(fault) });
+            let run = world::run(&plan).expect("the run is carried out");
+            assert_eq!(judge(&run), Verdict::Pass, "{host:?} at {at_ms} ms");
+        }
     }
 }

@@ -57,3 +57,43 @@ fn slow_handler_over_reconnect() {
 fn retention_past_the_cursor() {
     check("events/retention-past-the-cursor", "retention-past-the-cursor");
 }
+
+#[test]
+fn received_reply_lost() {
+    check("tasks/received-reply-lost", "received-reply-lost");
+}
+
+#[test]
+fn hello_answer_lost() {
+    check("tasks/hello-answer-lost", "hello-answer-lost");
+}
+
+#[test]
+fn discard_in_each_state() {
+    check("tasks/discard-in-each-state", "discard-in-each-state");
+}
+
+#[test]
+fn result_over_http() {
+    check("tasks/result-over-http", "result-over-http");
+}
+
+#[test]
+fn store_went_back() {
+    check("tasks/store-went-back", "store-went-back");
+}
+
+#[test]
+fn record_restored() {
+    check("tasks/record-restored", "record-restored");
+}
+
+#[test]
+fn one_answer_lost() {
+    check("tasks/one-answer-lost", "one-answer-lost");
+}
+
+#[test]
+fn two_copies_of_a_store() {
+    check("tasks/two-copies-of-a-store", "two-copies-of-a-store");
+}

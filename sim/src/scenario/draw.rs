@@ -297,16 +297,16 @@ fn faults(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -> Vec<Step> {
     let without = if rng.random_ratio(1, 2) { Sort::Hold } else { Sort::Partition };
     enabled.retain(|sort| *sort != without);
     match &plan.options {
-        Options::Events { server, client } if !(server.extension && client.extension) => {
+        _ if speaks_extension(plan) => {}
+        Options::Events { .. } => {
             // The base contract has no way to notice that the last frame before a pause was lost,
             // or that a log which went back has overtaken the cursor since.
             enabled.retain(|sort| !matches!(sort, Sort::Lose | Sort::Restore | Sort::LoseLog));
         }
-        Options::Tasks { controller, agent } if !(controller.extension && agent.extension) => {
+        Options::Tasks { .. } => {
             // The base contract does not say which store an agent has.
             enabled.retain(|sort| !matches!(sort, Sort::Restore | Sort::LoseLog | Sort::Swap));
         }
-        _ => {}
     }
     if enabled.is_empty() {
         return Vec::new();
@@ -336,6 +336,14 @@ fn faults(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -> Vec<Step> {
         steps.push(step);
     }
     steps
+}
+
+/// Whether both sides speak the extension.
+fn speaks_extension(plan: &Plan) -> bool {
+    match &plan.options {
+        Options::Events { server, client } => server.extension && client.extension,
+        Options::Tasks { controller, agent } => controller.extension && agent.extension,
+    }
 }
 
 /// When a fault comes: half of them while something is being published, because a fault in a
@@ -460,7 +468,9 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
         Sort::LoseLog => (at, Fault::LoseStore { host: database, restart_ms: short }),
         Sort::Swap => (at, Fault::Swap { host: Host::Client(client), restart_ms: short }),
         Sort::Answer => {
-            let all = [Answer::Lost, Answer::Absent, Answer::Empty, Answer::DiscardAll];
+            // The base contract has no way to learn that an attempt was discarded by mistake.
+            let discard = if speaks_extension(plan) { Answer::DiscardAll } else { Answer::Lost };
+            let all = [Answer::Lost, Answer::Absent, Answer::Empty, discard];
             (at, Fault::Answer { client, how: pick(rng, &all) })
         }
         Sort::LoseAnswer => (at, Fault::LoseAnswer { client, times: rng.random_range(1..4) }),

@@ -313,6 +313,8 @@ enum Timer {
     Hello(ConnectionId),
     /// Nothing is heard.
     Silence(ConnectionId),
+    /// Time to ask the record again what there is to deliver.
+    Refill(ConnectionId),
     /// Time to deliver an attempt again, by the delivery's number.
     Delivery(u64),
 }
@@ -395,6 +397,7 @@ impl Controller {
         }
         self.timers.stop(Timer::Hello(conn));
         self.timers.stop(Timer::Silence(conn));
+        self.timers.stop(Timer::Refill(conn));
         for delivery in peer.deliveries.values() {
             self.timers.stop(Timer::Delivery(delivery.number));
         }
@@ -828,10 +831,11 @@ impl Controller {
                 self.close(conn, CloseCode::TRY_AGAIN_LATER, "the record failed");
             }
             (Pending::Delivering(conn, attempt), _) => {
-                // It is in the record, and is asked for when the next one has arrived.
+                // It is in the record, and is asked for again.
                 if let Some(peer) = self.peers.get_mut(&conn) {
                     peer.deliveries.remove(&attempt);
                     peer.more = true;
+                    self.timers.set(Timer::Refill(conn), now + self.config.redelivery.min);
                 }
             }
             // Not acknowledged: the agent says it again.
@@ -1007,6 +1011,7 @@ impl Controller {
                     mark!("tasks.silent_agent_closed");
                     self.close(conn, CloseCode::SILENT, "nothing was heard from the agent");
                 }
+                Timer::Refill(conn) => self.refill(conn),
                 Timer::Delivery(number) => self.deliver_again(now, number),
             }
         }

@@ -1,6 +1,6 @@
 //! Output is what the command wrote, and a number names the same bytes everywhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Check, Checker, Facts, Finding, finding};
 use crate::history::{Message, TaskSeen};
@@ -16,9 +16,15 @@ pub(in crate::check) const CHECKER: Checker = Checker {
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut names: BTreeMap<(&str, &str, u64), u64> = BTreeMap::new();
+    let mut names: BTreeMap<(&str, &str, u64), Vec<u64>> = BTreeMap::new();
+    // Names of a store that was replaced: a run that nobody knows of may come again.
+    let mut forgotten: BTreeSet<(&str, &str, u64)> = BTreeSet::new();
     for (_, at_ms, seen) in facts.seen() {
         match seen {
+            TaskSeen::StoreReplaced { agent } => {
+                let of_agent = names.keys().filter(|it| facts.agent_of(it.0) == Some(*agent));
+                forgotten.extend(of_agent.copied());
+            }
             TaskSeen::Bound { agent, attempt, stream, sequence, digest, as_written, .. } => {
                 if !as_written {
                     let message = format!(
@@ -27,7 +33,12 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                     findings.push(finding(at_ms, Some(*agent), message));
                 }
                 let name = (attempt.as_str(), stream.as_str(), *sequence);
-                if names.insert(name, *digest).is_some_and(|first| first != *digest) {
+                let known = names.entry(name).or_default();
+                if known.contains(digest) {
+                    continue;
+                }
+                known.push(*digest);
+                if known.len() > 1 && !forgotten.remove(&name) {
                     let message =
                         format!("{stream} {sequence} of {attempt} was bound to other bytes");
                     findings.push(finding(at_ms, Some(*agent), message));
@@ -40,7 +51,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                 ..
             } => {
                 let name = (attempt.as_str(), stream.as_str(), *sequence);
-                if names.get(&name).is_some_and(|bound| bound != digest) {
+                if names.get(&name).is_some_and(|bound| !bound.contains(digest)) {
                     let message = format!(
                         "agent-{agent} sent other bytes as {stream} {sequence} of {attempt}"
                     );
@@ -54,7 +65,8 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
         let agent = facts.agent_of(attempt);
         for (stream, name) in end.streams.iter().zip(["stdout", "stderr"]) {
             for (sequence, digest) in &stream.pieces {
-                if names.get(&(*attempt, name, *sequence)) != Some(digest) {
+                let bound = names.get(&(*attempt, name, *sequence));
+                if !bound.is_some_and(|bound| bound.contains(digest)) {
                     let message =
                         format!("the record has other bytes as {name} {sequence} of {attempt}");
                     findings.push(finding(facts.end_ms, agent, message));

@@ -339,6 +339,11 @@ impl InlineStore {
             }
             (Command::Start { attempt, .. }, Reply::Started(started)) => {
                 self.waiting.remove(attempt);
+                if *started == Started::Now {
+                    // It counts from 1, also if a store that is gone had run it before.
+                    let mut state = self.ledger.state();
+                    state.bound.retain(|(of, _), _| of != attempt);
+                }
                 if matches!(started, Started::Now | Started::Before) {
                     self.kept(attempt, Stage::Running);
                 }
