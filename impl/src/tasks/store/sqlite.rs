@@ -109,6 +109,9 @@ const SLACK_PAGES: u64 = 8;
 /// How many rows are given up at once.
 const ROTATE_ROWS: usize = 16;
 
+/// How many rows a transaction deletes at least before it is more than one.
+const ROWS_MIN: i64 = 64;
+
 /// The longest name of a life, in bytes: with it the longest message id has 256.
 const EPOCH_BYTES_MAX: usize = 38;
 
@@ -244,12 +247,47 @@ impl SqliteTaskStore {
             .map_err(|error| StoreError::NotApplied(error.to_string()))
     }
 
+    /// The number up to which a stream is released first, if there is more than one transaction may
+    /// delete.
+    fn step(
+        &self,
+        attempt: &Attempt,
+        stream: OutputStream,
+        through: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        let rows_max = i64::try_from(self.config.log_bytes() / 8 / 1_024).unwrap_or(i64::MAX);
+        let step = || -> rusqlite::Result<Option<u64>> {
+            self.connection
+                .prepare_cached(
+                    "SELECT sequence FROM outbox
+                     WHERE attempt = (SELECT attempt FROM attempts WHERE task = ?1 AND id = ?2)
+                       AND stream = ?3 AND sequence < ?4
+                     ORDER BY sequence LIMIT 1 OFFSET ?5",
+                )?
+                .query_row(
+                    params![
+                        attempt.task.as_str(),
+                        attempt.id.as_str(),
+                        index(stream),
+                        through,
+                        rows_max.max(ROWS_MIN)
+                    ],
+                    |row| row.get(0),
+                )
+                .optional()
+        };
+        step().map_err(|error| StoreError::NotApplied(error.to_string()))
+    }
+
     /// Runs a part of a group. `after_others` says that something of it is stored already.
     fn run_part(
         &mut self,
         commands: Vec<Command>,
         after_others: bool,
     ) -> Result<Vec<Reply>, StoreError> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
         self.run_as_one(commands).map_err(|error| match error {
             StoreError::NotApplied(problem) if after_others => StoreError::Unknown(problem),
             error => error,
@@ -315,22 +353,47 @@ impl SqliteTaskStore {
 }
 
 impl Transact<Command> for SqliteTaskStore {
-    /// Output that is more than the write-ahead log has room for is several transactions: then a
-    /// failure leaves some of it stored, and storing it again changes nothing.
+    /// What is more than the write-ahead log has room for, output that is stored or rows that are
+    /// deleted, is several transactions: then a failure leaves some of it done, and doing it again
+    /// changes nothing.
     fn transact(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let bytes_max = usize::try_from(self.config.log_bytes() / 8).unwrap_or(usize::MAX);
         let (mut replies, mut part, mut bytes) = (Vec::with_capacity(commands.len()), vec![], 0);
+        let mut released_before = Vec::new();
         for command in commands {
-            if let Command::Append(append) = &command {
-                if bytes > 0 && bytes + append.data.len() > bytes_max {
-                    replies.extend(self.run_part(std::mem::take(&mut part), !replies.is_empty())?);
-                    bytes = 0;
+            match &command {
+                Command::Append(append) => {
+                    if bytes > 0 && bytes + append.data.len() > bytes_max {
+                        let part = std::mem::take(&mut part);
+                        replies.extend(self.run_part(part, !replies.is_empty())?);
+                        bytes = 0;
+                    }
+                    bytes += append.data.len();
                 }
-                bytes += append.data.len();
+                Command::AckOutput { attempt, stream, through } => {
+                    let mut released = 0;
+                    while let Some(step) = self.step(attempt, *stream, *through)? {
+                        let part = std::mem::take(&mut part);
+                        replies.extend(self.run_part(part, !replies.is_empty())?);
+                        bytes = 0;
+                        let (attempt, stream) = (attempt.clone(), *stream);
+                        let step = Command::AckOutput { attempt, stream, through: step };
+                        if let [Reply::Released(count)] = self.run_part(vec![step], true)?[..] {
+                            released += count;
+                        }
+                    }
+                    released_before.push((replies.len() + part.len(), released));
+                }
+                _ => {}
             }
             part.push(command);
         }
         replies.extend(self.run_part(part, !replies.is_empty())?);
+        for (at, before) in released_before {
+            if let Some(Reply::Released(count)) = replies.get_mut(at) {
+                *count += before;
+            }
+        }
         Ok(replies)
     }
 }
