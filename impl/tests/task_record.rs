@@ -49,7 +49,7 @@ fn result(attempt: &Attempt, exit_code: i64) -> Final {
 
 /// A piece of an attempt that is known is stored.
 fn stored(highest: u64) -> OutputTaken {
-    OutputTaken::Stored { highest, adopted: false }
+    OutputTaken::Stored { highest, unexpected: false }
 }
 
 /// A complete hello that names nothing.
@@ -302,7 +302,7 @@ fn an_attempt_that_is_not_known_is_taken_over_from_its_agent() {
     let attempt = attempt("lost", "a3");
     assert_eq!(
         fixture.output(&attempt, 1, false),
-        OutputTaken::Stored { highest: 1, adopted: true }
+        OutputTaken::Stored { highest: 1, unexpected: true }
     );
     assert_eq!(fixture.state("lost"), AttemptState::Running);
     fixture.finish(&attempt, "f", 0);
@@ -324,7 +324,7 @@ fn an_attempt_with_any_id_can_be_taken_over_and_tried_again() {
         let attempt = attempt(name, id);
         assert_eq!(
             fixture.output(&attempt, 1, false),
-            OutputTaken::Stored { highest: 1, adopted: true }
+            OutputTaken::Stored { highest: 1, unexpected: true }
         );
         fixture.finish(&attempt, id, 0);
         assert_eq!(fixture.submit(name), attempt);

@@ -685,8 +685,8 @@ impl Controller {
         }
     }
 
-    /// Only output came of an attempt that was taken over just now: it may have ended.
-    fn ask_about_adopted(&mut self, now: Instant, conn: ConnectionId, attempt: Attempt) {
+    /// Output came of an attempt that was not known to have begun: it may have ended, too.
+    fn ask_about_unexpected(&mut self, now: Instant, conn: ConnectionId, attempt: Attempt) {
         if let Some(peer) = self.peers.get_mut(&conn)
             && peer.extension
         {
@@ -761,11 +761,11 @@ impl Controller {
             }
             (Pending::Lost { conn, message_id, attempt }, Ok(Reply::OutputTaken(taken))) => {
                 match taken {
-                    OutputTaken::Stored { highest, adopted } => {
+                    OutputTaken::Stored { highest, unexpected } => {
                         let (kind, about) = ("task.output_lost", Some(attempt.clone()));
                         self.ack(conn, message_id, kind, about, Some(highest));
-                        if adopted {
-                            self.ask_about_adopted(now, conn, attempt);
+                        if unexpected {
+                            self.ask_about_unexpected(now, conn, attempt);
                         }
                     }
                     // It is declared again when what is before it has come.
@@ -914,10 +914,10 @@ impl Controller {
         taken: OutputTaken,
     ) {
         match taken {
-            OutputTaken::Stored { highest, adopted } => {
+            OutputTaken::Stored { highest, unexpected } => {
                 self.ack(conn, message_id, "task.output", Some(attempt.clone()), Some(highest));
-                if adopted {
-                    self.ask_about_adopted(now, conn, attempt);
+                if unexpected {
+                    self.ask_about_unexpected(now, conn, attempt);
                 }
             }
             OutputTaken::Gap { highest } => {

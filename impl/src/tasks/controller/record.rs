@@ -316,8 +316,8 @@ pub enum OutputTaken {
     Stored {
         /// The number.
         highest: u64,
-        /// Nothing was known of the attempt before.
-        adopted: bool,
+        /// It was not known that the attempt had begun.
+        unexpected: bool,
     },
     /// A number before it is missing: everything up to this number is here or lost.
     Gap {

@@ -636,7 +636,7 @@ impl Run<'_> {
         let highest = row.highest[stream];
         if piece.sequence <= highest {
             mark!("tasks.output_came_again");
-            return Ok(OutputTaken::Stored { highest, adopted: false });
+            return Ok(OutputTaken::Stored { highest, unexpected: false });
         }
         if piece.sequence > highest + 1 {
             if !piece.truncated_locally {
@@ -663,7 +663,8 @@ impl Run<'_> {
                  WHERE attempt = ?1",
             )?
             .execute(params![row.row, number_of(state), highest[0], highest[1]])?;
-        Ok(OutputTaken::Stored { highest: piece.sequence, adopted: row.adopted })
+        let begun = row.state >= AttemptState::Running;
+        Ok(OutputTaken::Stored { highest: piece.sequence, unexpected: !begun })
     }
 
     fn result(
@@ -832,7 +833,7 @@ impl Run<'_> {
         let stream = index(lost.stream);
         let mut highest = row.highest;
         if lost.range.to <= highest[stream] {
-            return Ok(OutputTaken::Stored { highest: highest[stream], adopted: false });
+            return Ok(OutputTaken::Stored { highest: highest[stream], unexpected: false });
         }
         // What is before it may still come; then it is named again.
         if lost.range.from > highest[stream] + 1 {
@@ -850,7 +851,7 @@ impl Run<'_> {
                 "UPDATE attempts SET stdout_highest = ?2, stderr_highest = ?3 WHERE attempt = ?1",
             )?
             .execute(params![row.row, highest[0], highest[1]])?;
-        Ok(OutputTaken::Stored { highest: lost.range.to, adopted: row.adopted })
+        Ok(OutputTaken::Stored { highest: lost.range.to, unexpected: row.adopted })
     }
 
     /// An agent knows that a life of its store is known.

@@ -15,6 +15,9 @@ pub(in crate::check) const CHECKER: Checker = Checker {
     check: Check::Tasks(check),
 };
 
+/// What was declared lost, by agent, attempt and stream: inclusive ranges.
+type Holes<'a> = BTreeMap<(u32, &'a str, &'a str), Vec<(u64, u64)>>;
+
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut greeted: BTreeSet<(u32, u64)> = BTreeSet::new();
@@ -26,7 +29,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     // The highest number of a stream on a connection.
     let mut sent: BTreeMap<(u32, u64, &str, &str), u64> = BTreeMap::new();
     // What was declared lost.
-    let mut holes: BTreeMap<(u32, &str, &str), Vec<(u64, u64)>> = BTreeMap::new();
+    let mut holes: Holes<'_> = BTreeMap::new();
     for (_, at_ms, seen) in facts.seen() {
         match seen {
             // Another copy may still have it.
@@ -47,13 +50,13 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                 let had = had.entry((attempt, stream)).or_default();
                 *had = (*had).max(*through);
             }
-            TaskSeen::Delivered { agent, connection, attempt } => {
-                if !answered.contains(&(*agent, *connection)) {
-                    let message = format!(
-                        "{attempt} was delivered to agent-{agent} before its hello was answered"
-                    );
-                    findings.push(finding(at_ms, Some(*agent), message));
-                }
+            TaskSeen::Delivered { agent, connection, attempt }
+                if !answered.contains(&(*agent, *connection)) =>
+            {
+                let message = format!(
+                    "{attempt} was delivered to agent-{agent} before its hello was answered"
+                );
+                findings.push(finding(at_ms, Some(*agent), message));
             }
             TaskSeen::Said { agent, connection, attempt, message } => {
                 let conn = (*agent, *connection);
