@@ -116,7 +116,7 @@ fn task_options(rng: &mut ChaCha12Rng) -> Options {
         reconnect_ms: pick(rng, &[(100, 2_000), (400, 5_000)]),
         ack_timeout_ms: pick(rng, &[800, 3_000]),
         window: pick(rng, &[4, 16, 256]),
-        page: pick(rng, &[2, 64]),
+        page: pick(rng, &[8, 64]),
         chunk_bytes: pick(rng, &[200, 1_000, 4_096]),
         flush_ms: pick(rng, &[20, 100]),
         buffer_bytes: pick(rng, &[8 << 10, 64 << 10]),
@@ -132,16 +132,20 @@ fn task_options(rng: &mut ChaCha12Rng) -> Options {
     Options::Tasks { controller, agent }
 }
 
+/// How long a command of a swarm takes at most: they may all have to run one after the other.
+const COMMAND_MS_MAX: u64 = 4_000;
+
 fn submissions(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -> Vec<Step> {
     let per_minute = rng.random_range(swarm.work_per_minute.0..=swarm.work_per_minute.1);
     let mut left = (u64::from(per_minute) * plan.duration_ms).div_ceil(60_000);
     let mut steps = Vec::new();
     let mut at = rng.random_range(0..1_000);
-    let bytes_max = match &plan.options {
-        Options::Tasks { agent, .. } => agent.chunk_bytes * agent.window * 8,
-        Options::Events { .. } => usize::MAX,
+    let (chunk, window) = match &plan.options {
+        Options::Tasks { agent, .. } => (agent.chunk_bytes, agent.window),
+        Options::Events { .. } => (1, 1),
     };
-    let bytes_max = u32::try_from(bytes_max).unwrap_or(u32::MAX);
+    let writes_max = u32::try_from(window * 8).unwrap_or(u32::MAX);
+    let bytes_max = u32::try_from(chunk).unwrap_or(u32::MAX).saturating_mul(writes_max);
     let mut wishes: Vec<(u64, String)> = Vec::new();
     while left > 0 {
         let count = u64::from(pick(rng, &[1_u32, 1, 2, 4])).min(left);
@@ -164,7 +168,12 @@ fn submissions(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -> Vec<Step> {
         };
         // What cannot be sent in the time that is left shows nothing.
         let script = &mut submit.script;
-        while script.stdout > 1 && script.stdout * script.bytes > bytes_max {
+        script.stdout = script.stdout.min(writes_max);
+        script.stderr = script.stderr.min(writes_max / 4);
+        let takes_ms = |script: &Script| u64::from(script.stdout) * script.every_ms;
+        while script.stdout > 1
+            && (script.stdout * script.bytes > bytes_max || takes_ms(script) > COMMAND_MS_MAX)
+        {
             script.stdout /= 2;
         }
         wishes.extend((1..=submit.count).map(|nth| (at, submit.task(nth))));

@@ -63,6 +63,8 @@ struct LinkState {
     duplicate: u32,
     /// What the next answer to a greeting says instead.
     answer: Option<Answer>,
+    /// How many frames more arrive after an answer that discards everything.
+    after_discard: Option<u32>,
     /// How many requests get no answer.
     lose_answers: u32,
     /// The newest answer to a greeting, and its connection.
@@ -153,9 +155,16 @@ impl Link {
     /// Nothing is wrong any more. What was already done to a connection stays done.
     pub(crate) fn heal(&self) {
         self.change(|state| {
-            let (opened, newest) = (state.opened, state.newest);
+            let (opened, newest, after_discard) = (state.opened, state.newest, state.after_discard);
             let (waker, answered) = (state.waker.take(), state.answered.take());
-            *state = LinkState { opened, newest, waker, answered, ..LinkState::default() };
+            *state = LinkState {
+                opened,
+                newest,
+                after_discard,
+                waker,
+                answered,
+                ..LinkState::default()
+            };
         });
     }
 }
@@ -324,6 +333,7 @@ impl FaultyStream {
             let mut state = self.link.state();
             state.newest = self.number;
             state.cut = None;
+            state.after_discard = None;
         } else if !self.requests {
             self.requests = true;
             self.record(Kind::Send, first_line(bytes));
@@ -350,8 +360,16 @@ impl FaultyStream {
                     if changed == Some(Answer::DiscardAll) {
                         // Who said so is gone soon: the other one knows nothing of it until the next
                         // hello.
-                        state.cut.get_or_insert((Cut::Reset, FRAMES_AFTER_DISCARD));
+                        state.after_discard = Some(FRAMES_AFTER_DISCARD);
                     }
+                }
+                match &mut state.after_discard {
+                    Some(0) => {
+                        cut = Some(Cut::Reset);
+                        state.after_discard = None;
+                    }
+                    Some(frames) => *frames -= 1,
+                    None => {}
                 }
                 match &mut state.cut {
                     Some((how, 0)) => {
