@@ -503,6 +503,23 @@ fn only_the_oldest_is_sent_again_when_nothing_is_acknowledged() {
 }
 
 #[test]
+fn what_was_sent_before_an_acknowledged_repetition_is_sent_again_at_once() {
+    let mut fixture = Fixture::active(config());
+    fixture.deliver("t");
+    for text in ["a", "b", "c"] {
+        fixture.write("t", text);
+    }
+    assert_eq!(fixture.numbers(), [1, 2, 3]);
+    fixture.wait(Duration::from_secs(31));
+    let again = fixture.pieces();
+    assert_eq!(again.len(), 1, "a probe of one message");
+    fixture.write("t", "d");
+    assert_eq!(fixture.numbers(), [4]);
+    fixture.ack(&again[0].0, "task.output", Some(1));
+    assert_eq!(fixture.numbers(), [2, 3], "and not what was sent after it");
+}
+
+#[test]
 fn a_controller_that_acknowledges_nothing_is_left() {
     let mut fixture = Fixture::active(config());
     fixture.deliver("t");

@@ -88,6 +88,8 @@ struct Pump {
     stopped: BTreeSet<StreamKey>,
     /// How often the oldest message was sent again.
     resends: u32,
+    /// How many messages were sent on this connection.
+    sends: u64,
 }
 
 /// A message that waits for its acknowledgement.
@@ -96,6 +98,10 @@ struct Sent {
     bytes: usize,
     /// Its number, if it is output.
     number: Option<(StreamKey, u64)>,
+    /// It was the n-th that was sent on this connection.
+    nth: u64,
+    /// It was sent because nothing was acknowledged.
+    again: bool,
 }
 
 impl Link {
@@ -560,6 +566,9 @@ impl Agent {
         let mut released = Vec::new();
         if let Some(row) = pump.rows.get(&ack.acked).copied() {
             let sent = pump.forget(row);
+            if let Some(nth) = sent.as_ref().filter(|sent| sent.again).map(|sent| sent.nth) {
+                pump.forget_before(nth);
+            }
             if let Some((key, sequence)) = sent.and_then(|sent| sent.number) {
                 let through = ack.highest_output_sequence.filter(|it| *it >= sequence);
                 if let Some(through) = through {
@@ -681,12 +690,12 @@ impl Agent {
             };
             pump.position = message.row;
             if pump.wants(&message) {
-                self.send(now, message);
+                self.send(now, message, false);
             }
         }
     }
 
-    fn send(&mut self, now: Instant, message: Message) {
+    fn send(&mut self, now: Instant, message: Message, again: bool) {
         let Link::Open(session) = &mut self.link else { return };
         let (conn, extension) = (session.conn, session.extension);
         let pump = &mut session.pump;
@@ -722,7 +731,10 @@ impl Agent {
         }
         pump.bytes += bytes;
         pump.rows.insert(message_id.clone(), message.row);
-        pump.window.insert(message.row, Sent { message_id: message_id.clone(), bytes, number });
+        pump.sends += 1;
+        let sent =
+            Sent { message_id: message_id.clone(), bytes, number, nth: pump.sends, again };
+        pump.window.insert(message.row, sent);
         self.outputs.push_back(Output::Send { conn, message_id, message: content, extension });
     }
 
@@ -764,7 +776,7 @@ impl Agent {
             Some(message) if message.row == oldest => {
                 mark!("tasks.sent_again");
                 session.pump.forget(oldest);
-                self.send(now, message);
+                self.send(now, message, true);
             }
             // It was given up for want of space.
             _ => {
@@ -828,6 +840,20 @@ impl Pump {
         self.rows.remove(&sent.message_id);
         self.bytes -= sent.bytes;
         Some(sent)
+    }
+
+    /// The controller answers in order: what was sent before a message that it has answered, and is
+    /// not answered, it did not store. It is sent once more [TK-9].
+    fn forget_before(&mut self, nth: u64) {
+        let unanswered = self.window.iter().filter(|(_, sent)| sent.nth < nth);
+        let rows: Vec<u64> = unanswered.map(|(row, _)| *row).collect();
+        if !rows.is_empty() {
+            mark!("tasks.unanswered_sent_again");
+            for row in rows {
+                self.forget(row);
+            }
+            self.set_back();
+        }
     }
 
     /// Forgets what was sent of a stream, up to a number.
