@@ -732,8 +732,7 @@ impl Agent {
         pump.bytes += bytes;
         pump.rows.insert(message_id.clone(), message.row);
         pump.sends += 1;
-        let sent =
-            Sent { message_id: message_id.clone(), bytes, number, nth: pump.sends, again };
+        let sent = Sent { message_id: message_id.clone(), bytes, number, nth: pump.sends, again };
         pump.window.insert(message.row, sent);
         self.outputs.push_back(Output::Send { conn, message_id, message: content, extension });
     }
