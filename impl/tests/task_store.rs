@@ -411,6 +411,25 @@ fn a_message_that_nobody_takes_is_passed_over() {
 }
 
 #[test]
+fn neighbours_are_one_hole_in_whatever_order_they_are_given_up() {
+    for order in [[1, 2, 3], [3, 2, 1], [2, 1, 3], [1, 3, 2], [3, 1, 2]] {
+        let mut fixture = Fixture::new();
+        let attempt = fixture.running("t");
+        for sequence in 1..=4 {
+            fixture.write(&attempt, sequence, b"x");
+        }
+        let ids: Vec<_> = fixture.waiting().into_iter().map(|it| it.message_id).collect();
+        for sequence in order {
+            let poison = Command::Quarantine(ids[sequence - 1].clone());
+            fixture.store().transact(vec![poison]).expect("stored");
+        }
+        let waiting = fixture.waiting();
+        let MessageBody::Output { lost_before, .. } = &waiting[0].body else { panic!("output") };
+        assert_eq!(*lost_before, Some(Range { from: 1, to: 3 }), "given up in the order {order:?}");
+    }
+}
+
+#[test]
 fn finished_attempts_are_remembered_up_to_a_number() {
     let mut fixture = small();
     let attempts: Vec<_> = (0..8).map(|n| fixture.running(&format!("t{n}"))).collect();

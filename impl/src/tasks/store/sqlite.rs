@@ -909,22 +909,41 @@ impl Run<'_> {
             .collect()
     }
 
-    /// A number will never be sent; neighbours are one run.
+    /// A number will never be sent; neighbours are one run, in whatever order they are lost.
     fn remember_lost(&self, attempt: i64, stream: usize, sequence: u64) -> rusqlite::Result<()> {
+        // Rotation goes upwards, so the run that a number continues is looked for first.
         let longer = self
             .transaction
             .prepare_cached(
                 "UPDATE lost SET last = ?3 WHERE attempt = ?1 AND stream = ?2 AND last = ?3 - 1",
             )?
             .execute(params![attempt, stream, sequence])?;
+        if longer == 0 {
+            self.transaction
+                .prepare_cached(
+                    "INSERT INTO lost (attempt, stream, last, first) VALUES (?1, ?2, ?3, ?3)",
+                )?
+                .execute(params![attempt, stream, sequence])?;
+        }
+        let joined = self
+            .transaction
+            .prepare_cached(
+                "UPDATE lost SET first = (
+                     SELECT first FROM lost WHERE attempt = ?1 AND stream = ?2 AND last = ?3)
+                 WHERE attempt = ?1 AND stream = ?2 AND first = ?3 + 1 AND last = (
+                     SELECT min(last) FROM lost WHERE attempt = ?1 AND stream = ?2 AND last > ?3)",
+            )?
+            .execute(params![attempt, stream, sequence])?;
+        if joined > 0 {
+            self.transaction
+                .prepare_cached(
+                    "DELETE FROM lost WHERE attempt = ?1 AND stream = ?2 AND last = ?3",
+                )?
+                .execute(params![attempt, stream, sequence])?;
+        }
         if longer > 0 {
             return Ok(());
         }
-        self.transaction
-            .prepare_cached(
-                "INSERT INTO lost (attempt, stream, last, first) VALUES (?1, ?2, ?3, ?3)",
-            )?
-            .execute(params![attempt, stream, sequence])?;
         self.transaction
             .prepare_cached(
                 "DELETE FROM lost WHERE attempt = ?1 AND stream = ?2 AND last <= (
