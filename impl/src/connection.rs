@@ -8,7 +8,8 @@ pub struct ConnectionId(pub u64);
 
 /// Why a connection was closed by one side on purpose: the code of the WebSocket close frame.
 ///
-/// The verdict for the client is the same for all of them: reconnect with backoff and resume.
+/// The verdict for the client is the same for nearly all of them: reconnect with backoff and resume.
+/// It is another one for [`SUPERSEDED`](Self::SUPERSEDED).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CloseCode(pub u16);
 
@@ -29,10 +30,26 @@ impl CloseCode {
     pub const SILENT: Self = Self(4003);
     /// The peer broke the protocol in a way that leaves no common state.
     pub const PROTOCOL: Self = Self(4004);
+    /// A newer connection of the same identity took its place: do not connect again by yourself.
+    pub const SUPERSEDED: Self = Self(4005);
 }
 
 impl fmt::Display for CloseCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
     }
+}
+
+/// Why a connection could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DialFailure {
+    /// The server does not know the extension; the next attempt does not offer it.
+    #[error("the server does not take the extension")]
+    ExtensionRefused,
+    /// The server refused with an HTTP status.
+    #[error("the server answered with status {0}")]
+    Status(u16),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
 }

@@ -5,6 +5,7 @@
 //!
 //! * [`recovery`]: the building blocks (ring, cursor, lineage, backoff, liveness), free of I/O;
 //! * [`events`]: the event-stream protocol as sans-IO cores, with a durable log and drivers;
+//! * [`session`]: the session protocol: a conversation that survives reconnects on both sides;
 //! * [`tasks`]: the task protocol: commands run once, output streamed, results kept until acked;
 //! * [`net`]: what the drivers share: one listener for HTTP and WebSocket over any stream.
 //!
@@ -35,10 +36,12 @@ mod core;
 #[cfg(feature = "sqlite")]
 pub mod database;
 pub mod events;
+mod frame;
 pub mod marks;
 #[cfg(feature = "net")]
 pub mod net;
 pub mod recovery;
+pub mod session;
 pub mod storage;
 pub mod tasks;
 

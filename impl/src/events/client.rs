@@ -16,6 +16,7 @@ use super::wire::{
     ResyncVerdict, ServerFrame, Stream,
 };
 use super::{CloseCode, ConnectionId, StoreId, Ticket};
+pub use crate::connection::DialFailure;
 use crate::mark;
 use crate::recovery::{
     Backoff, BackoffConfig, Entropy, Epoch, Instant, Liveness, LivenessAction, LivenessConfig,
@@ -205,20 +206,6 @@ pub enum Input {
     Stop,
     /// The deadline has come.
     Timeout,
-}
-
-/// Why a connection could not be opened.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DialFailure {
-    /// The server does not know the extension; the next attempt does not offer it.
-    #[error("the server does not take the extension")]
-    ExtensionRefused,
-    /// The server refused with an HTTP status.
-    #[error("the server answered with status {0}")]
-    Status(u16),
-    /// Anything else.
-    #[error("{0}")]
-    Other(String),
 }
 
 /// What became of an event at one handler.
