@@ -19,6 +19,7 @@ mod link;
 mod marks;
 mod pause;
 mod record;
+mod session;
 mod tasks;
 mod traced;
 mod vault;

@@ -1,0 +1,3 @@
+//! The hosts of sessions.
+
+pub(crate) mod watch;
