@@ -42,6 +42,13 @@ impl Tokens {
         self
     }
 
+    /// Lets the bearer of `token` have a conversation, as `principal`.
+    pub fn user(mut self, token: &str, principal: &str) -> Self {
+        let grant = Grant { principal: principal.to_owned(), stream: None, publish: false };
+        self.0.insert(token.to_owned(), grant);
+        self
+    }
+
     /// Lets the bearer of `token` publish to every agent and give it tasks, as `principal`.
     pub fn publisher(mut self, token: &str, principal: &str) -> Self {
         let grant = Grant { principal: principal.to_owned(), stream: None, publish: true };

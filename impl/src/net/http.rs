@@ -224,6 +224,20 @@ fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// Escapes a value for a query; [`query`] finds it again.
+pub fn escape(value: &str) -> String {
+    let mut escaped = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                escaped.push(char::from(byte));
+            }
+            other => escaped.push_str(&format!("%{other:02X}")),
+        }
+    }
+    escaped
+}
+
 /// Why a body was not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyError {
@@ -281,5 +295,12 @@ mod tests {
         assert_eq!(query("a=1&token=x%2By%20z+w", "token"), Some("x+y z w".to_owned()));
         assert_eq!(query("token=%zz%4", "token"), Some("%zz%4".to_owned()));
         assert_eq!(query("tokens=1", "token"), None);
+    }
+
+    #[test]
+    fn an_escaped_value_is_found_again() {
+        let value = "a-b_c.d~ &=+%41#?/ü";
+        assert!(escape(value).is_ascii());
+        assert_eq!(query(&format!("x=1&v={}&y=2", escape(value)), "v"), Some(value.to_owned()));
     }
 }

@@ -5,6 +5,7 @@
 
 mod access;
 mod clock;
+mod dial;
 pub mod http;
 mod request;
 mod socket;
@@ -13,6 +14,7 @@ mod transactions;
 
 pub use access::{Access, Grant, Tokens};
 pub use clock::{Clock, SystemClock, WallClock};
+pub(crate) use dial::dial;
 pub(crate) use request::{RequestError, Requester};
 pub use socket::{Limits, Socket, SocketEvent};
 pub use stream::{Connector, Listener, TcpConnector};

@@ -26,6 +26,11 @@ impl<C: StoreCommand, S: Store<C>> Transactions<C, S> {
         Self { store: Some(store), batch_max, waiting: Vec::new(), running: None }
     }
 
+    /// Whether nothing runs and nothing waits.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running.is_none() && self.waiting.is_empty()
+    }
+
     pub(crate) fn push(&mut self, id: StoreId, command: C) {
         self.waiting.push((id, command));
     }

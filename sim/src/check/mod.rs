@@ -156,6 +156,7 @@ pub fn violations(history: &History, plan: &Plan) -> (Vec<Violation>, Vec<Violat
                 }
             }
         }
+        Protocol::Session => {}
     }
     safety.sort_by_key(|violation| violation.at_ms);
     liveness.sort_by_key(|violation| violation.at_ms);

@@ -1,7 +1,7 @@
 //! Carries out a plan: the production code of clients and server in turmoil's network, on
 //! turmoil's disk, with its clock.
 //!
-//! Who the hosts are is a matter of the protocol: see `events` and `tasks`. The world steps turmoil tick by tick and
+//! Who the hosts are is a matter of the protocol: see `events`, `tasks` and `session`. The world steps turmoil tick by tick and
 //! does between the ticks what the plan says. A run has two phases: until `duration_ms` faults
 //! come and go while the workload runs; then everything heals, and within `settle_ms` what is owed
 //! has to arrive.
@@ -216,6 +216,7 @@ impl<'a> World<'a> {
         let company = match &plan.options {
             Options::Events { server, client } => events::enter(&mut stage, server, client),
             Options::Tasks { controller, agent } => tasks::enter(&mut stage, controller, agent),
+            Options::Session { server, client } => session::enter(&mut stage, server, client),
         };
         Self {
             plan,
@@ -367,15 +368,12 @@ impl<'a> World<'a> {
 
     fn carry_out(&mut self, index: usize, now: u64) {
         match &self.plan.steps[index].action {
-            action @ (Action::Publish(_)
-            | Action::Submit(_)
-            | Action::Cancel { .. }
-            | Action::Retry { .. }) => self.company.cast.work(index, action),
             Action::Fault(fault) => {
                 self.recorder.step(format!("fault: {fault:?}"));
                 self.recorder.fault(fault.kind());
                 self.inject(fault, now);
             }
+            action => self.company.cast.work(index, action),
         }
     }
 

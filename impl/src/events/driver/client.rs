@@ -5,18 +5,15 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use hyper::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use tokio::sync::mpsc;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::error::{Error, ProtocolError, SubProtocolError};
-use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+use tokio_tungstenite::WebSocketStream;
 
 use super::application::{Application, CursorStore, Handled, Handler, NoticeSink, OpenHandler};
 use crate::Core;
 use crate::events::client::{DialFailure, HandlerOutcome, Input, Notice, Offer, Output, Position};
 use crate::events::wire::{ClientFrame, FrameError, SUBPROTOCOL, ServerFrame};
 use crate::events::{CloseCode, ConnectionId, StoreId, Ticket};
-use crate::net::{BoxFuture, Clock, Connector, Limits, Socket, SocketEvent, WallClock};
+use crate::net::{BoxFuture, Clock, Connector, Limits, Socket, SocketEvent, WallClock, dial};
 
 /// What a client connects to, besides the network address.
 #[derive(Clone)]
@@ -270,8 +267,12 @@ where
     fn perform(&mut self, output: Output) {
         match output {
             Output::Dial { conn, offer_extension } => {
-                let stream = self.connector.connect();
-                let dial = dial(stream, self.target.clone(), offer_extension);
+                let (stream, target) = (self.connector.connect(), self.target.clone());
+                let subprotocol = offer_extension.then_some(SUBPROTOCOL);
+                let dial = async move {
+                    let place = format!("{}/v1/ws", target.host);
+                    dial(stream, &place, &target.token, subprotocol, &target.limits).await
+                };
                 self.dialing = Some((conn, Box::pin(dial)));
             }
             Output::Send { conn, frame } => {
@@ -368,43 +369,6 @@ async fn offer_to(handler: Option<&mut Box<dyn Handler>>, offer: &Offer) -> Hand
         Ok(Ok(Handled::Stored)) => HandlerOutcome::DoneAndStored,
         Ok(Err(error)) => HandlerOutcome::Failed(error.0),
         Err(_) => HandlerOutcome::Failed("the handler panicked".to_owned()),
-    }
-}
-
-async fn dial<S>(
-    stream: impl Future<Output = std::io::Result<S>> + Send,
-    target: Target,
-    offer_extension: bool,
-) -> Dialed<S>
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    let other = |error: &dyn std::fmt::Display| DialFailure::Other(error.to_string());
-    let stream = stream.await.map_err(|error| other(&error))?;
-    let mut request = format!("ws://{}/v1/ws", target.host)
-        .into_client_request()
-        .map_err(|error| other(&error))?;
-    let bearer = HeaderValue::from_str(&format!("Bearer {}", target.token)).map_err(|_| {
-        DialFailure::Other("the token has characters that no header takes".to_owned())
-    })?;
-    request.headers_mut().insert(AUTHORIZATION, bearer);
-    if offer_extension {
-        let offer = HeaderValue::from_static(SUBPROTOCOL);
-        request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, offer);
-    }
-    match client_async_with_config(request, stream, Some(target.limits.websocket())).await {
-        Ok((socket, response)) => {
-            let extension = response
-                .headers()
-                .get(SEC_WEBSOCKET_PROTOCOL)
-                .is_some_and(|name| name.as_bytes() == SUBPROTOCOL.as_bytes());
-            Ok((socket, extension))
-        }
-        Err(Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(
-            SubProtocolError::NoSubProtocol | SubProtocolError::InvalidSubProtocol,
-        ))) => Err(DialFailure::ExtensionRefused),
-        Err(Error::Http(response)) => Err(DialFailure::Status(response.status().as_u16())),
-        Err(error) => Err(other(&error)),
     }
 }
 

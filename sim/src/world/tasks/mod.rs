@@ -167,7 +167,7 @@ impl Cast for Tasks {
             ),
             Action::Cancel { task } => format!("cancel {task}"),
             Action::Retry { task } => format!("retry {task}"),
-            Action::Publish(_) | Action::Fault(_) => return,
+            _ => return,
         };
         self.recorder.step(text);
         self.recorder.worker_started();
