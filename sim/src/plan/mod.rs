@@ -575,11 +575,13 @@ pub struct Say {
 }
 
 /// What the application does in a turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TurnScript {
     /// How often it tells how it is getting on, before it says anything.
     pub progress: u32,
+    /// How often it warns of something after that; unlike how it is getting on, this is numbered.
+    pub warnings: u32,
     /// How many messages it says.
     pub say: u32,
     /// How many bytes of filler each has.

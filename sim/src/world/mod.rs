@@ -111,7 +111,7 @@ pub(crate) fn limits() -> Limits {
 /// What of a world is a matter of its protocol.
 trait Cast {
     /// Carries out a step of the workload.
-    fn work(&mut self, index: usize, action: &Action);
+    fn work(&mut self, index: usize, action: &Action, now_ms: u64);
 
     /// Carries out a fault that only this protocol knows.
     fn fault(&mut self, fault: &Fault);
@@ -150,8 +150,8 @@ struct Stage<'a> {
 struct Company {
     server: HostState,
     clients: Vec<Client>,
-    /// The host that works off the workload.
-    workload: &'static str,
+    /// The host that works off the workload, if it has one of its own.
+    workload: Option<&'static str>,
     cast: Box<dyn Cast>,
 }
 
@@ -325,7 +325,7 @@ impl<'a> World<'a> {
             Host::Server => {
                 let clients = 1..=self.plan.topology.clients;
                 let clients = clients.map(|number| self.name(Host::Client(number)));
-                clients.chain([self.company.workload]).collect()
+                clients.chain(self.company.workload).collect()
             }
             Host::Client(_) => vec![self.name(Host::Server)],
         };
@@ -373,7 +373,7 @@ impl<'a> World<'a> {
                 self.recorder.fault(fault.kind());
                 self.inject(fault, now);
             }
-            action => self.company.cast.work(index, action),
+            action => self.company.cast.work(index, action, now),
         }
     }
 

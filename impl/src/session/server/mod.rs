@@ -55,13 +55,15 @@ pub struct ServerConfig {
     pub write_stall: Duration,
     /// How many rows a history has at most: 200.
     pub history_messages: usize,
-    /// The same in bytes: 256 KiB. The newest row is in it in any case.
+    /// The same in bytes: 96 KiB. The newest row is in it in any case. With every character
+    /// escaped, and a question besides, that still fits into a message of 1 MiB.
     pub history_bytes: usize,
     /// How many messages may wait for their turn: 10.
     pub queue_max: usize,
     /// How many inputs of a conversation may wait for the store: 64.
     pub inputs_max: usize,
-    /// The longest input, text and attachments, in bytes: 64 KiB.
+    /// The longest input, text and attachments, in bytes: 64 KiB. What the application says is
+    /// cut there, visibly: a frame that no client takes would be sent for ever.
     pub text_bytes_max: usize,
     /// How many turns run at once, of all conversations; others wait: 1,024.
     pub turns_max: usize,
@@ -86,7 +88,7 @@ impl Default for ServerConfig {
             window_bytes: 256 << 10,
             write_stall: Duration::from_secs(30),
             history_messages: 200,
-            history_bytes: 256 << 10,
+            history_bytes: 96 << 10,
             queue_max: 10,
             inputs_max: 64,
             text_bytes_max: 64 << 10,
@@ -1006,7 +1008,8 @@ impl Server {
         }
     }
 
-    fn say(&mut self, turn: Turn, saying: Saying) {
+    fn say(&mut self, turn: Turn, mut saying: Saying) {
+        cut(&mut saying.text, self.config.text_bytes_max);
         let Some(conversation) = self.conversations.get_mut(&turn.principal) else { return };
         let Some(running) = conversation.running(&turn) else { return };
         running.said += 1;
@@ -1022,7 +1025,10 @@ impl Server {
         }
     }
 
-    fn end(&mut self, turn: Turn, ending: Ending) {
+    fn end(&mut self, turn: Turn, mut ending: Ending) {
+        if let Ending::Ask { text, .. } | Ending::Failed(text) = &mut ending {
+            cut(text, self.config.text_bytes_max);
+        }
         let Some(conversation) = self.conversations.get_mut(&turn.principal) else { return };
         let Some(running) = conversation.running(&turn) else { return };
         running.ending = true;
@@ -1149,6 +1155,17 @@ fn rejection(id: Option<Name>, what: &What, reason: InputRejection) -> Body {
             Body::AnswerRejected { id, question: question.clone(), reason }
         }
         (_, id) => Body::MessageRejected { id, reason },
+    }
+}
+
+/// Cuts a text that is too long, and shows that it was.
+fn cut(text: &mut String, bytes_max: usize) {
+    const ELLIPSIS: &str = " […]";
+    if text.len() > bytes_max {
+        mark!("session.saying_cut");
+        let end = text.floor_char_boundary(bytes_max.saturating_sub(ELLIPSIS.len()));
+        text.truncate(end);
+        text.push_str(ELLIPSIS);
     }
 }
 

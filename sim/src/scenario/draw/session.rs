@@ -70,6 +70,7 @@ pub(super) fn conversations(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -
             attachments: pick(rng, &[0, 0, 0, 2]),
             script: TurnScript {
                 progress: pick(rng, &[0, 0, 3, 40]),
+                warnings: pick(rng, &[0, 0, 0, 2, 12]),
                 say: pick(rng, &[0, 1, 1, 3]),
                 bytes: pick(rng, &[0, 20, 200, 1_000]),
                 each_ms: pick(rng, &[0, 10, 100, 500]),
