@@ -18,6 +18,8 @@ use gapless::events::log::Command;
 use gapless::events::server::{self as server_core, Server};
 use gapless::events::sqlite::SqliteLog;
 use gapless::recovery::Entropy;
+use gapless::session::client as session_client;
+use gapless::session::server as session_server;
 use gapless::storage::Transact;
 use gapless::tasks::agent::{self as agent_core, Agent};
 use gapless::tasks::controller::record;
@@ -48,6 +50,14 @@ pub(crate) type TaskStore = Box<dyn Transact<task_store::Command>>;
 
 /// A controller's record, as it is or distorted.
 pub(crate) type Record = Box<dyn Transact<record::Command>>;
+
+/// The core of a session's client, as it is or distorted.
+pub(crate) type SessionClientCore =
+    Box<dyn Core<Input = session_client::Input, Output = session_client::Output>>;
+
+/// The core of a session's server, as it is or distorted.
+pub(crate) type SessionServerCore =
+    Box<dyn Core<Input = session_server::Input, Output = session_server::Output>>;
 
 /// A known-bad variant of the implementation.
 pub struct Mutant {

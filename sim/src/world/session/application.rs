@@ -24,7 +24,8 @@ impl Application for Scripted {
         let (process, ledger) = (self.process.clone(), self.ledger.clone());
         Box::pin(async move {
             let turn = speaker.turn().clone();
-            let running = Running::enter(&ledger, super::watch::user_of(&turn.principal), turn.position);
+            let running =
+                Running::enter(&ledger, super::watch::user_of(&turn.principal), turn.position);
             let pause = process.pause.clone();
             let ending = pause.apply(take(&process, &work, speaker)).await;
             drop(running);

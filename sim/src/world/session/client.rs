@@ -15,6 +15,7 @@ use super::store::{InlineStore, Told};
 use super::user::{Page, User};
 use super::watch::{Viewer, WatchedClient, WatchedInFlight};
 use super::{Ledger, SERVER, token};
+use crate::history::{Seen, SessionSeen};
 use crate::mutants::Distorted;
 use crate::plan::SessionClientOptions;
 use crate::trace::Kind;
@@ -54,6 +55,8 @@ pub(super) async fn live(side: Side, distorted: Distorted) -> turmoil::Result {
     side.vault.back_up_if_due(process, IN_FLIGHT)?;
     if side.vault.replace_if_due(process, IN_FLIGHT)?.is_some() {
         gapless::mark!("world.store_replaced");
+        let client = side.number;
+        process.recorder.see(Seen::Session(SessionSeen::StoreReplaced { client }));
     }
     loop {
         side.page(distorted).await?;
@@ -74,25 +77,17 @@ impl Side {
         }
         let store = WatchedInFlight::new(store, self.number, process.recorder.clone());
         let store = InlineStore {
-            store: Arc::new(Mutex::new(distorted.in_flight(store))),
+            store: Arc::new(Mutex::new(Box::new(store))),
             process: process.clone(),
             path: IN_FLIGHT,
             vault: self.vault.clone(),
             commit: Duration::from_millis(options.commit_ms),
         };
         let core = Client::new(config(options), distorted.entropy(Box::new(entropy)));
-        let viewer = Viewer {
-            client: self.number,
-            user: self.of,
-            life: load,
-            extension: self.extension,
-        };
-        let core = WatchedClient::new(
-            distorted.session_client(core),
-            viewer,
-            &kept.client,
-            process.recorder.clone(),
-        );
+        let viewer =
+            Viewer { client: self.number, user: self.of, life: load, extension: self.extension };
+        let core =
+            WatchedClient::new(Box::new(core), viewer, &kept.client, process.recorder.clone());
         let connector = LinkConnector {
             server: SERVER,
             watch: Arc::new(SessionLink),

@@ -16,9 +16,9 @@ impl Watch for SessionLink {
 
     /// Whether it has a number.
     fn is_payload(&self, frame: &Frame) -> bool {
-        frame.text().is_some_and(|text| {
-            text.starts_with("{\"seq\":") && !text.starts_with("{\"seq\":0,")
-        })
+        frame
+            .text()
+            .is_some_and(|text| text.starts_with("{\"seq\":") && !text.starts_with("{\"seq\":0,"))
     }
 
     fn strange(&self, frame: Strange, to_server: bool) -> Bytes {

@@ -1,9 +1,9 @@
 //! Texts that say what the application is to do about them, and of which no two are alike.
 
+use gapless::session::Name;
 use gapless::session::client::Submission;
 use gapless::session::conversation::{Ending, Saying};
 use gapless::session::wire::{Attachment, Notice, Usage};
-use gapless::session::Name;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
