@@ -247,7 +247,7 @@ impl Run<'_> {
         count_max: usize,
         bytes_max: usize,
     ) -> rusqlite::Result<Vec<Row>> {
-        let sql = select("conversation = ?1 ORDER BY position DESC LIMIT ?2");
+        let sql = select("rows WHERE conversation = ?1 ORDER BY position DESC LIMIT ?2");
         let mut statement = self.transaction.prepare_cached(&sql)?;
         let found = statement.query_map(params![talk.id, limit(count_max)], row_of)?;
         let (mut rows, mut bytes) = (Vec::new(), 0);
@@ -264,7 +264,7 @@ impl Run<'_> {
     }
 
     fn open_question(&self, talk: &Conversation) -> rusqlite::Result<Option<Row>> {
-        let sql = select("conversation = ?1 AND position = ?2");
+        let sql = select("rows WHERE conversation = ?1 AND position = ?2");
         self.transaction
             .prepare_cached(&sql)?
             .query_row(params![talk.id, talk.open], row_of)
@@ -273,7 +273,10 @@ impl Run<'_> {
 
     /// The inputs whose turn has not begun, in the order of their turns.
     fn waiting_inputs(&self, talk: &Conversation) -> rusqlite::Result<Vec<Row>> {
-        let sql = select("state = ?1 AND conversation = ?2 ORDER BY kind <> 'answer', position");
+        let sql = select(
+            "rows INDEXED BY rows_by_state WHERE state = ?1 AND conversation = ?2
+             ORDER BY kind <> 'answer', position",
+        );
         self.transaction
             .prepare_cached(&sql)?
             .query_map(params![WAITING, talk.id], row_of)?
@@ -375,7 +378,7 @@ impl Run<'_> {
     fn messages_waiting(&self, talk: &Conversation) -> rusqlite::Result<usize> {
         self.transaction
             .prepare_cached(
-                "SELECT count(*) FROM rows
+                "SELECT count(*) FROM rows INDEXED BY rows_by_state
                  WHERE state = ?1 AND conversation = ?2 AND kind = 'message'",
             )?
             .query_row(params![WAITING, talk.id], |row| row.get(0))
@@ -500,7 +503,7 @@ impl Run<'_> {
     }
 
     fn said(&self, talk: &Conversation, turn: &Turn, nth: u64) -> rusqlite::Result<Option<Row>> {
-        let sql = select("conversation = ?1 AND turn = ?2 AND nth = ?3");
+        let sql = select("rows WHERE conversation = ?1 AND turn = ?2 AND nth = ?3");
         self.transaction
             .prepare_cached(&sql)?
             .query_row(params![talk.id, turn.position, nth], row_of)
@@ -616,10 +619,10 @@ fn digest(input: &Input) -> Digest {
 }
 
 /// A query of rows as [`row_of`] reads them.
-fn select(filter: &str) -> String {
+fn select(from: &str) -> String {
     format!(
         "SELECT position, role, kind, text, input, question, attachments, source, model, usage
-         FROM rows WHERE {filter}"
+         FROM {from}"
     )
 }
 
