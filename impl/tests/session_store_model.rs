@@ -118,7 +118,7 @@ struct Entry {
 }
 
 #[derive(Debug, Clone, Default)]
-struct Talk {
+struct Conversation {
     /// Those that are kept.
     entries: Vec<Entry>,
     /// How many there were.
@@ -130,7 +130,7 @@ struct Talk {
 
 #[derive(Debug, Clone)]
 struct Model {
-    talks: BTreeMap<&'static str, Talk>,
+    conversations: BTreeMap<&'static str, Conversation>,
     retain_rows: u64,
     questions: u64,
 }
@@ -158,7 +158,7 @@ fn row(role: Role, kind: Kind, text: &str) -> Row {
     }
 }
 
-impl Talk {
+impl Conversation {
     fn append(
         &mut self,
         retain_rows: u64,
@@ -289,8 +289,8 @@ impl Talk {
 }
 
 impl Model {
-    fn talk(&mut self, principal: &str) -> &mut Talk {
-        self.talks.get_mut(principal).expect("one of two")
+    fn conversation(&mut self, principal: &str) -> &mut Conversation {
+        self.conversations.get_mut(principal).expect("one of two")
     }
 
     /// The reply, unless the command makes no sense.
@@ -299,58 +299,58 @@ impl Model {
         Some(match command {
             Command::Recover => {
                 let mut count = 0;
-                for talk in self.talks.values_mut() {
-                    let running: Vec<u64> = (talk.entries.iter())
+                for conversation in self.conversations.values_mut() {
+                    let running: Vec<u64> = (conversation.entries.iter())
                         .filter(|entry| entry.state == State::Running)
                         .map(|entry| entry.row.position)
                         .collect();
                     count += running.len() as u64;
                     let ending = Ending::Failed("The reply was interrupted.".to_owned());
                     for turn in running {
-                        talk.end(retain_rows, turn, &ending);
+                        conversation.end(retain_rows, turn, &ending);
                     }
                 }
                 Reply::Recovered(count)
             }
             Command::Waiting { after, count_max } => {
-                let waiting = self.talks.iter().filter(|(principal, talk)| {
+                let waiting = self.conversations.iter().filter(|(principal, conversation)| {
                     let later = after.as_deref().is_none_or(|after| **principal > after);
-                    later && !talk.waiting().is_empty()
+                    later && !conversation.waiting().is_empty()
                 });
                 let principals = waiting.map(|(principal, _)| Arc::from(*principal));
                 Reply::Waiting(principals.take(*count_max).collect())
             }
             Command::Load { principal, count_max, bytes_max } => {
-                Reply::Loaded(self.talk(principal).load(*count_max, *bytes_max))
+                Reply::Loaded(self.conversation(principal).load(*count_max, *bytes_max))
             }
             Command::Input { principal, input, queue_max } => {
-                Reply::Input(self.talk(principal).input(retain_rows, input, *queue_max))
+                Reply::Input(self.conversation(principal).input(retain_rows, input, *queue_max))
             }
             Command::Begin(turn) => {
-                let entry = self.talk(&turn.principal).entry(turn.position);
+                let entry = self.conversation(&turn.principal).entry(turn.position);
                 let unfinished = entry.filter(|entry| entry.state != State::None);
                 Reply::Begun(unfinished.map(|entry| entry.state = State::Running).is_some())
             }
             Command::Say { turn, nth, saying } => {
-                let talk = self.talk(&turn.principal);
-                if let Some(said) = talk.said(turn.position, *nth) {
+                let conversation = self.conversation(&turn.principal);
+                if let Some(said) = conversation.said(turn.position, *nth) {
                     return Some(Reply::Row(said));
                 }
-                talk.entry(turn.position)?.input.as_ref()?;
+                conversation.entry(turn.position)?.input.as_ref()?;
                 let row = row(Role::Assistant, Kind::Message, &saying.text);
                 let said = Some((turn.position, *nth));
-                Reply::Row(talk.append(retain_rows, row, State::None, said))
+                Reply::Row(conversation.append(retain_rows, row, State::None, said))
             }
             Command::End { turn, ending } => {
-                let talk = self.talk(&turn.principal);
-                Reply::Ended(talk.end(retain_rows, turn.position, ending))
+                let conversation = self.conversation(&turn.principal);
+                Reply::Ended(conversation.end(retain_rows, turn.position, ending))
             }
         })
     }
 
     /// What a step means here.
     fn command(&mut self, principal: &'static str, step: &Step) -> Command {
-        let talk = &self.talks[principal];
+        let conversation = &self.conversations[principal];
         let input = |id: u8, text: u8, what| Command::Input {
             principal: principal.into(),
             input: Input { id: name(&format!("i-{id}")), what, text: format!("text {text}") },
@@ -358,24 +358,24 @@ impl Model {
         };
         let turn = |pick: &Pick| {
             let unfinished: Vec<&Entry> =
-                talk.entries.iter().filter(|entry| entry.state != State::None).collect();
+                conversation.entries.iter().filter(|entry| entry.state != State::None).collect();
             let position = match unfinished.len() as u64 {
                 count if pick.unfinished && count > 0 => {
                     unfinished[(pick.index % count) as usize].row.position
                 }
-                _ => (talk.count + 1).saturating_sub(pick.index),
+                _ => (conversation.count + 1).saturating_sub(pick.index),
             };
             Turn { principal: principal.into(), position }
         };
         match step {
             Step::Message { id, text, known } => {
-                let after = known.map(|known| talk.count.saturating_sub(known));
+                let after = known.map(|known| conversation.count.saturating_sub(known));
                 input(*id, *text, What::Message { attachments: vec![], after })
             }
             Step::Answer { id, text, to } => {
                 let question = match to {
                     To::Nothing => None,
-                    To::Open => talk.open.clone(),
+                    To::Open => conversation.open.clone(),
                     To::Other => Some(name(&format!("q-{}", self.questions / 2))),
                 };
                 input(*id, *text, What::Answer { question })
@@ -383,7 +383,7 @@ impl Model {
             Step::Begin(pick) => Command::Begin(turn(pick)),
             Step::Say { turn: pick, again } => {
                 let turn = turn(pick);
-                let said = talk.entries.iter().filter_map(|entry| entry.said);
+                let said = conversation.entries.iter().filter_map(|entry| entry.said);
                 let said = said.filter(|(of, _)| *of == turn.position).map(|(_, nth)| nth);
                 let nth = (said.max().unwrap_or(0) + 1).saturating_sub(*again).max(1);
                 let text = format!("{nth} of {}", turn.position);
@@ -437,9 +437,9 @@ impl Test {
         let folder = tempfile::tempdir().expect("a folder");
         let synchronous = Synchronous::Normal;
         let config = ConversationsConfig { retain_rows, synchronous, vfs: None };
-        let new = Talk { kept_from: 1, ..Talk::default() };
-        let talks = PRINCIPALS.map(|principal| (principal, new.clone())).into();
-        let model = Model { talks, retain_rows, questions: 0 };
+        let new = Conversation { kept_from: 1, ..Conversation::default() };
+        let conversations = PRINCIPALS.map(|principal| (principal, new.clone())).into();
+        let model = Model { conversations, retain_rows, questions: 0 };
         let mut test = Self { folder, config, store: None, copies: 0, model };
         test.restart();
         test
