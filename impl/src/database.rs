@@ -210,8 +210,23 @@ pub(crate) fn open_error(path: &Path, error: &rusqlite::Error) -> OpenError {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
             OpenError::Damaged { path, problem }
         }
+        None if is_damage(error) => OpenError::Damaged { path, problem },
         _ => OpenError::Io { path, problem },
     }
+}
+
+/// Whether SQLite has read something, and it is not what was written.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{
+        FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error,
+    };
+    matches!(
+        error,
+        FromSqlConversionFailure(..)
+            | IntegralValueOutOfRange(..)
+            | InvalidColumnType(..)
+            | Utf8Error(..)
+    )
 }
 
 /// What a column holds is not what was written into it.
