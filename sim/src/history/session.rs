@@ -235,6 +235,11 @@ pub enum SessionSeen {
         /// Which input.
         input: String,
     },
+    /// An older copy took the place of the client's store, or an empty one.
+    StoreReplaced {
+        /// The client.
+        client: u32,
+    },
     /// The client began to connect.
     Dialed {
         /// The client.

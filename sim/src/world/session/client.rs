@@ -55,8 +55,8 @@ pub(super) async fn live(side: Side, distorted: Distorted) -> turmoil::Result {
     side.vault.back_up_if_due(process, IN_FLIGHT)?;
     if side.vault.replace_if_due(process, IN_FLIGHT)?.is_some() {
         gapless::mark!("world.store_replaced");
-        let client = side.number;
-        process.recorder.see(Seen::Session(SessionSeen::StoreReplaced { client }));
+        let replaced = SessionSeen::StoreReplaced { client: side.number };
+        process.recorder.see(Seen::Session(replaced));
     }
     loop {
         side.page(distorted).await?;
@@ -77,7 +77,7 @@ impl Side {
         }
         let store = WatchedInFlight::new(store, self.number, process.recorder.clone());
         let store = InlineStore {
-            store: Arc::new(Mutex::new(Box::new(store))),
+            store: Arc::new(Mutex::new(distorted.in_flight(store))),
             process: process.clone(),
             path: IN_FLIGHT,
             vault: self.vault.clone(),
@@ -86,8 +86,12 @@ impl Side {
         let core = Client::new(config(options), distorted.entropy(Box::new(entropy)));
         let viewer =
             Viewer { client: self.number, user: self.of, life: load, extension: self.extension };
-        let core =
-            WatchedClient::new(Box::new(core), viewer, &kept.client, process.recorder.clone());
+        let core = WatchedClient::new(
+            distorted.session_client(core),
+            viewer,
+            &kept.client,
+            process.recorder.clone(),
+        );
         let connector = LinkConnector {
             server: SERVER,
             watch: Arc::new(SessionLink),

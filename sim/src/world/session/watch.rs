@@ -29,7 +29,7 @@ pub(crate) fn principal(user: u32) -> String {
 }
 
 /// The other way round.
-pub(super) fn user_of(principal: &str) -> u32 {
+pub(crate) fn user_of(principal: &str) -> u32 {
     principal.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
