@@ -204,12 +204,6 @@ pub enum SessionSeen {
         /// What had no verdict when the last process ended, in order.
         in_flight: Vec<String>,
     },
-    /// The client's store was replaced, by an older copy or by an empty one: what it kept is gone,
-    /// or is there again.
-    StoreReplaced {
-        /// The client.
-        client: u32,
-    },
     /// The user said something, and the view has taken it.
     Submitted {
         /// The client.

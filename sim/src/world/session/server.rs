@@ -112,7 +112,7 @@ pub(super) async fn serve(side: Side, distorted: Distorted) -> turmoil::Result {
             }
         }
     };
-    let shared: Shared<Command> = Arc::new(Mutex::new(Box::new(store)));
+    let shared: Shared<Command> = Arc::new(Mutex::new(distorted.conversations(store)));
     let store = InlineStore {
         store: Arc::clone(&shared),
         process: process.clone(),
@@ -122,7 +122,8 @@ pub(super) async fn serve(side: Side, distorted: Distorted) -> turmoil::Result {
     };
     let entropy = distorted.entropy(Box::new(process.entropy("server")));
     let core = Server::new(config(&options), Box::new(ShowAll), entropy);
-    let core = WatchedServer::new(Box::new(core), process.life, process.recorder.clone());
+    let core =
+        WatchedServer::new(distorted.session_server(core), process.life, process.recorder.clone());
     let application = Scripted { process: process.clone(), ledger: ledger.clone() };
     let (handle, task) =
         server_task(core, store, Arc::new(application), ServerTaskConfig::default());
