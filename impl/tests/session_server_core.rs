@@ -753,9 +753,10 @@ fn a_status_that_could_not_be_sent_is_sent_when_there_is_room() {
     let config = ServerConfig { window_frames: 1, ..ServerConfig::default() };
     let mut world = World::new(config);
     let conn = world.connect(Hello::new("tab"));
-    world.got(conn);
-    world.hold_sockets = true;
     world.say(conn, "m1", "hello");
+    let frames = world.got(conn);
+    assert!(frames.iter().any(|it| it.body == Body::Status(Status::Thinking)), "{frames:?}");
+    world.hold_sockets = true;
     world.turn(&["a"], Ending::Done);
     world.hold_sockets = false;
     world.feed(Input::Written { conn: ConnectionId(conn), frames: 1 });

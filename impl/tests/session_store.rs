@@ -623,8 +623,11 @@ fn a_value_that_is_damaged_fails_the_command_that_reads_it() {
 
 // ---- files -----------------------------------------------------------------------------------
 
-/// Opens each store at a path.
-fn opens() -> [fn(&Path) -> Result<(), OpenError>; 2] {
+/// Opens a store at a path, and closes it.
+type Open = fn(&Path) -> Result<(), OpenError>;
+
+/// That of the conversations, and that of what is in flight.
+fn opens() -> [Open; 2] {
     [
         |path| SqliteConversations::open(path, &ConversationsConfig::default()).map(drop),
         |path| SqliteInFlight::open(path, None, &mut Count(0)).map(drop),

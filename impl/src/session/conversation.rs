@@ -61,6 +61,26 @@ pub struct Row {
 }
 
 impl Row {
+    /// The row that an input is at this position; `question` is what it answers.
+    pub fn of_input(position: u64, input: &Input, question: Option<Name>) -> Self {
+        let (kind, attachments) = match &input.what {
+            What::Message { attachments, .. } => (Kind::Message, attachments.clone()),
+            What::Answer { .. } => (Kind::Answer, Vec::new()),
+        };
+        Self {
+            position,
+            role: Role::User,
+            kind,
+            text: input.text.clone(),
+            input: Some(input.id.clone()),
+            question,
+            attachments,
+            source: None,
+            model: String::new(),
+            usage: None,
+        }
+    }
+
     /// The question, if the row asks one.
     pub fn as_question(&self) -> Option<Question> {
         let id = self.question.clone().filter(|_| self.kind == Kind::Question)?;

@@ -7,7 +7,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Name;
@@ -85,6 +87,10 @@ impl Status {
             Self::Waiting => "waiting",
         }
     }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Idle, Self::Thinking, Self::Waiting].into_iter().find(|it| it.as_str() == text)
+    }
 }
 
 /// Why an input was rejected, for good.
@@ -139,7 +145,9 @@ pub enum CursorVerdict {
     Ahead,
     /// The number is of another outbox.
     OtherEpoch,
-    /// Nothing is known of the client, or it has nothing.
+    /// Nothing is known of the client, or it has nothing. So is a name that this side does not
+    /// know: a history is always right.
+    #[serde(other)]
     Unknown,
 }
 
@@ -284,6 +292,12 @@ pub enum Body {
         /// Extension: the highest number that was sent on this connection.
         sent: Option<u64>,
     },
+    /// Of a type that this side does not know; newer servers may send such frames [CORE-13]. It
+    /// says nothing, but its number counts: otherwise it would be missing for ever.
+    Unknown {
+        /// The type.
+        kind: String,
+    },
 }
 
 impl Body {
@@ -322,7 +336,15 @@ impl Body {
             }
             Self::UserAnswer { text, .. } => text.len(),
             Self::Notice(notice) => notice.fields.get().len(),
-            _ => 0,
+            Self::Begin(_)
+            | Self::MessageAck { .. }
+            | Self::MessageRejected { .. }
+            | Self::AnswerAck { .. }
+            | Self::AnswerRejected { .. }
+            | Self::Status(_)
+            | Self::Thinking
+            | Self::Ping { .. }
+            | Self::Unknown { .. } => 0,
         }
     }
 }
@@ -335,8 +357,10 @@ pub struct Begin {
     /// The verdict.
     pub verdict: CursorVerdict,
     /// The first number of what follows.
+    #[serde(deserialize_with = "sequence")]
     pub from: u64,
     /// The last number of it; `from - 1` if there is none.
+    #[serde(deserialize_with = "sequence")]
     pub to: u64,
 }
 
@@ -349,7 +373,7 @@ pub struct History {
     /// The newest rows, ascending.
     pub messages: Vec<HistoryMessage>,
     /// Extension: what the application is doing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known_or_none")]
     pub status: Option<Status>,
     /// Extension: the question that waits for its answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -379,10 +403,15 @@ pub struct HistoryMessage {
     /// What was said.
     pub text: String,
     /// Extension: the position of the row.
-    #[serde(rename = "id", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "id",
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "position"
+    )]
     pub position: Option<u64>,
     /// Extension: what the row is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known_or_none")]
     pub kind: Option<Kind>,
     /// Extension: the client's id of the input that it came from.
     #[serde(rename = "input_id", default, skip_serializing_if = "Option::is_none")]
@@ -421,10 +450,15 @@ pub struct Assistant {
     #[serde(default)]
     pub usage: Option<Usage>,
     /// Extension: the position of its row.
-    #[serde(rename = "id", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "id",
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "position"
+    )]
     pub position: Option<u64>,
     /// Extension: `interrupted` if it says that a turn failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known_or_none")]
     pub kind: Option<Kind>,
 }
 
@@ -452,6 +486,12 @@ impl Notice {
     pub fn is_ephemeral(&self) -> bool {
         EPHEMERAL_KINDS.contains(&self.kind.as_str())
     }
+
+    /// Whether it tells how a turn is getting on.
+    pub fn is_progress(&self) -> bool {
+        // The mood of the application is ephemeral, too, and comes while nothing is going on.
+        self.is_ephemeral() && self.kind != "affect_tick"
+    }
 }
 
 // ---- reading and writing ---------------------------------------------------------------------
@@ -461,7 +501,7 @@ struct Head<'a> {
     #[serde(rename = "type", borrow, default)]
     kind: Option<Cow<'a, str>>,
     #[serde(default)]
-    seq: Option<serde_json::Value>,
+    seq: Option<Value>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -469,9 +509,13 @@ struct RawMessage {
     text: String,
     #[serde(rename = "client_msg_id", default)]
     id: Option<Name>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    attachments: Vec<Attachment>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    attachments: Option<Vec<Attachment>>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "sequence_or_none"
+    )]
     after: Option<u64>,
 }
 
@@ -486,7 +530,8 @@ struct RawAnswer {
 
 #[derive(Serialize, Deserialize)]
 struct RawAck {
-    seq: serde_json::Value,
+    #[serde(deserialize_with = "sequence")]
+    seq: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     epoch: Option<Epoch>,
 }
@@ -494,7 +539,12 @@ struct RawAck {
 /// The fields of the frames about inputs and rows.
 #[derive(Default, Serialize, Deserialize)]
 struct Raw {
-    #[serde(rename = "id", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "id",
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "position"
+    )]
     position: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     client_msg_id: Option<Name>,
@@ -511,13 +561,16 @@ struct Raw {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    kind: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    queue_cap: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    status: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    sent: Option<u64>,
+    sent: Option<Value>,
+}
+
+/// The notification that is a verdict.
+#[derive(Serialize)]
+struct RawQueueFull {
+    kind: &'static str,
+    queue_cap: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_msg_id: Option<Name>,
 }
 
 impl ClientFrame {
@@ -531,6 +584,7 @@ impl ClientFrame {
         match head.kind.as_deref().ok_or(FrameError::NoType)? {
             "user_message" => {
                 let RawMessage { text, id, attachments, after } = fields("user_message", text)?;
+                let attachments = attachments.unwrap_or_default();
                 Ok(Self::UserMessage { id, text, attachments, after })
             }
             "user_answer" => {
@@ -539,7 +593,6 @@ impl ClientFrame {
             }
             "ack" => {
                 let RawAck { seq, epoch } = fields("ack", text)?;
-                let seq = number("ack", "seq", &seq)?;
                 Ok(Self::Ack { seq, epoch })
             }
             "pong" => Ok(Self::Pong),
@@ -552,6 +605,7 @@ impl ClientFrame {
         match self.clone() {
             Self::UserMessage { id, text, attachments, after } => {
                 let after = after.filter(|_| extension);
+                let attachments = Some(attachments).filter(|attachments| !attachments.is_empty());
                 written(None, "user_message", &RawMessage { text, id, attachments, after })
             }
             Self::UserAnswer { id, question, text } => {
@@ -560,7 +614,7 @@ impl ClientFrame {
             }
             Self::Ack { seq, epoch } => {
                 let epoch = epoch.filter(|_| extension);
-                written(None, "ack", &RawAck { seq: seq.into(), epoch })
+                written(None, "ack", &RawAck { seq, epoch })
             }
             Self::Pong => r#"{"type":"pong"}"#.to_owned(),
         }
@@ -577,14 +631,24 @@ impl ServerFrame {
         let head: Head<'_> = parse_object(text)?;
         let seq = match &head.seq {
             None => 0,
-            Some(value) => number("server", "seq", value)?,
+            Some(value) => integer(value).ok_or_else(|| {
+                bad("server", format!("`seq` must be an integer from 0 to {MAX_SEQUENCE}"))
+            })?,
         };
         let kind = head.kind.as_deref().ok_or(FrameError::NoType)?;
-        let body = match kind {
+        let body = match Self::parse_body(kind, text) {
+            Err(FrameError::UnknownType(kind)) if seq > 0 => Body::Unknown { kind },
+            body => body?,
+        };
+        Ok(Self { seq, body })
+    }
+
+    fn parse_body(kind: &str, text: &str) -> Result<Body, FrameError> {
+        Ok(match kind {
             "session_begin" => {
                 let begin: Begin = fields("session_begin", text)?;
                 let (from, to) = (begin.from, begin.to);
-                if from == 0 || from > MAX_SEQUENCE || to > MAX_SEQUENCE || to + 1 < from {
+                if from == 0 || to + 1 < from {
                     let problem = format!("`from` {from} and `to` {to} are no range");
                     return Err(bad("session_begin", problem));
                 }
@@ -593,14 +657,7 @@ impl ServerFrame {
             "session_history" => Body::History(Arc::new(fields("session_history", text)?)),
             "assistant_message" => Body::Assistant(fields("assistant_message", text)?),
             "thinking" => Body::Thinking,
-            "notification" => notification(fields("notification", text)?, text)?,
-            kind => Self::parse_raw(kind, text)?,
-        };
-        Ok(Self { seq, body })
-    }
-
-    fn parse_raw(kind: &str, text: &str) -> Result<Body, FrameError> {
-        Ok(match kind {
+            "notification" => notification(text)?,
             "question" => {
                 let raw: Raw = fields("question", text)?;
                 let text = required("question", "text", raw.text)?;
@@ -653,7 +710,7 @@ impl ServerFrame {
             }
             "ping" => {
                 let raw: Raw = fields("ping", text)?;
-                Body::Ping { sent: raw.sent.filter(|sent| *sent <= MAX_SEQUENCE) }
+                Body::Ping { sent: raw.sent.as_ref().and_then(integer) }
             }
             other => return Err(unknown(other)),
         })
@@ -720,15 +777,11 @@ impl ServerFrame {
                 "user_message_ack",
                 Raw { client_msg_id: Some(id.clone()), position: own(*position), ..Raw::default() },
             ),
-            Body::MessageRejected { id, reason: InputRejection::QueueFull { queue_cap } } => write(
-                "notification",
-                Raw {
-                    kind: Some("queue_full".to_owned()),
-                    queue_cap: Some(*queue_cap),
-                    client_msg_id: id.clone(),
-                    ..Raw::default()
-                },
-            ),
+            Body::MessageRejected { id, reason: InputRejection::QueueFull { queue_cap } } => {
+                let (kind, client_msg_id) = ("queue_full", id.clone());
+                let raw = RawQueueFull { kind, queue_cap: *queue_cap, client_msg_id };
+                written(Some(self.seq), "notification", &raw)
+            }
             Body::MessageRejected { id, reason } => write(
                 "user_message_rejected",
                 Raw {
@@ -768,31 +821,36 @@ impl ServerFrame {
                 join(head, notice.fields.get())
             }
             Body::Thinking => format!("{{\"seq\":{},\"type\":\"thinking\"}}", self.seq),
-            Body::Ping { sent } => write("ping", Raw { sent: own(*sent), ..Raw::default() }),
+            Body::Ping { sent } => {
+                write("ping", Raw { sent: own(*sent).map(Value::from), ..Raw::default() })
+            }
+            Body::Unknown { kind } => {
+                let kind = serde_json::to_string(kind).expect("a string is always JSON");
+                format!("{{\"seq\":{},\"type\":{kind}}}", self.seq)
+            }
         }
     }
 }
 
-fn notification(raw: Raw, text: &str) -> Result<Body, FrameError> {
-    let kind = required("notification", "kind", raw.kind)?;
-    let status = raw.status.as_deref().and_then(|status| {
-        [Status::Idle, Status::Thinking, Status::Waiting]
-            .into_iter()
-            .find(|it| it.as_str() == status)
-    });
-    match (kind.as_str(), status, raw.queue_cap) {
+fn notification(text: &str) -> Result<Body, FrameError> {
+    let mut object: serde_json::Map<String, Value> = parse_object(text)?;
+    let Some(Value::String(kind)) = object.remove("kind") else {
+        return Err(bad("notification", "`kind` is missing, or no string".to_owned()));
+    };
+    let status = object.get("status").and_then(Value::as_str).and_then(Status::parse);
+    let queue_cap = object.get("queue_cap").and_then(integer);
+    match (kind.as_str(), status, queue_cap) {
         ("status_transition", Some(status), _) => Ok(Body::Status(status)),
         ("queue_full", _, Some(queue_cap)) => {
-            let reason = InputRejection::QueueFull { queue_cap };
-            Ok(Body::MessageRejected { id: raw.client_msg_id, reason })
+            let id = object.remove("client_msg_id").filter(|id| !id.is_null());
+            let id = id.map(serde_json::from_value).transpose();
+            let id = id.map_err(|error| bad("notification", error.to_string()))?;
+            Ok(Body::MessageRejected { id, reason: InputRejection::QueueFull { queue_cap } })
         }
         _ => {
-            let mut object: serde_json::Map<String, serde_json::Value> = parse_object(text)?;
-            for own in ["seq", "type", "kind"] {
-                object.remove(own);
-            }
-            let fields = serde_json::to_string(&object).expect("an object is always JSON");
-            let fields = RawValue::from_string(fields)
+            object.remove("seq");
+            object.remove("type");
+            let fields = serde_json::value::to_raw_value(&object)
                 .map_err(|error| bad("notification", error.to_string()))?;
             Ok(Body::Notice(Notice { kind, fields }))
         }
@@ -808,9 +866,34 @@ fn rejection(frame: &'static str, reason: Option<String>) -> Result<InputRejecti
     InputRejection::parse(&reason).ok_or_else(|| bad(frame, format!("unknown reason `{reason}`")))
 }
 
-fn number(frame: &'static str, name: &str, value: &serde_json::Value) -> Result<u64, FrameError> {
-    integer(value)
-        .ok_or_else(|| bad(frame, format!("`{name}` must be an integer from 0 to {MAX_SEQUENCE}")))
+/// A number, or 0.
+fn sequence<'de, D: Deserializer<'de>>(value: D) -> Result<u64, D::Error> {
+    integer(&Value::deserialize(value)?)
+        .ok_or_else(|| D::Error::custom(format!("a number is an integer from 0 to {MAX_SEQUENCE}")))
+}
+
+fn sequence_or_none<'de, D: Deserializer<'de>>(value: D) -> Result<Option<u64>, D::Error> {
+    match Value::deserialize(value)? {
+        Value::Null => Ok(None),
+        value => sequence(value).map(Some).map_err(D::Error::custom),
+    }
+}
+
+/// The place of a row, from 1.
+fn position<'de, D: Deserializer<'de>>(value: D) -> Result<Option<u64>, D::Error> {
+    match sequence_or_none(value)? {
+        Some(0) => Err(D::Error::custom("positions begin at 1")),
+        position => Ok(position),
+    }
+}
+
+/// One of the values that this side knows; newer peers may have others [CORE-13].
+fn known_or_none<'de, T, D>(value: D) -> Result<Option<T>, D::Error>
+where
+    T: serde::de::DeserializeOwned,
+    D: Deserializer<'de>,
+{
+    Ok(serde_json::from_value(Value::deserialize(value)?).ok())
 }
 
 /// A frame: its number, its type, and the fields of an object.

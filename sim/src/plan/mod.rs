@@ -334,6 +334,8 @@ pub struct SessionServerOptions {
     pub queue: usize,
     /// Inputs of a conversation that may wait for the store.
     pub inputs: usize,
+    /// Turns that may run at once, of all conversations.
+    pub turns: usize,
     /// The longest input.
     pub text_bytes: usize,
     /// Rows of a conversation that are kept.
@@ -360,6 +362,7 @@ impl Default for SessionServerOptions {
             history_bytes: 8 << 10,
             queue: 10,
             inputs: 64,
+            turns: 1_024,
             text_bytes: 4 << 10,
             retain_rows: 100_000,
             commit_ms: 2,
@@ -570,6 +573,8 @@ pub struct Say {
     pub bytes: u32,
     /// How many documents come with each.
     pub attachments: u32,
+    /// Whether all of them say the same.
+    pub same: bool,
     /// What the application does about each.
     pub script: TurnScript,
 }

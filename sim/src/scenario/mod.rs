@@ -411,6 +411,7 @@ fn session_server_options(table: Option<&Table<'_>>) -> SessionServerOptions {
     table.set(&mut options.history_messages, table.size("history-messages", 1..=10_000));
     table.set(&mut options.history_bytes, table.size("history-bytes", 256..=8_192));
     table.set(&mut options.queue, table.size("queue", 1..=10_000));
+    table.set(&mut options.turns, table.size("turns", 1..=10_000));
     table.set(&mut options.inputs, table.size("inputs", 1..=10_000));
     table.set(&mut options.text_bytes, table.size("text-bytes", 64..=8_192));
     table.set(&mut options.retain_rows, table.integer("retain-rows", 1..=1_000_000_000));

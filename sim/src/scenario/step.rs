@@ -319,6 +319,7 @@ fn say(table: &Table<'_>, hosts: &Hosts) -> Option<Say> {
         every_ms: table.duration("every").map_or(0, |(every, _)| every),
         bytes: small("bytes", 0..=8_192, 16),
         attachments: small("attachments", 0..=8, 0),
+        same: table.boolean("same").is_some_and(|(same, _)| same),
         script: TurnScript {
             progress: small("progress", 0..=10_000, 0),
             warnings: small("warnings", 0..=10_000, 0),

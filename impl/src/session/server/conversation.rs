@@ -32,6 +32,8 @@ pub(super) struct Known {
     rows: VecDeque<Row>,
     bytes: usize,
     truncated: bool,
+    /// The position of the newest row, shown or not.
+    newest: u64,
     pub(super) question: Option<Question>,
     /// Accepted, and not begun. An answer is first.
     waiting: VecDeque<Row>,
@@ -163,8 +165,14 @@ impl Conversation {
 impl Known {
     pub(super) fn new(loaded: Loaded, config: &ServerConfig, shows: impl Fn(&Row) -> bool) -> Self {
         let Loaded { rows, truncated, question, waiting } = loaded;
-        let mut known =
-            Self { rows: VecDeque::new(), bytes: 0, truncated, question, waiting: waiting.into() };
+        let mut known = Self {
+            rows: VecDeque::new(),
+            bytes: 0,
+            truncated,
+            newest: rows.last().map_or(0, |row| row.position),
+            question,
+            waiting: waiting.into(),
+        };
         for row in rows.into_iter().filter(shows) {
             known.show(row, config);
         }
@@ -184,8 +192,22 @@ impl Known {
         }
     }
 
+    /// The position of the newest row, shown or not.
+    pub(super) fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// A row came to be: it is the newest, and if it asks something, that is open.
+    pub(super) fn heard_of(&mut self, row: &Row) {
+        self.newest = self.newest.max(row.position);
+        if let Some(question) = row.as_question() {
+            self.question = Some(question);
+        }
+    }
+
     /// An input is accepted, and waits for its turn.
     pub(super) fn accept(&mut self, row: Row) {
+        self.heard_of(&row);
         match row.kind {
             Kind::Answer => {
                 self.question = None;

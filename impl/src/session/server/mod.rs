@@ -914,25 +914,17 @@ impl Server {
         let asker = Identity { principal: principal.clone(), client: by };
         let id = named.then(|| input.id.clone());
         match verdict {
-            Verdict::Accepted(row) => {
-                let Some(conversation) = self.conversations.get_mut(principal) else { return };
-                let Some(known) = &mut conversation.known else { return };
-                known.show(row.clone(), &self.config);
-                known.accept(row.clone());
-                for identity in self.identities(principal) {
-                    let body = match &id {
-                        Some(id) if identity == asker => {
-                            acknowledgement(id, &input.what, row.position, row.question.clone())
-                        }
-                        _ => frame_of(&row),
-                    };
-                    self.push_to(now, &identity, body);
-                }
+            Verdict::Accepted(row) => self.accepted(now, &asker, id.as_ref(), row),
+            // It was accepted by an attempt whose outcome was not known.
+            Verdict::Known { position, question } if self.is_news(principal, position) => {
+                mark!("session.accepted_in_doubt");
+                let row = Row::of_input(position, input, question);
+                self.accepted(now, &asker, id.as_ref(), row);
             }
             Verdict::Known { position, question } => {
                 mark!("session.acknowledged_again");
                 if let Some(id) = &id {
-                    let body = acknowledgement(id, &input.what, position, question);
+                    let body = acknowledgement(id, &Row::of_input(position, input, question));
                     self.push_to(now, &asker, body);
                 }
             }
@@ -943,13 +935,33 @@ impl Server {
         }
     }
 
+    /// Whether the row at this position was never heard of.
+    fn is_news(&self, principal: &Arc<str>, position: u64) -> bool {
+        let known = self.conversations.get(principal).and_then(|it| it.known.as_ref());
+        known.is_some_and(|known| position > known.newest())
+    }
+
+    /// An input is durable as a row: whoever said it gets the acknowledgement, the others see it.
+    fn accepted(&mut self, now: Instant, asker: &Identity, id: Option<&Name>, row: Row) {
+        let principal = &asker.principal;
+        let Some(conversation) = self.conversations.get_mut(principal) else { return };
+        let Some(known) = &mut conversation.known else { return };
+        known.show(row.clone(), &self.config);
+        known.accept(row.clone());
+        for identity in self.identities(principal) {
+            let body = match id {
+                Some(id) if identity == *asker => acknowledgement(id, &row),
+                _ => frame_of(&row),
+            };
+            self.push_to(now, &identity, body);
+        }
+    }
+
     /// A row of the application is durable: it is shown, if it is to be shown.
     fn show(&mut self, now: Instant, principal: &Arc<str>, row: Row) {
         let Some(conversation) = self.conversations.get_mut(principal) else { return };
         let Some(known) = &mut conversation.known else { return };
-        if let Some(question) = row.as_question() {
-            known.question = Some(question);
-        }
+        known.heard_of(&row);
         if shows(&*self.presentation, &row) {
             known.show(row.clone(), &self.config);
             self.push_row(now, principal, &row);
@@ -1139,11 +1151,11 @@ fn frame_of(row: &Row) -> Body {
     }
 }
 
-fn acknowledgement(id: &Name, what: &What, position: u64, question: Option<Name>) -> Body {
-    let id = id.clone();
-    match what {
-        What::Message { .. } => Body::MessageAck { id, position: Some(position) },
-        What::Answer { .. } => Body::AnswerAck { id, question, position },
+fn acknowledgement(id: &Name, row: &Row) -> Body {
+    let (id, position) = (id.clone(), row.position);
+    match row.kind {
+        Kind::Answer => Body::AnswerAck { id, question: row.question.clone(), position },
+        _ => Body::MessageAck { id, position: Some(position) },
     }
 }
 

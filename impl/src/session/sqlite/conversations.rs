@@ -230,26 +230,28 @@ impl Run<'_> {
         count_max: usize,
         bytes_max: usize,
     ) -> rusqlite::Result<Loaded> {
-        let Some(talk) = self.conversation(principal)? else { return Ok(Loaded::default()) };
-        let rows = self.newest(&talk, count_max, bytes_max)?;
-        let oldest = rows.first().map_or(talk.next, |row| row.position);
+        let Some(conversation) = self.conversation(principal)? else {
+            return Ok(Loaded::default());
+        };
+        let rows = self.newest(&conversation, count_max, bytes_max)?;
+        let oldest = rows.first().map_or(conversation.next, |row| row.position);
         Ok(Loaded {
-            truncated: oldest > 1 || talk.kept_from > 1,
-            question: self.open_question(&talk)?.and_then(|row| row.as_question()),
-            waiting: self.waiting_inputs(&talk)?,
+            truncated: oldest > 1 || conversation.kept_from > 1,
+            question: self.open_question(&conversation)?.and_then(|row| row.as_question()),
+            waiting: self.waiting_inputs(&conversation)?,
             rows,
         })
     }
 
     fn newest(
         &self,
-        talk: &Conversation,
+        conversation: &Conversation,
         count_max: usize,
         bytes_max: usize,
     ) -> rusqlite::Result<Vec<Row>> {
-        let sql = select("conversation = ?1 ORDER BY position DESC LIMIT ?2");
+        let sql = select("rows WHERE conversation = ?1 ORDER BY position DESC LIMIT ?2");
         let mut statement = self.transaction.prepare_cached(&sql)?;
-        let found = statement.query_map(params![talk.id, limit(count_max)], row_of)?;
+        let found = statement.query_map(params![conversation.id, limit(count_max)], row_of)?;
         let (mut rows, mut bytes) = (Vec::new(), 0);
         for row in found {
             let row = row?;
@@ -263,32 +265,35 @@ impl Run<'_> {
         Ok(rows)
     }
 
-    fn open_question(&self, talk: &Conversation) -> rusqlite::Result<Option<Row>> {
-        let sql = select("conversation = ?1 AND position = ?2");
+    fn open_question(&self, conversation: &Conversation) -> rusqlite::Result<Option<Row>> {
+        let sql = select("rows WHERE conversation = ?1 AND position = ?2");
         self.transaction
             .prepare_cached(&sql)?
-            .query_row(params![talk.id, talk.open], row_of)
+            .query_row(params![conversation.id, conversation.open], row_of)
             .optional()
     }
 
     /// The inputs whose turn has not begun, in the order of their turns.
-    fn waiting_inputs(&self, talk: &Conversation) -> rusqlite::Result<Vec<Row>> {
-        let sql = select("state = ?1 AND conversation = ?2 ORDER BY kind <> 'answer', position");
+    fn waiting_inputs(&self, conversation: &Conversation) -> rusqlite::Result<Vec<Row>> {
+        let sql = select(
+            "rows INDEXED BY rows_by_state WHERE state = ?1 AND conversation = ?2
+             ORDER BY kind <> 'answer', position",
+        );
         self.transaction
             .prepare_cached(&sql)?
-            .query_map(params![WAITING, talk.id], row_of)?
+            .query_map(params![WAITING, conversation.id], row_of)?
             .collect()
     }
 
     // ---- inputs ------------------------------------------------------------------------------
 
     fn input(&self, principal: &str, input: Input, queue_max: usize) -> rusqlite::Result<Verdict> {
-        let mut talk = match self.conversation(principal)? {
-            Some(talk) => talk,
+        let mut conversation = match self.conversation(principal)? {
+            Some(conversation) => conversation,
             None => self.new_conversation(principal)?,
         };
         let digest = digest(&input);
-        if let Some(verdict) = self.verdict_before(&talk, &input.id, &digest)? {
+        if let Some(verdict) = self.verdict_before(&conversation, &input.id, &digest)? {
             return Ok(verdict);
         }
         let Input { id, what, text } = input;
@@ -296,29 +301,29 @@ impl Run<'_> {
             What::Message { after, attachments } => {
                 // Its row would have been after that one, so that its id is remembered if there
                 // was ever a row. `kept_from` only grows: the verdict needs not be remembered.
-                if after.is_some_and(|after| after.saturating_add(1) < talk.kept_from) {
+                if after.is_some_and(|after| after.saturating_add(1) < conversation.kept_from) {
                     mark!("session.input_expired");
                     return Ok(Verdict::Rejected(InputRejection::Expired));
                 }
-                if self.messages_waiting(&talk)? >= queue_max {
+                if self.messages_waiting(&conversation)? >= queue_max {
                     mark!("session.queue_full");
                     let reason = InputRejection::QueueFull { queue_cap: queue_max as u64 };
-                    return self.reject(&talk, &id, &digest, reason);
+                    return self.reject(&conversation, &id, &digest, reason);
                 }
                 Row { attachments, ..plain(Role::User, Kind::Message, text) }
             }
             What::Answer { question } => {
-                let open = self.open_question(&talk)?.and_then(|row| row.question);
+                let open = self.open_question(&conversation)?.and_then(|row| row.question);
                 let open = open.filter(|open| question.is_none_or(|question| question == *open));
                 if open.is_none() {
                     mark!("session.answer_not_open");
-                    return self.reject(&talk, &id, &digest, InputRejection::NotOpen);
+                    return self.reject(&conversation, &id, &digest, InputRejection::NotOpen);
                 }
                 Row { question: open, ..plain(Role::User, Kind::Answer, text) }
             }
         };
         let row = Row { input: Some(id), ..row };
-        self.append(&mut talk, row, &Origin::Input(&digest)).map(Verdict::Accepted)
+        self.append(&mut conversation, row, &Origin::Input(&digest)).map(Verdict::Accepted)
     }
 
     fn new_conversation(&self, principal: &str) -> rusqlite::Result<Conversation> {
@@ -335,7 +340,7 @@ impl Run<'_> {
     /// What was said of an input when it came before [SE-5f].
     fn verdict_before(
         &self,
-        talk: &Conversation,
+        conversation: &Conversation,
         id: &Name,
         digest: &Digest,
     ) -> rusqlite::Result<Option<Verdict>> {
@@ -344,7 +349,7 @@ impl Run<'_> {
             .prepare_cached(
                 "SELECT digest, position, question FROM rows WHERE conversation = ?1 AND input = ?2",
             )?
-            .query_row(params![talk.id, id.as_str()], |row| {
+            .query_row(params![conversation.id, id.as_str()], |row| {
                 let known = Verdict::Known { position: row.get(1)?, question: name_of(row, 2)? };
                 Ok((row.get::<_, Digest>(0)?, known))
             })
@@ -356,36 +361,37 @@ impl Run<'_> {
                 .prepare_cached(
                     "SELECT digest, reason FROM rejections WHERE conversation = ?1 AND id = ?2",
                 )?
-                .query_row(params![talk.id, id.as_str()], |row| {
+                .query_row(params![conversation.id, id.as_str()], |row| {
                     Ok((row.get::<_, Digest>(0)?, Verdict::Rejected(json_of(row, 1)?)))
                 })
                 .optional()?,
         };
-        Ok(found.map(|(stored, verdict)| {
-            if stored == *digest {
-                mark!("session.input_known");
-                verdict
-            } else {
-                mark!("session.input_conflict");
-                Verdict::Rejected(InputRejection::Conflict)
-            }
-        }))
+        let Some((stored, verdict)) = found else { return Ok(None) };
+        if stored != *digest {
+            mark!("session.input_conflict");
+            return Ok(Some(Verdict::Rejected(InputRejection::Conflict)));
+        }
+        match verdict {
+            Verdict::Rejected(_) => mark!("session.input_rejected_again"),
+            _ => mark!("session.input_known"),
+        }
+        Ok(Some(verdict))
     }
 
-    fn messages_waiting(&self, talk: &Conversation) -> rusqlite::Result<usize> {
+    fn messages_waiting(&self, conversation: &Conversation) -> rusqlite::Result<usize> {
         self.transaction
             .prepare_cached(
-                "SELECT count(*) FROM rows
+                "SELECT count(*) FROM rows INDEXED BY rows_by_state
                  WHERE state = ?1 AND conversation = ?2 AND kind = 'message'",
             )?
-            .query_row(params![WAITING, talk.id], |row| row.get(0))
+            .query_row(params![WAITING, conversation.id], |row| row.get(0))
     }
 
     /// Rejects an input for good: the verdict is remembered beside its id, and forgotten only
     /// after as many others as rows are kept.
     fn reject(
         &self,
-        talk: &Conversation,
+        conversation: &Conversation,
         id: &Name,
         digest: &Digest,
         reason: InputRejection,
@@ -395,14 +401,14 @@ impl Run<'_> {
             .prepare_cached(
                 "SELECT coalesce(max(ordinal), 0) FROM rejections WHERE conversation = ?1",
             )?
-            .query_row([talk.id], |row| row.get(0))?;
+            .query_row([conversation.id], |row| row.get(0))?;
         let ordinal = newest + 1;
         self.transaction
             .prepare_cached(
                 "INSERT INTO rejections (conversation, ordinal, id, digest, reason)
                  VALUES (?1, ?2, ?3, ?4, ?5)",
             )?
-            .execute(params![talk.id, ordinal, id.as_str(), digest, json(&reason)])?;
+            .execute(params![conversation.id, ordinal, id.as_str(), digest, json(&reason)])?;
         let forgotten = self
             .transaction
             .prepare_cached(
@@ -410,7 +416,11 @@ impl Run<'_> {
                      SELECT ordinal FROM rejections WHERE conversation = ?1 AND ordinal <= ?2
                      ORDER BY ordinal LIMIT ?3)",
             )?
-            .execute(params![talk.id, ordinal.saturating_sub(self.retain_rows), FORGET_MAX])?;
+            .execute(params![
+                conversation.id,
+                ordinal.saturating_sub(self.retain_rows),
+                FORGET_MAX
+            ])?;
         if forgotten > 0 {
             mark!("session.rejections_forgotten");
         }
@@ -420,45 +430,45 @@ impl Run<'_> {
     // ---- turns -------------------------------------------------------------------------------
 
     fn begin(&self, turn: &Turn) -> rusqlite::Result<bool> {
-        let Some(talk) = self.conversation(&turn.principal)? else { return Ok(false) };
+        let Some(conversation) = self.conversation(&turn.principal)? else { return Ok(false) };
         let begun = self
             .transaction
             .prepare_cached(
                 "UPDATE rows SET state = ?3
                  WHERE conversation = ?1 AND position = ?2 AND state IS NOT NULL",
             )?
-            .execute(params![talk.id, turn.position, RUNNING])?;
+            .execute(params![conversation.id, turn.position, RUNNING])?;
         Ok(begun > 0)
     }
 
     fn say(&self, turn: &Turn, nth: u64, saying: Saying) -> rusqlite::Result<Row> {
-        let Some(mut talk) = self.conversation(&turn.principal)? else {
+        let Some(mut conversation) = self.conversation(&turn.principal)? else {
             return Err(no_input(turn));
         };
-        if let Some(said) = self.said(&talk, turn, nth)? {
+        if let Some(said) = self.said(&conversation, turn, nth)? {
             mark!("session.said_again");
             return Ok(said);
         }
-        if !self.is_input(&talk, turn)? {
+        if !self.is_input(&conversation, turn)? {
             return Err(no_input(turn));
         }
         let Saying { text, model, usage } = saying;
         let row = Row { model, usage, ..plain(Role::Assistant, Kind::Message, text) };
-        self.append(&mut talk, row, &Origin::Turn { turn: turn.position, nth })
+        self.append(&mut conversation, row, &Origin::Turn { turn: turn.position, nth })
     }
 
     fn end(&self, turn: &Turn, ending: Ending) -> rusqlite::Result<Option<Row>> {
-        let Some(mut talk) = self.conversation(&turn.principal)? else { return Ok(None) };
+        let Some(mut conversation) = self.conversation(&turn.principal)? else { return Ok(None) };
         let ended = self
             .transaction
             .prepare_cached(
                 "UPDATE rows SET state = NULL
                  WHERE conversation = ?1 AND position = ?2 AND state IS NOT NULL",
             )?
-            .execute(params![talk.id, turn.position])?;
+            .execute(params![conversation.id, turn.position])?;
         if ended == 0 {
             mark!("session.ended_again");
-            return self.said(&talk, turn, ENDING);
+            return self.said(&conversation, turn, ENDING);
         }
         let row = match ending {
             Ending::Done => return Ok(None),
@@ -470,7 +480,7 @@ impl Run<'_> {
             Ending::Failed(text) => plain(Role::Assistant, Kind::Interrupted, text),
         };
         let origin = Origin::Turn { turn: turn.position, nth: ENDING };
-        self.append(&mut talk, row, &origin).map(Some)
+        self.append(&mut conversation, row, &origin).map(Some)
     }
 
     /// Turns that had begun are over, and are not run again [SE-3d]. The next time there are none.
@@ -490,20 +500,25 @@ impl Run<'_> {
         Ok(running.len() as u64)
     }
 
-    fn is_input(&self, talk: &Conversation, turn: &Turn) -> rusqlite::Result<bool> {
+    fn is_input(&self, conversation: &Conversation, turn: &Turn) -> rusqlite::Result<bool> {
         self.transaction
             .prepare_cached(
                 "SELECT 1 FROM rows
                  WHERE conversation = ?1 AND position = ?2 AND input IS NOT NULL",
             )?
-            .exists(params![talk.id, turn.position])
+            .exists(params![conversation.id, turn.position])
     }
 
-    fn said(&self, talk: &Conversation, turn: &Turn, nth: u64) -> rusqlite::Result<Option<Row>> {
-        let sql = select("conversation = ?1 AND turn = ?2 AND nth = ?3");
+    fn said(
+        &self,
+        conversation: &Conversation,
+        turn: &Turn,
+        nth: u64,
+    ) -> rusqlite::Result<Option<Row>> {
+        let sql = select("rows WHERE conversation = ?1 AND turn = ?2 AND nth = ?3");
         self.transaction
             .prepare_cached(&sql)?
-            .query_row(params![talk.id, turn.position, nth], row_of)
+            .query_row(params![conversation.id, turn.position, nth], row_of)
             .optional()
     }
 
@@ -513,37 +528,50 @@ impl Run<'_> {
     /// answer [SE-12c].
     fn append(
         &self,
-        talk: &mut Conversation,
+        conversation: &mut Conversation,
         row: Row,
         origin: &Origin<'_>,
     ) -> rusqlite::Result<Row> {
-        if talk.next > MAX_SEQUENCE {
+        if conversation.next > MAX_SEQUENCE {
             let problem = "the conversation has no position left for another row";
             return Err(rusqlite::Error::ToSqlConversionFailure(problem.into()));
         }
-        let row = Row { position: talk.next, ..row };
-        self.insert(talk, &row, origin)?;
-        talk.next += 1;
+        let row = Row { position: conversation.next, ..row };
+        self.insert(conversation, &row, origin)?;
+        conversation.next += 1;
         match row.kind {
-            Kind::Question => talk.open = Some(row.position),
-            Kind::Answer => talk.open = None,
+            Kind::Question => conversation.open = Some(row.position),
+            Kind::Answer => conversation.open = None,
             Kind::Message | Kind::Interrupted => {}
         }
-        let surplus = talk.next.saturating_sub(self.retain_rows).saturating_sub(talk.kept_from);
-        talk.kept_from += surplus.min(FORGET_MAX);
+        let surplus = conversation
+            .next
+            .saturating_sub(self.retain_rows)
+            .saturating_sub(conversation.kept_from);
+        conversation.kept_from += surplus.min(FORGET_MAX);
         self.transaction
             .prepare_cached(
                 "UPDATE conversations SET next_position = ?2, kept_from = ?3, open_question = ?4
                  WHERE conversation = ?1",
             )?
-            .execute(params![talk.id, talk.next, talk.kept_from, talk.open])?;
+            .execute(params![
+                conversation.id,
+                conversation.next,
+                conversation.kept_from,
+                conversation.open
+            ])?;
         if surplus > 0 {
-            self.forget_rows(talk)?;
+            self.forget_rows(conversation)?;
         }
         Ok(row)
     }
 
-    fn insert(&self, talk: &Conversation, row: &Row, origin: &Origin<'_>) -> rusqlite::Result<()> {
+    fn insert(
+        &self,
+        conversation: &Conversation,
+        row: &Row,
+        origin: &Origin<'_>,
+    ) -> rusqlite::Result<()> {
         let (digest, state, turn, nth) = match *origin {
             Origin::Input(digest) => (Some(digest), Some(WAITING), None, None),
             Origin::Turn { turn, nth } => (None, None, Some(turn), Some(nth)),
@@ -555,7 +583,7 @@ impl Run<'_> {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
             )?
             .execute(params![
-                talk.id,
+                conversation.id,
                 row.position,
                 role_name(row.role),
                 kind_name(row.kind),
@@ -575,14 +603,14 @@ impl Run<'_> {
     }
 
     /// Removes what is below `kept_from`, unless somebody still waits for it.
-    fn forget_rows(&self, talk: &Conversation) -> rusqlite::Result<()> {
+    fn forget_rows(&self, conversation: &Conversation) -> rusqlite::Result<()> {
         let forgotten = self
             .transaction
             .prepare_cached(
                 "DELETE FROM rows WHERE conversation = ?1 AND position < ?2
                    AND state IS NULL AND position IS NOT ?3",
             )?
-            .execute(params![talk.id, talk.kept_from, talk.open])?;
+            .execute(params![conversation.id, conversation.kept_from, conversation.open])?;
         if forgotten > 0 {
             mark!("session.rows_forgotten");
         }
@@ -616,10 +644,10 @@ fn digest(input: &Input) -> Digest {
 }
 
 /// A query of rows as [`row_of`] reads them.
-fn select(filter: &str) -> String {
+fn select(from: &str) -> String {
     format!(
         "SELECT position, role, kind, text, input, question, attachments, source, model, usage
-         FROM rows WHERE {filter}"
+         FROM {from}"
     )
 }
 

@@ -32,6 +32,7 @@ pub(super) fn options(rng: &mut ChaCha12Rng) -> Options {
         history_bytes: pick(rng, &[1 << 10, 8 << 10]),
         queue: pick(rng, &[1, 3, 10]),
         inputs: pick(rng, &[2, 64]),
+        turns: pick(rng, &[1, 1_024]),
         text_bytes: pick(rng, &[600, 4 << 10]),
         retain_rows: pick(rng, &[20, 100_000]),
         commit_ms: pick(rng, &[0, 2, 15, 60]),
@@ -68,6 +69,7 @@ pub(super) fn conversations(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -
             every_ms: pick(rng, &[0, 20, 300, 2_000]),
             bytes: pick(rng, &[0, 20, 200, 1_000]),
             attachments: pick(rng, &[0, 0, 0, 2]),
+            same: rng.random_ratio(1, 10),
             script: TurnScript {
                 progress: pick(rng, &[0, 0, 3, 40]),
                 warnings: pick(rng, &[0, 0, 0, 2, 12]),

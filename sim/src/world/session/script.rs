@@ -35,7 +35,7 @@ impl Text {
 
 /// The `nth` message of a step of the plan.
 pub(super) fn message(step: usize, nth: u32, say: &Say) -> Submission {
-    let key = format!("m{step}-{nth}");
+    let key = format!("m{step}-{}", if say.same { 1 } else { nth });
     let attachment = |number: u32| Attachment {
         filename: format!("{key}-{number}.md"),
         doc_id: format!("doc-{number}"),

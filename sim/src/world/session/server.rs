@@ -85,6 +85,7 @@ fn config(options: &SessionServerOptions) -> ServerConfig {
         history_bytes: options.history_bytes,
         queue_max: options.queue,
         inputs_max: options.inputs,
+        turns_max: options.turns,
         text_bytes_max: options.text_bytes,
         ..ServerConfig::default()
     }

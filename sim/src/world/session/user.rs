@@ -144,9 +144,8 @@ impl Page {
             let wait = next_look.saturating_duration_since(Instant::now());
             tokio::select! { biased;
                 wish = self.user.next() => match wish {
-                    Wish::Say(what) => {
-                        self.submit(what).await;
-                    }
+                    // One who may not say it does not say it again.
+                    Wish::Say(what) => drop(self.submit(what).await),
                     Wish::Reconnect => self.handle.reconnect().await,
                     Wish::Refresh => return,
                 },

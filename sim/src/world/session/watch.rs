@@ -376,9 +376,12 @@ fn numbered(body: &Body) -> Numbered {
         Body::AnswerRejected { id, reason, .. } => {
             Numbered::Rejected { input: Some(id.to_string()), reason: *reason }
         }
-        Body::Begin(_) | Body::Status(_) | Body::Notice(_) | Body::Thinking | Body::Ping { .. } => {
-            Numbered::Notice
-        }
+        Body::Begin(_)
+        | Body::Status(_)
+        | Body::Notice(_)
+        | Body::Thinking
+        | Body::Unknown { .. }
+        | Body::Ping { .. } => Numbered::Notice,
     }
 }
 
