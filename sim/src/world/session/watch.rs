@@ -219,7 +219,7 @@ fn rows_shown(before: &[Arc<HistoryMessage>], after: &[Arc<HistoryMessage>]) -> 
         return None;
     }
     let shown = |rows: &[Arc<HistoryMessage>]| rows.iter().map(|row| shown_row(row)).collect();
-    let gone = (0..before.len()).find(|gone| after.starts_with(&before[*gone..]));
+    let gone = (0..before.len().max(1)).find(|gone| after.starts_with(&before[*gone..]));
     Some(match gone {
         Some(gone) => RowsShown::Moved { gone, new: shown(&after[before.len() - gone..]) },
         None => RowsShown::Replaced(shown(after)),
