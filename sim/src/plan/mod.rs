@@ -585,8 +585,6 @@ pub struct Say {
 pub struct TurnScript {
     /// How often it tells how it is getting on, before it says anything.
     pub progress: u32,
-    /// How often it warns of something after that; unlike how it is getting on, this is numbered.
-    pub warnings: u32,
     /// How many messages it says.
     pub say: u32,
     /// How many bytes of filler each has.

@@ -42,7 +42,7 @@ pub fn draw(scenario: &Scenario, seed: Seed) -> Plan {
         plan.options = match plan.options.protocol() {
             Protocol::Events => event_options(rng),
             Protocol::Tasks => task_options(rng),
-            Protocol::Session => session::options(rng),
+            Protocol::Session => session::options(&plan.topology, rng),
         };
         let rng = &mut seed.stream("workload", "", 0);
         plan.steps.extend(match plan.options.protocol() {
@@ -326,8 +326,9 @@ fn faults(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -> Vec<Step> {
             enabled.retain(|sort| !matches!(sort, Sort::Restore | Sort::LoseLog | Sort::Swap));
         }
         Options::Session { .. } => {
-            // The base contract has no way to notice that the last frame before a pause was lost.
-            enabled.retain(|sort| !matches!(sort, Sort::Lose));
+            // The base contract has no way to notice that the last frame before a pause was lost,
+            // and no ids by which an answer that comes back with an older store could be known.
+            enabled.retain(|sort| !matches!(sort, Sort::Lose | Sort::Restore));
         }
     }
     if enabled.is_empty() {

@@ -322,7 +322,6 @@ fn say(table: &Table<'_>, hosts: &Hosts) -> Option<Say> {
         same: table.boolean("same").is_some_and(|(same, _)| same),
         script: TurnScript {
             progress: small("progress", 0..=10_000, 0),
-            warnings: small("warnings", 0..=10_000, 0),
             say: small("replies", 0..=1_000, 1),
             bytes: small("reply-bytes", 0..=8_192, 16),
             each_ms: table.duration("each").map_or(50, |(each, _)| each),

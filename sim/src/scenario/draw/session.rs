@@ -3,28 +3,39 @@
 use rand::RngExt;
 use rand_chacha::ChaCha12Rng;
 
-use super::{Swarm, pick};
+use super::{Swarm, pick, speaks_extension};
 use crate::plan::{
-    Action, Options, Plan, Say, SessionClientOptions, SessionServerOptions, Step, TurnScript, When,
+    Action, Options, Plan, Say, SessionClientOptions, SessionServerOptions, Step, Topology,
+    TurnScript, When,
 };
 
 /// Where a replay, or a history, is on its way.
-pub(super) const MARKS_OF_A_REPLAY: [&str; 1] = ["world.committed"];
+pub(super) const MARKS_OF_A_REPLAY: [&str; 3] =
+    ["session.replay", "session.verdict_too_old", "session.verdict_unknown"];
 
 /// Where a process that dies leaves something half done.
-pub(super) const MARKS_TO_DIE_AT: [&str; 1] = ["world.committed"];
+pub(super) const MARKS_TO_DIE_AT: [&str; 6] = [
+    "session.replay",
+    "session.verdict_unknown",
+    "session.history_applied",
+    "session.waiting_taken_up",
+    "world.committed",
+    "world.committed",
+];
 
-pub(super) fn options(rng: &mut ChaCha12Rng) -> Options {
-    let mode = rng.random_range(0..10);
+pub(super) fn options(topology: &Topology, rng: &mut ChaCha12Rng) -> Options {
+    let mode = rng.random_range(0..12);
+    // With fewer outboxes than clients somebody would be refused for ever.
+    let clients = topology.clients as usize;
     let ping_every_ms = pick(rng, &[1_500, 4_000]);
     let server = SessionServerOptions {
-        extension: mode != 0,
+        extension: !matches!(mode, 0 | 2),
         ring: pick(rng, &[4, 16, 60, 500]),
         ring_bytes: pick(rng, &[4 << 10, 1 << 20]),
         ring_age_ms: pick(rng, &[3_000, 300_000]),
         prune_every_ms: pick(rng, &[1_000, 5_000]),
         idle_max_ms: pick(rng, &[4_000, 3_600_000]),
-        outboxes: pick(rng, &[1, 2, 20_000]),
+        outboxes: pick(rng, &[clients, clients + 1, 20_000]),
         ping_every_ms,
         window_frames: pick(rng, &[4, 16, 64]),
         write_stall_ms: pick(rng, &[2_000, 30_000]),
@@ -38,8 +49,8 @@ pub(super) fn options(rng: &mut ChaCha12Rng) -> Options {
         commit_ms: pick(rng, &[0, 2, 15, 60]),
     };
     let client = SessionClientOptions {
-        extension: mode != 1,
-        shared_id: mode == 1 && rng.random(),
+        extension: !matches!(mode, 1 | 2),
+        shared_id: matches!(mode, 1 | 2) && rng.random(),
         connect_ms: pick(rng, &[1_500, 4_000]),
         ping_every_ms,
         reconnect_ms: pick(rng, &[(100, 2_000), (400, 5_000)]),
@@ -72,8 +83,8 @@ pub(super) fn conversations(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -
             same: rng.random_ratio(1, 10),
             script: TurnScript {
                 progress: pick(rng, &[0, 0, 3, 40]),
-                warnings: pick(rng, &[0, 0, 0, 2, 12]),
-                say: pick(rng, &[0, 1, 1, 3]),
+                // A base client learns of an accepted answer by what the application says next.
+                say: pick(rng, if speaks_extension(plan) { &[0, 1, 1, 3] } else { &[1, 1, 1, 3] }),
                 bytes: pick(rng, &[0, 20, 200, 1_000]),
                 each_ms: pick(rng, &[0, 10, 100, 500]),
                 asks: pick(rng, &[0, 0, 1, 2]),

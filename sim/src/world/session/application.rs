@@ -55,9 +55,6 @@ async fn perform(about: &Text, does: &TurnScript, speaker: &mut Speaker) -> Resu
         speaker.progress(script::progress(nth)).await?;
         each().await;
     }
-    for nth in 1..=does.warnings {
-        speaker.progress(script::warning(nth)).await?;
-    }
     for nth in 1..=does.say {
         each().await;
         speaker.say(script::saying(about, nth, does)).await?;

@@ -27,7 +27,7 @@ impl Watch for SessionLink {
             (Strange::UnknownType, true) => text(r#"{"type":"request_planner_data"}"#),
             (Strange::UnknownType, false) => text(r#"{"seq":0,"type":"dance","tempo":120}"#),
             (Strange::Malformed, _) => text(r#"{"type":"ack""#),
-            (Strange::BadField, true) => text(r#"{"type":"ack","seq":"seven"}"#),
+            (Strange::BadField, true) => text(r#"{"type":"ack","seq":9007199254740991}"#),
             (Strange::BadField, false) => text(r#"{"seq":-7,"type":"question","text":"?"}"#),
             (Strange::Binary, _) => Frame::encode(BINARY, &[0, 1, 2, 255], to_server),
             (Strange::Oversize, _) => Frame::encode(TEXT, &vec![b' '; OVERSIZE], to_server),

@@ -107,6 +107,7 @@ pub(super) fn enter(
         let (process, vault, ledger) = (state.process.clone(), state.vault.clone(), ledger.clone());
         clients.push(Client { state, link: link.clone() });
         let (options, of) = (client_options.clone(), topology.user_of(number));
+        let inspecting = stage.inspecting.clone();
         stage.sim.host(name, move || {
             let process = lock(&process).clone();
             let side = client::Side {
@@ -120,7 +121,14 @@ pub(super) fn enter(
                 user: user.clone(),
                 link: link.clone(),
             };
-            process.pause.apply(client::live(side, distorted))
+            let inspecting = *lock(&inspecting);
+            process.pause.apply(async move {
+                match inspecting {
+                    // A client that has ended does not see the server end.
+                    true => Ok(()),
+                    false => client::live(side, distorted).await,
+                }
+            })
         });
     }
     let cast = Session { recorder, topology: topology.clone(), extension, users, ledger };
@@ -223,6 +231,7 @@ impl Cast for Session {
 
     fn finish(&mut self) -> Vec<Host> {
         self.recorder.step("over: a look into the conversations".to_owned());
-        vec![Host::Server]
+        let clients = (1..=self.topology.clients).map(Host::Client);
+        clients.chain([Host::Server]).collect()
     }
 }

@@ -69,15 +69,6 @@ pub(super) fn progress(nth: u32) -> Notice {
         2 => ("agent_progress", format!(r#"{{"agent_name":"planner","turn":{nth}}}"#)),
         _ => ("affect_tick", r#"{"calm":0.5}"#.to_owned()),
     };
-    notice(kind, fields)
-}
-
-/// The `nth` warning of the application, which is not to be lost by the way.
-pub(super) fn warning(nth: u32) -> Notice {
-    notice("save_warning", format!(r#"{{"message":"warning {nth}"}}"#))
-}
-
-fn notice(kind: &str, fields: String) -> Notice {
     let fields = RawValue::from_string(fields).expect("a fixed pattern");
     Notice { kind: kind.to_owned(), fields }
 }
