@@ -328,7 +328,12 @@ mod tests {
         let spec = Spec::embedded();
         assert_eq!(spec.groups().len(), 27 + 18 + 12);
         assert!(spec.statements().count() > 150);
-        assert!(spec.knows("CORE-3") && spec.knows("EV-1m") && spec.knows("TK-16b") && spec.knows("SE-12c"));
+        assert!(
+            spec.knows("CORE-3")
+                && spec.knows("EV-1m")
+                && spec.knows("TK-16b")
+                && spec.knows("SE-12c")
+        );
         assert!(spec.groups().iter().all(|group| !group.statements.is_empty()));
     }
 }
