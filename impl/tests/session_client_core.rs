@@ -583,6 +583,12 @@ fn a_store_that_fails_is_asked_again_and_holds_up_what_is_newer() {
         assert_eq!(fixture.said(), [""; 0]);
         fixture.wait(1_000);
     }
+    let (id, _) = fixture.stores.pop_front().expect("asked");
+    fixture.feed(Input::Stored(id, Ok(())));
+    assert_eq!(fixture.said(), ["first"]);
+    fixture.redial();
+    fixture.open_up_to_date("e1", 1);
+    assert_eq!(fixture.said(), ["first"], "the second is not stored yet");
     fixture.store_all();
     assert_eq!(fixture.said(), ["first", "second"]);
 }
@@ -639,6 +645,18 @@ fn an_accepted_input_is_a_row_in_its_place_and_is_dropped() {
     fixture.frame(4, Body::MessageAck { id, position: Some(2) });
     assert_eq!(fixture.texts(), ["welcome", "mine", "later"]);
     assert_eq!(fixture.store_all(), []);
+}
+
+#[test]
+fn a_row_that_is_older_than_what_is_shown_stays_out_of_sight() {
+    let mut fixture =
+        Fixture::start(ClientConfig::default(), vec![message("old", "accepted long ago")]);
+    fixture.open(true);
+    fixture.begin(CursorVerdict::Unknown, "e1", 1, 1);
+    let newest = history("e1", vec![row(300, Role::Assistant, "new")]);
+    fixture.frame(1, Body::History(Arc::new(History { truncated: true, ..newest })));
+    fixture.frame(2, Body::MessageAck { id: name("old"), position: Some(7) });
+    assert_eq!((fixture.texts(), fixture.pending().len()), (vec!["new"], 0));
 }
 
 #[test]

@@ -432,8 +432,8 @@ impl World {
         }
         let mut texts: Vec<&str> = view.messages.iter().map(|row| row.text.as_str()).collect();
         texts.extend(view.rejected.iter().map(|rejected| rejected.input.text.as_str()));
-        let is_base_history = !self.server.extension;
-        if !is_base_history {
+        if self.server.extension {
+            // The history of a base server does not say what it has of that.
             texts.extend(view.pending.iter().map(|pending| pending.input.text.as_str()));
         }
         texts.sort_unstable();
@@ -583,7 +583,8 @@ impl World {
             // A base server does not say where an answer belongs.
             let mut shown: Vec<_> = view.messages.iter().map(|row| row.text.as_str()).collect();
             let mut rows: Vec<_> = self.server.rows.iter().map(|row| row.text.as_str()).collect();
-            (shown.sort_unstable(), rows.sort_unstable());
+            shown.sort_unstable();
+            rows.sort_unstable();
             assert_eq!(shown, rows);
             let text = |question: &Option<Question>| question.as_ref().map(|it| it.text.clone());
             assert_eq!(text(&view.open_question), text(&self.server.open));
