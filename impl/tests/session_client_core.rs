@@ -940,6 +940,19 @@ fn a_full_queue_of_a_base_server_is_about_the_oldest_message() {
 }
 
 #[test]
+fn a_base_server_that_acknowledges_and_then_finds_its_queue_full_means_that_message() {
+    let mut fixture = Fixture::base_live();
+    let one = fixture.say("one");
+    fixture.say("two");
+    let reason = InputRejection::QueueFull { queue_cap: 10 };
+    fixture.frame(2, Body::MessageAck { id: one, position: None });
+    assert_eq!(fixture.texts().last(), Some(&"one"));
+    fixture.frame(3, Body::MessageRejected { id: None, reason });
+    assert_eq!((fixture.rejected(), fixture.pending()), (vec![("one", reason)], vec!["two"]));
+    assert!(!fixture.texts().iter().any(|text| *text == "one"));
+}
+
+#[test]
 fn a_server_that_echoes_any_offer_is_a_base_server() {
     let mut fixture = Fixture::start(ClientConfig::default(), vec![]);
     fixture.open(true);
