@@ -13,7 +13,7 @@ const PAGES: [&str; 2] =
     [include_str!("../../docs/spec/events.md"), include_str!("../../docs/spec/tasks.md")];
 
 /// How ids begin: those that hold for every protocol, and those of each.
-const PREFIXES: [&str; 3] = ["CORE-", "EV-", "TK-"];
+const PREFIXES: [&str; 4] = ["CORE-", "EV-", "TK-", "SE-"];
 
 /// The statements of all pages, in their order.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,6 +12,7 @@
 //! * [`in_flight`]: what a client asks of its store;
 //! * [`server`] and [`client`]: the two sans-IO cores;
 //! * [`view`]: what a user interface shows, advanced by frames;
+//! * [`web`]: a page for a browser that is a client of its own;
 //! * `sqlite`: the conversations, and the inputs in flight of a client, on SQLite (feature
 //!   `sqlite`);
 //! * `driver`: the cores over sockets, and the application's trait (feature `net`).
@@ -25,6 +26,7 @@ pub mod server;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod view;
+pub mod web;
 pub mod wire;
 
 use std::fmt;

@@ -5,6 +5,7 @@
 //! while faults are on.
 
 mod events;
+mod session;
 mod tasks;
 
 use crate::history::History;
@@ -58,6 +59,7 @@ pub struct Checker {
 enum Check {
     Events(fn(&events::Facts<'_>) -> Vec<Finding>),
     Tasks(fn(&tasks::Facts<'_>) -> Vec<Finding>),
+    Session(fn(&session::Facts<'_>) -> Vec<Finding>),
 }
 
 impl Checker {
@@ -66,6 +68,7 @@ impl Checker {
         match self.check {
             Check::Events(_) => Protocol::Events,
             Check::Tasks(_) => Protocol::Tasks,
+            Check::Session(_) => Protocol::Session,
         }
     }
 }
@@ -102,6 +105,20 @@ pub const CHECKERS: &[Checker] = &[
     tasks::ANSWERED,
     tasks::BOUNDS,
     tasks::PROGRESS,
+    session::VIEWS,
+    session::HISTORIES,
+    session::VERDICT,
+    session::NUMBERS,
+    session::ACCEPTED,
+    session::KEPT,
+    session::DURABLE,
+    session::APPLIED,
+    session::QUESTION,
+    session::TURNS,
+    session::SUPERSEDED,
+    session::BOUNDS,
+    session::CONVERGE,
+    session::SETTLE,
 ];
 
 /// Judges a run: safety first, then progress, then whether the interesting things happened.
@@ -152,6 +169,14 @@ pub fn violations(history: &History, plan: &Plan) -> (Vec<Violation>, Vec<Violat
             let facts = tasks::Facts::new(history, plan);
             for checker in CHECKERS {
                 if let Check::Tasks(check) = checker.check {
+                    take(checker, check(&facts));
+                }
+            }
+        }
+        Protocol::Session => {
+            let facts = session::Facts::new(history, plan);
+            for checker in CHECKERS {
+                if let Check::Session(check) = checker.check {
                     take(checker, check(&facts));
                 }
             }

@@ -117,6 +117,7 @@ impl Report<'_> {
                     match self.run.plan.options.protocol() {
                         Protocol::Events => "nothing lost, duplicated or reordered",
                         Protocol::Tasks => "everything ran once, and nothing of it was lost unsaid",
+                        Protocol::Session => "everything said is shown once, or visibly rejected",
                     }
                 );
             }
@@ -170,6 +171,11 @@ impl Report<'_> {
                 plural(topology.agents, "agent")
             ),
             Protocol::Tasks => format!("{}, 1 controller", plural(topology.agents, "agent")),
+            Protocol::Session => format!(
+                "{} of {}, 1 server",
+                plural(topology.clients, "client"),
+                plural(topology.agents, "user")
+            ),
         };
         line("hosts", &format!("{hosts}, {} ms apart", topology.latency_ms));
         let faults: Vec<_> =
@@ -182,11 +188,12 @@ impl Report<'_> {
                 _ => format!("{injected} injected: {}", faults.join(", ")),
             },
         );
-        let of_other = match run.plan.options.protocol() {
-            Protocol::Events => "tasks.",
-            Protocol::Tasks => "events.",
+        let of_others = match run.plan.options.protocol() {
+            Protocol::Events => ["tasks.", "session."],
+            Protocol::Tasks => ["events.", "session."],
+            Protocol::Session => ["events.", "tasks."],
         };
-        let of_this = |mark: &&&str| !mark.starts_with(of_other);
+        let of_this = |mark: &&&str| !of_others.iter().any(|other| mark.starts_with(other));
         let known = gapless::marks::all().iter().filter(of_this).count();
         let mut marks = format!("{} of {known} reached", run.marks.len());
         if !run.plan.reaches.is_empty() {
@@ -216,6 +223,7 @@ impl Report<'_> {
                 );
                 line("ran", &ran);
             }
+            Protocol::Session => {}
         }
         line(
             "time",

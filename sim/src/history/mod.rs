@@ -1,10 +1,15 @@
 //! What of a run the outside can see. Checkers read this and nothing else, so they judge any
 //! implementation as they judge ours.
 
+mod session;
 mod tasks;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::session::{
+    Asked, Conn, LinkShown, Numbered, OpenQuestion, RowsShown, Said, SessionSeen, ShownRow,
+    StoredRow, ViewChange, digest,
+};
 pub use self::tasks::{AttemptEnd, Message, Stage, StreamEnd, TaskSeen};
 pub use crate::chain::Chain;
 
@@ -223,6 +228,8 @@ pub enum Seen {
     },
     /// Something of tasks.
     Task(TaskSeen),
+    /// Something of sessions.
+    Session(SessionSeen),
     /// A host's process ended.
     Crashed {
         /// The host.

@@ -18,6 +18,9 @@ use gapless::events::log::Command;
 use gapless::events::server::{self as server_core, Server};
 use gapless::events::sqlite::SqliteLog;
 use gapless::recovery::Entropy;
+use gapless::session::client as session_client;
+use gapless::session::server as session_server;
+use gapless::session::{conversation, in_flight};
 use gapless::storage::Transact;
 use gapless::tasks::agent::{self as agent_core, Agent};
 use gapless::tasks::controller::record;
@@ -49,6 +52,20 @@ pub(crate) type TaskStore = Box<dyn Transact<task_store::Command>>;
 /// A controller's record, as it is or distorted.
 pub(crate) type Record = Box<dyn Transact<record::Command>>;
 
+/// The core of a session's client, as it is or distorted.
+pub(crate) type SessionClientCore =
+    Box<dyn Core<Input = session_client::Input, Output = session_client::Output>>;
+
+/// The core of a session's server, as it is or distorted.
+pub(crate) type SessionServerCore =
+    Box<dyn Core<Input = session_server::Input, Output = session_server::Output>>;
+
+/// The store of a session's client, as it is or distorted.
+pub(crate) type InFlightStore = Box<dyn Transact<in_flight::Command>>;
+
+/// The store of a session's server, as it is or distorted.
+pub(crate) type ConversationStore = Box<dyn Transact<conversation::Command>>;
+
 /// A known-bad variant of the implementation.
 pub struct Mutant {
     /// Names it on the command line.
@@ -75,6 +92,10 @@ enum Distortion {
     Controller(fn(Controller) -> ControllerCore),
     TaskStore(fn(SqliteTaskStore, HostClock) -> TaskStore),
     Record(fn(SqliteRecord) -> Record),
+    SessionClient(fn(session_client::Client) -> SessionClientCore),
+    SessionServer(fn(session_server::Server) -> SessionServerCore),
+    InFlight(fn(InFlightStore) -> InFlightStore),
+    Conversations(fn(ConversationStore) -> ConversationStore),
     World(fn(&mut Settings)),
     Entropy(fn() -> Box<dyn Entropy>),
 }
@@ -592,6 +613,10 @@ impl Mutant {
             Distortion::Controller(_) => "controller core",
             Distortion::TaskStore(_) => "store",
             Distortion::Record(_) => "record",
+            Distortion::SessionClient(_) => "client core",
+            Distortion::SessionServer(_) => "server core",
+            Distortion::InFlight(_) => "inputs in flight",
+            Distortion::Conversations(_) => "conversations",
             Distortion::World(_) => "world",
             Distortion::Entropy(_) => "policy",
         }
@@ -658,6 +683,40 @@ impl Distorted {
         match self.distortion() {
             Some(Distortion::Record(distort)) => distort(record),
             _ => Box::new(record),
+        }
+    }
+
+    pub(crate) fn session_client(self, core: session_client::Client) -> SessionClientCore {
+        match self.distortion() {
+            Some(Distortion::SessionClient(distort)) => distort(core),
+            _ => Box::new(core),
+        }
+    }
+
+    pub(crate) fn session_server(self, core: session_server::Server) -> SessionServerCore {
+        match self.distortion() {
+            Some(Distortion::SessionServer(distort)) => distort(core),
+            _ => Box::new(core),
+        }
+    }
+
+    pub(crate) fn in_flight(
+        self,
+        store: impl Transact<in_flight::Command> + 'static,
+    ) -> InFlightStore {
+        match self.distortion() {
+            Some(Distortion::InFlight(distort)) => distort(Box::new(store)),
+            _ => Box::new(store),
+        }
+    }
+
+    pub(crate) fn conversations(
+        self,
+        store: impl Transact<conversation::Command> + 'static,
+    ) -> ConversationStore {
+        match self.distortion() {
+            Some(Distortion::Conversations(distort)) => distort(Box::new(store)),
+            _ => Box::new(store),
         }
     }
 

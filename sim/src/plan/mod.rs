@@ -50,6 +50,8 @@ pub enum Protocol {
     Events,
     /// Tasks: a `controller`, and `agent-1` and so on.
     Tasks,
+    /// Sessions: a `server`, and `client-1` and so on.
+    Session,
 }
 
 /// The options of both sides of a protocol: those of their configuration that scenarios vary.
@@ -70,6 +72,13 @@ pub enum Options {
         /// The agents'.
         agent: AgentOptions,
     },
+    /// Of sessions.
+    Session {
+        /// The server's.
+        server: SessionServerOptions,
+        /// The clients'.
+        client: SessionClientOptions,
+    },
 }
 
 impl Options {
@@ -78,6 +87,7 @@ impl Options {
         match self {
             Self::Events { .. } => Protocol::Events,
             Self::Tasks { .. } => Protocol::Tasks,
+            Self::Session { .. } => Protocol::Session,
         }
     }
 }
@@ -87,10 +97,11 @@ impl Options {
 #[serde(deny_unknown_fields)]
 pub struct Topology {
     /// The number of agents, `agent-1` and so on; each has a stream. With tasks, as many as
-    /// clients.
+    /// clients. With sessions, the number of users; each has a conversation.
     pub agents: u32,
     /// The number of client hosts, `client-1` and so on. Client k follows the stream of agent
-    /// `(k - 1) % agents + 1`. With tasks, client k is the host `agent-k`.
+    /// `(k - 1) % agents + 1`, or belongs to this user. With tasks, client k is the host
+    /// `agent-k`.
     pub clients: u32,
     /// One way, between any two hosts.
     pub latency_ms: u64,
@@ -102,6 +113,11 @@ impl Topology {
     /// The agent that a client follows; both count from 1.
     pub fn agent_of(&self, client: u32) -> u32 {
         (client - 1) % self.agents + 1
+    }
+
+    /// The user to whom a client belongs; both count from 1.
+    pub fn user_of(&self, client: u32) -> u32 {
+        self.agent_of(client)
     }
 }
 
@@ -286,6 +302,124 @@ impl Default for AgentOptions {
     }
 }
 
+/// The options of a server of sessions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionServerOptions {
+    /// Whether it offers the extension.
+    pub extension: bool,
+    /// Frames of each outbox in memory.
+    pub ring: usize,
+    /// The same in bytes.
+    pub ring_bytes: usize,
+    /// How long a frame is kept.
+    pub ring_age_ms: u64,
+    /// How often age and idleness are looked at.
+    pub prune_every_ms: u64,
+    /// How long an outbox without a connection is kept.
+    pub idle_max_ms: u64,
+    /// How many outboxes there are at most.
+    pub outboxes: usize,
+    /// Between pings; a client may be silent for twice as long after one.
+    pub ping_every_ms: u64,
+    /// Frames on their way to a socket.
+    pub window_frames: usize,
+    /// How long a socket may take nothing.
+    pub write_stall_ms: u64,
+    /// Rows of a history.
+    pub history_messages: usize,
+    /// The same in bytes.
+    pub history_bytes: usize,
+    /// Messages that may wait for their turn.
+    pub queue: usize,
+    /// Inputs of a conversation that may wait for the store.
+    pub inputs: usize,
+    /// Turns that may run at once, of all conversations.
+    pub turns: usize,
+    /// The longest input.
+    pub text_bytes: usize,
+    /// Rows of a conversation that are kept.
+    pub retain_rows: u64,
+    /// Virtual time that a commit takes.
+    pub commit_ms: u64,
+}
+
+impl Default for SessionServerOptions {
+    fn default() -> Self {
+        Self {
+            extension: true,
+            ring: 500,
+            ring_bytes: 1 << 20,
+            ring_age_ms: 300_000,
+            prune_every_ms: 60_000,
+            idle_max_ms: 3_600_000,
+            outboxes: 20_000,
+            ping_every_ms: 25_000,
+            window_frames: 64,
+            write_stall_ms: 30_000,
+            history_messages: 200,
+            // No message in the world is longer.
+            history_bytes: 8 << 10,
+            queue: 10,
+            inputs: 64,
+            turns: 1_024,
+            text_bytes: 4 << 10,
+            retain_rows: 100_000,
+            commit_ms: 2,
+        }
+    }
+}
+
+/// The options of a client of sessions, and of the user in front of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionClientOptions {
+    /// Whether they offer the extension.
+    pub extension: bool,
+    /// Whether all clients of a user call themselves the same, as the tabs of a browser that share
+    /// what they store.
+    pub shared_id: bool,
+    /// How long a connection may take to open.
+    pub connect_ms: u64,
+    /// How often the server is expected to send a ping.
+    pub ping_every_ms: u64,
+    /// Shortest and longest pause before connecting again.
+    pub reconnect_ms: (u64, u64),
+    /// How often what was applied is acknowledged.
+    pub ack_every_ms: u64,
+    /// How long a verdict may take before an input is sent again.
+    pub ack_timeout_ms: u64,
+    /// Inputs that may be in flight.
+    pub in_flight: usize,
+    /// How long after opening inputs are sent to a base server.
+    pub base_grace_ms: u64,
+    /// Rows that a view holds.
+    pub messages: usize,
+    /// How long the user thinks before an answer to a question.
+    pub answer_ms: u64,
+    /// Virtual time that a commit takes.
+    pub commit_ms: u64,
+}
+
+impl Default for SessionClientOptions {
+    fn default() -> Self {
+        Self {
+            extension: true,
+            shared_id: false,
+            connect_ms: 10_000,
+            ping_every_ms: 25_000,
+            reconnect_ms: (1_000, 10_000),
+            ack_every_ms: 5_000,
+            ack_timeout_ms: 30_000,
+            in_flight: 32,
+            base_grace_ms: 1_000,
+            messages: 1_000,
+            answer_ms: 2_000,
+            commit_ms: 2,
+        }
+    }
+}
+
 /// One thing that happens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -330,6 +464,18 @@ pub enum Action {
     Retry {
         /// Its id.
         task: String,
+    },
+    /// Say something to the application.
+    Say(Say),
+    /// Reload the page: the client's memory is gone, and what it stored is not.
+    Refresh {
+        /// Which client, by number.
+        client: u32,
+    },
+    /// The user comes back to a client and wants to be connected.
+    Reconnect {
+        /// Which client, by number.
+        client: u32,
     },
     /// Break something.
     Fault(Fault),
@@ -413,6 +559,45 @@ pub enum Text {
     Binary,
 }
 
+/// Messages that a user says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Say {
+    /// At which client, by number.
+    pub client: u32,
+    /// How many.
+    pub count: u32,
+    /// The time from one to the next.
+    pub every_ms: u64,
+    /// How many bytes of filler each has.
+    pub bytes: u32,
+    /// How many documents come with each.
+    pub attachments: u32,
+    /// Whether all of them say the same.
+    pub same: bool,
+    /// What the application does about each.
+    pub script: TurnScript,
+}
+
+/// What the application does in a turn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TurnScript {
+    /// How often it tells how it is getting on, before it says anything.
+    pub progress: u32,
+    /// How many messages it says.
+    pub say: u32,
+    /// How many bytes of filler each has.
+    pub bytes: u32,
+    /// How long each of these takes.
+    pub each_ms: u64,
+    /// How many questions it asks: one at the end of this turn, the next at the end of the turn
+    /// for its answer, and so on.
+    pub asks: u32,
+    /// Whether it fails in the end instead.
+    pub fails: bool,
+}
+
 /// A host that can be hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -429,9 +614,11 @@ impl Host {
         const CLIENTS: [&str; 4] = ["client-1", "client-2", "client-3", "client-4"];
         const AGENTS: [&str; 4] = ["agent-1", "agent-2", "agent-3", "agent-4"];
         match (self, protocol) {
-            (Self::Server, Protocol::Events) => "server",
+            (Self::Server, Protocol::Events | Protocol::Session) => "server",
             (Self::Server, Protocol::Tasks) => "controller",
-            (Self::Client(number), Protocol::Events) => CLIENTS[number as usize - 1],
+            (Self::Client(number), Protocol::Events | Protocol::Session) => {
+                CLIENTS[number as usize - 1]
+            }
             (Self::Client(number), Protocol::Tasks) => AGENTS[number as usize - 1],
         }
     }
@@ -759,6 +946,8 @@ impl Plan {
                     }
                     (None, None)
                 }
+                Action::Say(say) => (Some(say.client), None),
+                Action::Refresh { client } | Action::Reconnect { client } => (Some(*client), None),
                 Action::Fault(Fault::Retain { agent, .. }) => (None, Some(*agent)),
                 Action::Fault(fault) => (fault.client(), None),
             };
@@ -795,17 +984,25 @@ impl Action {
             Self::Submit(_) | Self::Cancel { .. } | Self::Retry { .. } => {
                 protocol == Protocol::Tasks
             }
+            Self::Say(_) | Self::Refresh { .. } | Self::Reconnect { .. } => {
+                protocol == Protocol::Session
+            }
             Self::Fault(fault) => match fault {
                 Fault::SlowHandler { .. }
                 | Fault::FailHandler { .. }
                 | Fault::FailOpenHandler { .. }
                 | Fault::Retain { .. } => protocol == Protocol::Events,
+                Fault::SlowCommit { host, .. } => {
+                    protocol != Protocol::Events || *host == Host::Server
+                }
                 Fault::Backup { host }
                 | Fault::Restore { host, .. }
-                | Fault::LoseStore { host, .. }
-                | Fault::SlowCommit { host, .. } => {
-                    protocol == Protocol::Tasks || *host == Host::Server
-                }
+                | Fault::LoseStore { host, .. } => match protocol {
+                    Protocol::Events => *host == Host::Server,
+                    Protocol::Tasks => true,
+                    // A conversation that is lost or goes back is nothing that a client can notice.
+                    Protocol::Session => *host != Host::Server,
+                },
                 Fault::Swap { .. }
                 | Fault::Answer { .. }
                 | Fault::LoseAnswer { .. }

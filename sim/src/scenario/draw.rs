@@ -4,6 +4,8 @@
 //! faults occur at all, how often and when, how many hosts there are, how large their rings and
 //! windows are, and what is published. Each of these has a stream of random numbers of its own.
 
+mod session;
+
 use rand::RngExt;
 use rand_chacha::ChaCha12Rng;
 
@@ -40,11 +42,13 @@ pub fn draw(scenario: &Scenario, seed: Seed) -> Plan {
         plan.options = match plan.options.protocol() {
             Protocol::Events => event_options(rng),
             Protocol::Tasks => task_options(rng),
+            Protocol::Session => session::options(&plan.topology, rng),
         };
         let rng = &mut seed.stream("workload", "", 0);
         plan.steps.extend(match plan.options.protocol() {
             Protocol::Events => publications(&plan, swarm, rng),
             Protocol::Tasks => submissions(&plan, swarm, rng),
+            Protocol::Session => session::conversations(&plan, swarm, rng),
         });
         plan.steps.extend(faults(&plan, swarm, &mut seed.stream("faults", "", 0)));
     }
@@ -61,7 +65,9 @@ fn topology(swarm: &Swarm, base: &Topology, protocol: Protocol, rng: &mut ChaCha
     Topology {
         clients,
         agents: match protocol {
-            Protocol::Events => rng.random_range(swarm.agents.0..=swarm.agents.1.min(clients)),
+            Protocol::Events | Protocol::Session => {
+                rng.random_range(swarm.agents.0..=swarm.agents.1.min(clients))
+            }
             Protocol::Tasks => clients,
         },
         latency_ms: pick(rng, &[10, 10, 20, 50, 120]),
@@ -142,7 +148,7 @@ fn submissions(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -> Vec<Step> {
     let mut at = rng.random_range(0..1_000);
     let (chunk, window) = match &plan.options {
         Options::Tasks { agent, .. } => (agent.chunk_bytes, agent.window),
-        Options::Events { .. } => (1, 1),
+        Options::Events { .. } | Options::Session { .. } => (1, 1),
     };
     let writes_max = u32::try_from(window * 8).unwrap_or(u32::MAX);
     let bytes_max = u32::try_from(chunk).unwrap_or(u32::MAX).saturating_mul(writes_max);
@@ -264,6 +270,9 @@ fn sorts(protocol: Protocol, group: Group) -> &'static [Sort] {
         (Protocol::Tasks, Group::Server) => {
             &[Sort::Backup, Sort::Restore, Sort::LoseLog, Sort::Swap]
         }
+        // What a client keeps; a conversation that goes back is nothing that a client can notice.
+        (Protocol::Session, Group::Server) => &[Sort::Backup, Sort::Restore, Sort::LoseLog],
+        (Protocol::Session, Group::Application) => &[Sort::SlowReader],
         (Protocol::Tasks, Group::Application) => &[Sort::SlowReader, Sort::LoseAnswer],
         (_, Group::Link) => &[
             Sort::Cut,
@@ -316,6 +325,11 @@ fn faults(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -> Vec<Step> {
             // The base contract does not say which store an agent has.
             enabled.retain(|sort| !matches!(sort, Sort::Restore | Sort::LoseLog | Sort::Swap));
         }
+        Options::Session { .. } => {
+            // The base contract has no way to notice that the last frame before a pause was lost,
+            // and no ids by which an answer that comes back with an older store could be known.
+            enabled.retain(|sort| !matches!(sort, Sort::Lose | Sort::Restore));
+        }
     }
     if enabled.is_empty() {
         return Vec::new();
@@ -352,6 +366,7 @@ fn speaks_extension(plan: &Plan) -> bool {
     match &plan.options {
         Options::Events { server, client } => server.extension && client.extension,
         Options::Tasks { controller, agent } => controller.extension && agent.extension,
+        Options::Session { server, client } => server.extension && client.extension,
     }
 }
 
@@ -363,7 +378,7 @@ fn moment(plan: &Plan, rng: &mut ChaCha12Rng) -> u64 {
         .steps
         .iter()
         .filter_map(|step| match (&step.when, &step.action) {
-            (When::At(at), Action::Publish(_) | Action::Submit(_)) => Some(*at),
+            (When::At(at), Action::Publish(_) | Action::Submit(_) | Action::Say(_)) => Some(*at),
             _ => None,
         })
         .collect();
@@ -395,6 +410,7 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
     let database = match plan.options.protocol() {
         Protocol::Events => Host::Server,
         Protocol::Tasks => host,
+        Protocol::Session => Host::Client(client),
     };
     let (when, fault) = match sort {
         Sort::Cut => {
@@ -406,6 +422,7 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
             let mark = match plan.options.protocol() {
                 Protocol::Events => pick(rng, &["events.resync_sent", "events.replay_started"]),
                 Protocol::Tasks => pick(rng, &["tasks.hello_sent", "tasks.active"]),
+                Protocol::Session => pick(rng, &session::MARKS_OF_A_REPLAY),
             };
             let mark = mark.to_owned();
             let when = When::Mark { mark, nth: rng.random_range(1..12), after_ms: 0 };
@@ -438,12 +455,13 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
                 "world.committed",
                 "world.committed",
             ];
-            let marks = match plan.options.protocol() {
-                Protocol::Events => marks,
-                Protocol::Tasks => task_marks,
+            let marks: &[&str] = match plan.options.protocol() {
+                Protocol::Events => &marks,
+                Protocol::Tasks => &task_marks,
+                Protocol::Session => &session::MARKS_TO_DIE_AT,
             };
             let when = When::Mark {
-                mark: pick(rng, &marks).to_owned(),
+                mark: pick(rng, marks).to_owned(),
                 nth: rng.random_range(1..8),
                 after_ms: pick(rng, &[0, 0, 20, 60]),
             };

@@ -19,7 +19,7 @@ use self::reader::{DURATION_MS_MAX, Problems, Table};
 use self::step::Hosts;
 use crate::plan::{
     Action, AgentOptions, ClientOptions, ControllerOptions, Fault, Options, Protocol,
-    ServerOptions, Step, Topology, When,
+    ServerOptions, SessionClientOptions, SessionServerOptions, Step, Topology, When,
 };
 use crate::spec::is_id;
 
@@ -59,11 +59,12 @@ pub struct Swarm {
     pub groups: Vec<Group>,
     /// How many clients there are, at least and at most; with tasks, agents.
     pub clients: (u32, u32),
-    /// How many agents there are, at least and at most; with tasks, as many as clients.
+    /// How many agents there are, at least and at most; with tasks, as many as clients; with
+    /// sessions, users.
     pub agents: (u32, u32),
     /// How many faults there are, at least and at most.
     pub faults_per_minute: (u32, u32),
-    /// How many events are published, or tasks submitted, at least and at most.
+    /// How many events are published, tasks submitted, or messages said, at least and at most.
     pub work_per_minute: (u32, u32),
 }
 
@@ -159,7 +160,8 @@ fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
             "say in one sentence what it shows",
         );
     }
-    let protocols = [("events", Protocol::Events), ("tasks", Protocol::Tasks)];
+    let protocols =
+        [("events", Protocol::Events), ("tasks", Protocol::Tasks), ("session", Protocol::Session)];
     let known = root.one_of("protocol", &protocols);
     let protocol = known.unwrap_or(Protocol::Events);
     let statements = root.texts("statements");
@@ -197,7 +199,7 @@ fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
     };
     let topology = topology(protocol, root.table("topology").as_ref());
     let sides = match protocol {
-        Protocol::Events => ["server", "client"],
+        Protocol::Events | Protocol::Session => ["server", "client"],
         Protocol::Tasks => ["controller", "agent"],
     };
     let options = match protocol {
@@ -208,6 +210,10 @@ fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
         Protocol::Tasks => Options::Tasks {
             controller: controller_options(root.table("controller").as_ref()),
             agent: agent_options(root.table("agent").as_ref()),
+        },
+        Protocol::Session => Options::Session {
+            server: session_server_options(root.table("server").as_ref()),
+            client: session_client_options(root.table("client").as_ref()),
         },
     };
     let swarm = root.table("swarm").map(|table| swarm(protocol, &table));
@@ -262,6 +268,7 @@ fn topology(protocol: Protocol, table: Option<&Table<'_>>) -> Topology {
         let (number, span) = table.integer(key, 1..=u64::from(CLIENTS_MAX))?;
         Some((u32::try_from(number).ok()?, span))
     };
+    let (agents, what) = followed(protocol);
     if protocol == Protocol::Tasks {
         match count("agents") {
             Some((agents, _)) => (topology.clients, topology.agents) = (agents, agents),
@@ -278,18 +285,28 @@ fn topology(protocol: Protocol, table: Option<&Table<'_>>) -> Topology {
         None if table.has("clients") => topology.clients = CLIENTS_MAX,
         None => {}
     }
-    match count("agents") {
-        Some((agents, span)) if agents > topology.clients => {
-            let remedy = "each agent needs a client that follows it; raise `clients`";
-            table.problem("more agents than clients", &span, "this many agents", remedy);
+    match count(agents) {
+        Some((count, span)) if count > topology.clients => {
+            let remedy = format!("each {what}; raise `clients`");
+            let (message, label) =
+                (format!("more {agents} than clients"), format!("this many {agents}"));
+            table.problem(message, &span, label, remedy);
             topology.agents = CLIENTS_MAX;
         }
-        Some((agents, _)) => topology.agents = agents,
-        None if table.has("agents") => topology.agents = CLIENTS_MAX,
+        Some((count, _)) => topology.agents = count,
+        None if table.has(agents) => topology.agents = CLIENTS_MAX,
         None => {}
     }
     network(&mut topology, table);
     topology
+}
+
+/// What clients belong to: the key of their number, and why there are no more of them.
+fn followed(protocol: Protocol) -> (&'static str, &'static str) {
+    match protocol {
+        Protocol::Events | Protocol::Tasks => ("agents", "agent needs a client that follows it"),
+        Protocol::Session => ("users", "user has a client at least"),
+    }
 }
 
 fn network(topology: &mut Topology, table: &Table<'_>) {
@@ -378,6 +395,50 @@ fn client_options(table: Option<&Table<'_>>) -> ClientOptions {
     options
 }
 
+fn session_server_options(table: Option<&Table<'_>>) -> SessionServerOptions {
+    let mut options = SessionServerOptions::default();
+    let Some(table) = table else { return options };
+    table.set(&mut options.extension, table.boolean("extension"));
+    table.set(&mut options.ring, table.size("ring", 1..=1_000_000));
+    table.set(&mut options.ring_bytes, table.size("ring-bytes", 1_024..=16_777_216));
+    table.set(&mut options.ring_age_ms, table.duration_above_zero("ring-age"));
+    table.set(&mut options.prune_every_ms, table.duration_above_zero("prune-every"));
+    table.set(&mut options.idle_max_ms, table.duration_above_zero("idle"));
+    table.set(&mut options.outboxes, table.size("outboxes", 1..=1_000_000));
+    table.set(&mut options.ping_every_ms, table.duration_above_zero("ping-every"));
+    table.set(&mut options.window_frames, table.size("window-frames", 1..=10_000));
+    table.set(&mut options.write_stall_ms, table.duration_above_zero("write-stall"));
+    table.set(&mut options.history_messages, table.size("history-messages", 1..=10_000));
+    table.set(&mut options.history_bytes, table.size("history-bytes", 256..=8_192));
+    table.set(&mut options.queue, table.size("queue", 1..=10_000));
+    table.set(&mut options.turns, table.size("turns", 1..=10_000));
+    table.set(&mut options.inputs, table.size("inputs", 1..=10_000));
+    table.set(&mut options.text_bytes, table.size("text-bytes", 64..=8_192));
+    table.set(&mut options.retain_rows, table.integer("retain-rows", 1..=1_000_000_000));
+    table.set(&mut options.commit_ms, table.duration("commit"));
+    table.finish();
+    options
+}
+
+fn session_client_options(table: Option<&Table<'_>>) -> SessionClientOptions {
+    let mut options = SessionClientOptions::default();
+    let Some(table) = table else { return options };
+    table.set(&mut options.extension, table.boolean("extension"));
+    table.set(&mut options.shared_id, table.boolean("shared-id"));
+    table.set(&mut options.connect_ms, table.duration_above_zero("connect"));
+    table.set(&mut options.ping_every_ms, table.duration_above_zero("ping-every"));
+    table.set(&mut options.reconnect_ms, table.duration_range("reconnect"));
+    table.set(&mut options.ack_every_ms, table.duration_above_zero("ack-every"));
+    table.set(&mut options.ack_timeout_ms, table.duration_above_zero("ack-timeout"));
+    table.set(&mut options.in_flight, table.size("in-flight", 1..=10_000));
+    table.set(&mut options.base_grace_ms, table.duration("base-grace"));
+    table.set(&mut options.messages, table.size("messages", 1..=100_000));
+    table.set(&mut options.answer_ms, table.duration("answer"));
+    table.set(&mut options.commit_ms, table.duration("commit"));
+    table.finish();
+    options
+}
+
 fn swarm(protocol: Protocol, table: &Table<'_>) -> Swarm {
     let names = [
         ("link", Group::Link),
@@ -416,20 +477,27 @@ fn swarm(protocol: Protocol, table: &Table<'_>) -> Swarm {
         None if table.has("clients") => swarm.clients = (CLIENTS_MAX, CLIENTS_MAX),
         None => {}
     }
-    match table.integer_range("agents", 1..=clients_max) {
-        Some((agents, span)) => {
-            swarm.agents = agents;
-            if agents.0 > swarm.clients.0 || agents.1 > swarm.clients.1 {
-                let remedy = "each agent needs a client that follows it; both ends of `agents` \
-                              are at most those of `clients`";
-                table.problem("more agents than clients", &span, "this many agents", remedy);
+    let (agents, what) = followed(protocol);
+    match table.integer_range(agents, 1..=clients_max) {
+        Some((count, span)) => {
+            swarm.agents = count;
+            if count.0 > swarm.clients.0 || count.1 > swarm.clients.1 {
+                let remedy =
+                    format!("each {what}; both ends of `{agents}` are at most those of `clients`");
+                let (message, label) =
+                    (format!("more {agents} than clients"), format!("this many {agents}"));
+                table.problem(message, &span, label, remedy);
             }
         }
-        None if table.has("agents") => swarm.agents = (CLIENTS_MAX, CLIENTS_MAX),
+        None if table.has(agents) => swarm.agents = (CLIENTS_MAX, CLIENTS_MAX),
         None => {}
     }
-    let events = table.integer_range("events-per-minute", 1..=100_000);
-    table.set(&mut swarm.work_per_minute, events);
+    let work = match protocol {
+        Protocol::Events | Protocol::Tasks => "events-per-minute",
+        Protocol::Session => "messages-per-minute",
+    };
+    let work = table.integer_range(work, 1..=100_000);
+    table.set(&mut swarm.work_per_minute, work);
     table.finish();
     swarm
 }

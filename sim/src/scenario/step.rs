@@ -2,7 +2,8 @@
 
 use super::reader::{At, Table, known_mark, nearest};
 use crate::plan::{
-    Action, Answer, Cut, Fault, Host, Protocol, Publish, Script, Step, Strange, Submit, Text, When,
+    Action, Answer, Cut, Fault, Host, Protocol, Publish, Say, Script, Step, Strange, Submit, Text,
+    TurnScript, When,
 };
 use gapless::tasks::TaskId;
 
@@ -108,15 +109,29 @@ pub(super) fn read(
         }
         Some(submit)
     });
+    let say = table.table("say").and_then(|inner| {
+        let say = say(&inner, hosts)?;
+        if late(u64::from(say.count - 1) * say.every_ms) {
+            let remedy = "lower `count` or `every`, or raise `duration`";
+            let label = "goes on for too long";
+            inner.problem("the last message comes after the end", &inner.span(), label, remedy);
+        }
+        Some(say)
+    });
+    let user = |key| table.text_optional(key).and_then(|name| client(table, &name, hosts));
+    let (refresh, reconnect) = (user("refresh"), user("reconnect"));
     let wish = |key| table.text_optional(key).and_then(|name| task_id(table, &name));
     let (cancel, retry) = (wish("cancel"), wish("retry"));
-    let named = ["publish", "submit", "cancel", "retry", "fault"];
+    let named = ["publish", "submit", "cancel", "retry", "say", "refresh", "reconnect", "fault"];
     let named: Vec<&str> = named.into_iter().filter(|key| table.has(key)).collect();
     let action = match named[..] {
         ["publish"] => publish.map(Action::Publish),
         ["submit"] => submit.map(Action::Submit),
         ["cancel"] => cancel.map(|task| Action::Cancel { task }),
         ["retry"] => retry.map(|task| Action::Retry { task }),
+        ["say"] => say.map(Action::Say),
+        ["refresh"] => refresh.map(|client| Action::Refresh { client }),
+        ["reconnect"] => reconnect.map(|client| Action::Reconnect { client }),
         ["fault"] => fault.map(Action::Fault),
         _ => {
             let (message, label) = match named.is_empty() {
@@ -126,6 +141,7 @@ pub(super) fn read(
             let work = match hosts.protocol {
                 Protocol::Events => "`publish = { … }`",
                 Protocol::Tasks => "`submit = { … }`, `cancel = \"…\"`, `retry = \"…\"`",
+                Protocol::Session => "`say = { … }`, `refresh = \"…\"`, `reconnect = \"…\"`",
             };
             let remedy = format!("write {work} or `fault = {{ … }}`, one of them in each step");
             table.problem(message, &table.span(), label, remedy);
@@ -135,11 +151,14 @@ pub(super) fn read(
     if let Some(action) = action.as_ref().filter(|action| !action.is_of(hosts.protocol)) {
         let what = match action {
             Action::Publish(_) => "events are published",
+            Action::Say(_) | Action::Refresh { .. } | Action::Reconnect { .. } => {
+                "users say something"
+            }
             Action::Fault(_) => "this goes wrong",
             _ => "tasks are submitted",
         };
         let remedy = "see the tables of steps and faults in docs/scenarios.md";
-        let message = format!("{what} in scenarios of the other protocol");
+        let message = format!("{what} in scenarios of another protocol");
         table.problem(message, &table.span(), "not in this protocol", remedy);
     }
     Some(Step { when: when?, action: action? })
@@ -289,6 +308,31 @@ fn submit(table: &Table<'_>, hosts: &Hosts) -> Option<Submit> {
     agent.and(name).map(|_| submit)
 }
 
+fn say(table: &Table<'_>, hosts: &Hosts) -> Option<Say> {
+    let at = table.text("at").and_then(|name| client(table, &name, hosts));
+    let small = |key, range, default: u32| {
+        table.integer(key, range).map_or(default, |(n, _)| u32::try_from(n).unwrap_or(default))
+    };
+    let say = Say {
+        client: at.unwrap_or(1),
+        count: small("count", 1..=10_000, 1),
+        every_ms: table.duration("every").map_or(0, |(every, _)| every),
+        bytes: small("bytes", 0..=8_192, 16),
+        attachments: small("attachments", 0..=8, 0),
+        same: table.boolean("same").is_some_and(|(same, _)| same),
+        script: TurnScript {
+            progress: small("progress", 0..=10_000, 0),
+            say: small("replies", 0..=1_000, 1),
+            bytes: small("reply-bytes", 0..=8_192, 16),
+            each_ms: table.duration("each").map_or(50, |(each, _)| each),
+            asks: small("asks", 0..=100, 0),
+            fails: table.boolean("fails").is_some_and(|(fails, _)| fails),
+        },
+    };
+    table.finish();
+    at.map(|_| say)
+}
+
 fn fault(table: &Table<'_>, hosts: &Hosts) -> Option<Fault> {
     let named: Vec<At<String>> =
         table.keys().into_iter().filter(|(key, _)| FAULTS.contains(&key.as_str())).collect();
@@ -346,7 +390,7 @@ fn read_fault(table: &Table<'_>, kind: &str, hosts: &Hosts) -> Option<Fault> {
     let restart = || table.duration("restart").map_or(100, |(restart, _)| restart);
     // Of event streams only the server has a database that the world copies and replaces.
     let database = |key| match hosts.protocol {
-        Protocol::Tasks => host(key),
+        Protocol::Tasks | Protocol::Session => host(key),
         Protocol::Events => {
             let (name, span) = table.text(key)?;
             if name != "server" {
@@ -529,7 +573,7 @@ fn read_fault(table: &Table<'_>, kind: &str, hosts: &Hosts) -> Option<Fault> {
                 ],
             );
             let ends = match hosts.protocol {
-                Protocol::Events => [("server", true), ("client", false)],
+                Protocol::Events | Protocol::Session => [("server", true), ("client", false)],
                 Protocol::Tasks => [("controller", true), ("agent", false)],
             };
             let to_server = table.one_of("to", &ends);
@@ -546,7 +590,7 @@ fn read_fault(table: &Table<'_>, kind: &str, hosts: &Hosts) -> Option<Fault> {
 
 fn client(table: &Table<'_>, name: &At<String>, hosts: &Hosts) -> Option<u32> {
     let what = match hosts.protocol {
-        Protocol::Events => "client",
+        Protocol::Events | Protocol::Session => "client",
         Protocol::Tasks => "agent",
     };
     numbered(table, name, (what, hosts.clients), hosts.table)

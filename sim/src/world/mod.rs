@@ -1,7 +1,7 @@
 //! Carries out a plan: the production code of clients and server in turmoil's network, on
 //! turmoil's disk, with its clock.
 //!
-//! Who the hosts are is a matter of the protocol: see `events` and `tasks`. The world steps turmoil tick by tick and
+//! Who the hosts are is a matter of the protocol: see `events`, `tasks` and `session`. The world steps turmoil tick by tick and
 //! does between the ticks what the plan says. A run has two phases: until `duration_ms` faults
 //! come and go while the workload runs; then everything heals, and within `settle_ms` what is owed
 //! has to arrive.
@@ -19,6 +19,7 @@ mod link;
 mod marks;
 mod pause;
 mod record;
+mod session;
 mod tasks;
 mod traced;
 mod vault;
@@ -110,7 +111,7 @@ pub(crate) fn limits() -> Limits {
 /// What of a world is a matter of its protocol.
 trait Cast {
     /// Carries out a step of the workload.
-    fn work(&mut self, index: usize, action: &Action);
+    fn work(&mut self, index: usize, action: &Action, now_ms: u64);
 
     /// Carries out a fault that only this protocol knows.
     fn fault(&mut self, fault: &Fault);
@@ -149,8 +150,8 @@ struct Stage<'a> {
 struct Company {
     server: HostState,
     clients: Vec<Client>,
-    /// The host that works off the workload.
-    workload: &'static str,
+    /// The host that works off the workload, if it has one of its own.
+    workload: Option<&'static str>,
     cast: Box<dyn Cast>,
 }
 
@@ -215,6 +216,7 @@ impl<'a> World<'a> {
         let company = match &plan.options {
             Options::Events { server, client } => events::enter(&mut stage, server, client),
             Options::Tasks { controller, agent } => tasks::enter(&mut stage, controller, agent),
+            Options::Session { server, client } => session::enter(&mut stage, server, client),
         };
         Self {
             plan,
@@ -323,7 +325,7 @@ impl<'a> World<'a> {
             Host::Server => {
                 let clients = 1..=self.plan.topology.clients;
                 let clients = clients.map(|number| self.name(Host::Client(number)));
-                clients.chain([self.company.workload]).collect()
+                clients.chain(self.company.workload).collect()
             }
             Host::Client(_) => vec![self.name(Host::Server)],
         };
@@ -366,15 +368,12 @@ impl<'a> World<'a> {
 
     fn carry_out(&mut self, index: usize, now: u64) {
         match &self.plan.steps[index].action {
-            action @ (Action::Publish(_)
-            | Action::Submit(_)
-            | Action::Cancel { .. }
-            | Action::Retry { .. }) => self.company.cast.work(index, action),
             Action::Fault(fault) => {
                 self.recorder.step(format!("fault: {fault:?}"));
                 self.recorder.fault(fault.kind());
                 self.inject(fault, now);
             }
+            action => self.company.cast.work(index, action, now),
         }
     }
 

@@ -156,7 +156,7 @@ struct Open<S> {
 enum Event<S> {
     Request(ClientRequest),
     Inputs(Vec<Input>),
-    Dialed(Dialed<S>),
+    Dialed(Box<Dialed<S>>),
     Socket(SocketEvent),
     Deadline,
 }
@@ -185,7 +185,7 @@ where
             replies = self.store.next() => {
                 Event::Inputs(replies.into_iter().map(|(id, it)| Input::Stored(id, it)).collect())
             }
-            dialed = dialed(&mut self.dialing) => Event::Dialed(dialed),
+            dialed = dialed(&mut self.dialing) => Event::Dialed(Box::new(dialed)),
             // Before the socket: timers are due also while frames never end.
             () = self.clock.sleep_until(deadline) => Event::Deadline,
             event = socket_event(&mut self.socket) => Event::Socket(event),
@@ -212,7 +212,7 @@ where
             }
             Event::Dialed(dialed) => {
                 let Some((conn, _)) = self.dialing.take() else { return };
-                match dialed {
+                match *dialed {
                     Ok((stream, extension)) => {
                         let socket = Socket::new(stream, &self.target.limits);
                         self.socket = Some(Open { conn, extension, socket });

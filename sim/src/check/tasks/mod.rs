@@ -68,11 +68,11 @@ impl<'a> Facts<'a> {
             crate::plan::Options::Tasks { controller, agent } => {
                 controller.extension && agent.extension
             }
-            crate::plan::Options::Events { .. } => false,
+            _ => false,
         };
         let error_room = match &plan.options {
             crate::plan::Options::Tasks { agent, .. } => agent.reserve_bytes / 2,
-            crate::plan::Options::Events { .. } => 0,
+            _ => 0,
         };
         Self::of(history, extension, error_room)
     }

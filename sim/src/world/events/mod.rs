@@ -97,7 +97,7 @@ pub(super) fn enter(
     }
     let topology = topology.clone();
     let cast = Events { recorder, topology, jobs, orders, clients: minds };
-    Company { server, clients, workload: publisher::HOST, cast: Box::new(cast) }
+    Company { server, clients, workload: Some(publisher::HOST), cast: Box::new(cast) }
 }
 
 impl Events {
@@ -114,7 +114,7 @@ impl Events {
 }
 
 impl Cast for Events {
-    fn work(&mut self, index: usize, action: &Action) {
+    fn work(&mut self, index: usize, action: &Action, _now_ms: u64) {
         let Action::Publish(publish) = action else { return };
         self.recorder.step(format!(
             "publish {} events to agent-{}, one every {} ms",

@@ -155,11 +155,11 @@ pub(super) fn enter(
         });
     }
     let cast = Tasks { recorder, topology: topology.clone(), jobs, ledger };
-    Company { server, clients, workload: submitter::HOST, cast: Box::new(cast) }
+    Company { server, clients, workload: Some(submitter::HOST), cast: Box::new(cast) }
 }
 
 impl Cast for Tasks {
-    fn work(&mut self, index: usize, action: &Action) {
+    fn work(&mut self, index: usize, action: &Action, _now_ms: u64) {
         let text = match action {
             Action::Submit(submit) => format!(
                 "submit {} tasks `{}` to agent-{}, one every {} ms",
@@ -167,7 +167,7 @@ impl Cast for Tasks {
             ),
             Action::Cancel { task } => format!("cancel {task}"),
             Action::Retry { task } => format!("retry {task}"),
-            Action::Publish(_) | Action::Fault(_) => return,
+            _ => return,
         };
         self.recorder.step(text);
         self.recorder.worker_started();

@@ -61,7 +61,7 @@ pub(super) async fn work(
                 Action::Submit(submit) => desk.submit(submit).await,
                 Action::Cancel { task } => desk.cancel(&task).await,
                 Action::Retry { task } => desk.retry(&task).await,
-                Action::Publish(_) | Action::Fault(_) => {}
+                _ => {}
             }
             desk.recorder.worker_ended();
         });

@@ -1,0 +1,160 @@
+//! What a user says is accepted once, or rejected, and as it was said.
+
+use std::collections::BTreeMap;
+
+use gapless::session::conversation::Kind;
+use gapless::session::wire::InputRejection;
+
+use super::{Check, Checker, Facts, Finding, Submission, finding, shown_as_rejected};
+use crate::history::{Said, SessionSeen, StoredRow};
+
+/// However often it is sent.
+pub(in crate::check) const CHECKER: Checker = Checker {
+    name: "accepted_once",
+    statements: &["SE-5"],
+    liveness: false,
+    demands: "every input becomes one row, with its text and to its question, or is rejected, and \
+              never both; no row comes from an input that nobody gave",
+    check: Check::Session(check),
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    // The row of each input, and when it was seen.
+    let mut rows: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut refused: BTreeMap<(u32, &str), InputRejection> = BTreeMap::new();
+    let mut newest: BTreeMap<u32, u64> = BTreeMap::new();
+    for (_, at_ms, seen) in facts.seen() {
+        match seen {
+            SessionSeen::Durable { user, row } => {
+                let newest = newest.entry(*user).or_default();
+                *newest = (*newest).max(row.position);
+                let Some((input, said)) = said(facts, row) else {
+                    if row.input.is_some() {
+                        let message =
+                            format!("row {} of user-{user} is what nobody said", row.position);
+                        findings.push(finding(at_ms, None, message));
+                    }
+                    continue;
+                };
+                let first = *rows.entry(input).or_insert(row.position);
+                let wrong = if first != row.position {
+                    Some(format!("is row {first} and row {}", row.position))
+                } else if refused.get(&(*user, input)).is_some_and(|reason| !may_expire(*reason)) {
+                    Some(format!("was rejected and is row {}", row.position))
+                } else {
+                    distorted(said, row)
+                };
+                if let Some(wrong) = wrong {
+                    let message = format!("{input} of client-{} {wrong}", said.client);
+                    findings.push(finding(at_ms, Some(said.client), message));
+                }
+            }
+            SessionSeen::Refused { user, input, reason } => {
+                refused.insert((*user, input), *reason);
+                let newest = newest.get(user).copied().unwrap_or(0);
+                let row = rows.get(input.as_str()).copied();
+                // Of an input whose row is forgotten nothing is known.
+                if let Some(row) = row.filter(|row| !facts.is_forgotten(*row, newest)) {
+                    let message = format!("{input} is row {row}, and was rejected as {reason:?}");
+                    let client = facts.inputs.get(input.as_str()).map(|said| said.client);
+                    findings.push(finding(at_ms, client, message));
+                }
+            }
+            _ => {}
+        }
+    }
+    for input in shown_as_rejected(facts) {
+        let Some((row, said)) = rows.get(input).zip(facts.inputs.get(input)) else { continue };
+        let user = facts.viewers.get(&said.client).map_or(0, |viewer| viewer.user);
+        if !facts.is_forgotten(*row, newest.get(&user).copied().unwrap_or(0)) {
+            let message =
+                format!("{input} is row {row}, and client-{} shows it as rejected", said.client);
+            findings.push(finding(facts.end_ms, Some(said.client), message));
+        }
+    }
+    findings
+}
+
+/// Whether an input that was rejected for this reason once may be taken another time.
+fn may_expire(reason: InputRejection) -> bool {
+    // Another input of the same name was.
+    reason == InputRejection::Conflict
+}
+
+/// The input that a row came from. A server names an answer of the base contract itself; which it
+/// is says its text.
+fn said<'a, 'f>(facts: &'f Facts<'a>, row: &StoredRow) -> Option<(&'a str, &'f Submission<'a>)> {
+    let input = row.input.as_deref()?;
+    if let Some((input, said)) = facts.inputs.get_key_value(input) {
+        return Some((input, said));
+    }
+    let is_base = |said: &Submission<'_>| {
+        facts.viewers.get(&said.client).is_some_and(|viewer| !viewer.extension)
+    };
+    let answers = facts.inputs.iter().filter(|(_, said)| is_base(said) && is_answer(said));
+    let mut same = answers.filter(|(_, said)| said.digest == row.digest);
+    same.next().map(|(input, said)| (*input, said)).filter(|_| row.kind == Kind::Answer)
+}
+
+fn is_answer(said: &Submission<'_>) -> bool {
+    matches!(said.what, Said::Answer { .. })
+}
+
+/// In what a row is not what was said.
+fn distorted(said: &Submission<'_>, row: &StoredRow) -> Option<String> {
+    let position = row.position;
+    if is_answer(said) != (row.kind == Kind::Answer) {
+        return Some(format!("was taken for something else in row {position}"));
+    }
+    if said.digest != row.digest {
+        return Some(format!("says something else in row {position}"));
+    }
+    match said.what {
+        Said::Answer { question: Some(question) } if row.question.as_ref() != Some(question) => {
+            Some(format!("answers another question in row {position}"))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::*;
+    use super::CHECKER;
+
+    #[test]
+    fn one_row_for_each_input() {
+        let once = vec![began(1), submitted("a", 1), durable(input_row(1, "a"))];
+        assert_eq!(findings(&CHECKER, once.clone()), [""; 0]);
+        let again = [once.clone(), vec![durable(input_row(1, "a"))]].concat();
+        assert_eq!(findings(&CHECKER, again), [""; 0], "the same row is seen twice");
+        let twice = [once, vec![durable(input_row(2, "a"))]].concat();
+        assert_eq!(findings(&CHECKER, twice).len(), 1);
+        assert_eq!(findings(&CHECKER, vec![began(1), durable(input_row(1, "b"))]).len(), 1);
+    }
+
+    #[test]
+    fn never_both_accepted_and_rejected() {
+        let said = || vec![began(1), submitted("a", 1)];
+        let (yes, no) = (durable(input_row(1, "a")), refused("a"));
+        assert_eq!(findings(&CHECKER, [said(), vec![no.clone()]].concat()), [""; 0]);
+        for both in [vec![yes.clone(), no.clone()], vec![no, yes.clone()]] {
+            assert_eq!(findings(&CHECKER, [said(), both].concat()).len(), 1);
+        }
+        let shown = [said(), vec![yes, rejected(1, "a")]].concat();
+        assert_eq!(findings(&CHECKER, shown).len(), 1);
+    }
+
+    #[test]
+    fn a_row_is_what_was_said() {
+        let message = vec![began(1), submitted("a", 2), durable(input_row(1, "a"))];
+        assert_eq!(findings(&CHECKER, message).len(), 1);
+        let answer =
+            |question| vec![began(1), answered("a", 3, "q"), durable(answer_row(3, "a", question))];
+        assert_eq!(findings(&CHECKER, answer("q")), [""; 0]);
+        assert_eq!(findings(&CHECKER, answer("another")).len(), 1);
+        let as_message = vec![began(1), answered("a", 1, "q"), durable(input_row(1, "a"))];
+        assert_eq!(findings(&CHECKER, as_message).len(), 1);
+    }
+}

@@ -1,0 +1,150 @@
+//! Every view is a run of the conversation's rows.
+
+use std::collections::BTreeMap;
+
+use super::{Check, Checker, Facts, Finding, Screens, finding};
+use crate::history::{RowsShown, SessionSeen, ShownRow};
+
+/// Whatever happens to the link, the server and the client.
+pub(in crate::check) const CHECKER: Checker = Checker {
+    name: "views_are_runs",
+    statements: &["SE-4", "SE-2", "CORE-3"],
+    liveness: false,
+    demands: "every view shows rows of the conversation in their order, none twice, with no hole \
+              and no other text, and takes none away but by a history",
+    check: Check::Session(check),
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut screens = Screens::default();
+    // The rows that the store held so far: what they say, per user and position.
+    let mut stored: BTreeMap<u32, BTreeMap<u64, u64>> = BTreeMap::new();
+    for (_, at_ms, seen) in facts.seen() {
+        screens.see(seen);
+        match seen {
+            SessionSeen::Durable { user, row } => {
+                stored.entry(*user).or_default().entry(row.position).or_insert(row.digest);
+            }
+            SessionSeen::Shown { client, change } => {
+                let Some(rows) = &change.rows else { continue };
+                let (Some(screen), Some(viewer)) = (screens.of(*client), facts.viewers.get(client))
+                else {
+                    continue;
+                };
+                let is_full = screen.rows.len() == facts.limits.messages;
+                let kept = matches!(rows, RowsShown::Moved { gone, .. } if *gone == 0 || is_full);
+                let empty = BTreeMap::new();
+                let stored = stored.get(&viewer.user).unwrap_or(&empty);
+                let wrong = match viewer.extension {
+                    true => wrong_run(facts, &screen.rows, stored),
+                    false => wrong_part(&screen.rows, stored),
+                };
+                if !kept && !change.history {
+                    let message =
+                        format!("client-{client} took rows out of its view without a history");
+                    findings.push(finding(at_ms, Some(*client), message));
+                } else if let Some(wrong) = wrong {
+                    let message = format!("client-{client} shows {wrong}");
+                    findings.push(finding(at_ms, Some(*client), message));
+                }
+            }
+            _ => {}
+        }
+    }
+    findings
+}
+
+/// What is wrong with a view that knows the positions of its rows.
+fn wrong_run(facts: &Facts<'_>, rows: &[ShownRow], stored: &BTreeMap<u64, u64>) -> Option<String> {
+    let newest = stored.last_key_value().map_or(0, |(position, _)| *position);
+    let mut before = None;
+    for row in rows {
+        let Some(position) = row.position else { return Some("a row without a place".to_owned()) };
+        match before {
+            Some(before) if position <= before => {
+                return Some(format!("row {position} after row {before}"));
+            }
+            // Where the store has forgotten rows, there may be a hole.
+            Some(before) if position > before + 1 && !facts.is_forgotten(position - 1, newest) => {
+                return Some(format!("row {position} next to row {before}"));
+            }
+            _ => {}
+        }
+        match stored.get(&position) {
+            None => return Some(format!("row {position}, which no store has")),
+            Some(digest) if *digest != row.digest => {
+                return Some(format!("another text as row {position}"));
+            }
+            Some(_) => {}
+        }
+        before = Some(position);
+    }
+    None
+}
+
+/// What is wrong with a view of the base contract: it may lack what other clients said.
+fn wrong_part(rows: &[ShownRow], stored: &BTreeMap<u64, u64>) -> Option<String> {
+    let mut left = stored.values();
+    let in_order = rows.iter().all(|row| left.any(|digest| *digest == row.digest));
+    (!in_order).then(|| {
+        let known = |row: &&ShownRow| stored.values().any(|digest| *digest == row.digest);
+        match rows.iter().all(|row| known(&row)) {
+            true => "rows twice or in another order".to_owned(),
+            false => "a text that no store has".to_owned(),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::*;
+    use super::CHECKER;
+
+    fn with(shown: Vec<crate::history::SessionSeen>) -> Vec<crate::history::SessionSeen> {
+        [vec![began(1)], durable_rows(4), shown].concat()
+    }
+
+    #[test]
+    fn a_view_grows_by_what_follows() {
+        let right = vec![history(1, 1..=2), added(1, 3..=4)];
+        assert_eq!(findings(&CHECKER, with(right)), [""; 0]);
+    }
+
+    #[test]
+    fn holes_repetitions_and_other_orders_are_found() {
+        for wrong in [
+            vec![history(1, 1..=2), added(1, 4..=4)],
+            vec![history(1, 1..=2), added(1, 2..=3)],
+            vec![history(1, 1..=3), added(1, 2..=2)],
+            vec![history(1, 1..=3), added(1, 4..=4), added(1, 5..=5)],
+        ] {
+            assert_eq!(findings(&CHECKER, with(wrong.clone())).len(), 1, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_leaves_a_view_but_by_a_history() {
+        let again = vec![history(1, 1..=3), history(1, 2..=4)];
+        assert_eq!(findings(&CHECKER, with(again)), [""; 0]);
+        let gone = vec![history(1, 1..=3), replaced(1, 2..=4)];
+        assert_eq!(findings(&CHECKER, with(gone)).len(), 1);
+    }
+
+    #[test]
+    fn another_text_is_found() {
+        let other = vec![shown_texts(1, &[(Some(1), "row 1"), (Some(2), "row two")])];
+        assert_eq!(findings(&CHECKER, with(other)).len(), 1);
+    }
+
+    #[test]
+    fn a_view_of_the_base_contract_is_a_part_of_the_conversation() {
+        let with = |shown| [vec![began_base(1)], durable_rows(4), vec![shown]].concat();
+        let part = shown_texts(1, &[(None, "row 1"), (None, "row 3")]);
+        assert_eq!(findings(&CHECKER, with(part)), [""; 0]);
+        for wrong in [["row 1", "row 1"], ["row 3", "row 1"], ["row 1", "row 9"]] {
+            let wrong = shown_texts(1, &wrong.map(|text| (None, text)));
+            assert_eq!(findings(&CHECKER, with(wrong)).len(), 1);
+        }
+    }
+}
