@@ -215,15 +215,21 @@ fn change(before: &View, after: &View, history: bool) -> ViewChange {
 }
 
 fn rows_shown(before: &[Arc<HistoryMessage>], after: &[Arc<HistoryMessage>]) -> Option<RowsShown> {
-    if before == after {
-        return None;
-    }
+    let is_same = |pair: (&Arc<HistoryMessage>, &Arc<HistoryMessage>)| {
+        Arc::ptr_eq(pair.0, pair.1) || shown_row(pair.0) == shown_row(pair.1)
+    };
+    let follows = |gone: usize| {
+        let stay = &before[gone..];
+        stay.len() <= after.len() && stay.iter().zip(after).all(is_same)
+    };
     let shown = |rows: &[Arc<HistoryMessage>]| rows.iter().map(|row| shown_row(row)).collect();
-    let gone = (0..before.len().max(1)).find(|gone| after.starts_with(&before[*gone..]));
-    Some(match gone {
-        Some(gone) => RowsShown::Moved { gone, new: shown(&after[before.len() - gone..]) },
-        None => RowsShown::Replaced(shown(after)),
-    })
+    let gone = match before {
+        [] => Some(0),
+        _ => (0..before.len()).find(|gone| follows(*gone)),
+    };
+    let Some(gone) = gone else { return Some(RowsShown::Replaced(shown(after))) };
+    let new = shown(&after[before.len() - gone..]);
+    (gone > 0 || !new.is_empty()).then_some(RowsShown::Moved { gone, new })
 }
 
 fn shown_row(message: &HistoryMessage) -> ShownRow {
@@ -530,5 +536,38 @@ pub(crate) fn conversation_end(user: u32, loaded: &Loaded) -> SessionSeen {
         rows: loaded.rows.iter().map(stored_row).collect(),
         question: loaded.question.as_ref().map(open_question),
         waiting: loaded.waiting.iter().map(|row| row.position).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(texts: &[&str]) -> Vec<Arc<HistoryMessage>> {
+        let row = |text: &&str| HistoryMessage {
+            role: Role::User,
+            text: (*text).to_owned(),
+            position: None,
+            kind: None,
+            input: None,
+            question: None,
+            attachments: vec![],
+        };
+        texts.iter().map(row).map(Arc::new).collect()
+    }
+
+    #[test]
+    fn rows_are_shown_as_what_is_new() {
+        let shown = |texts: &[&str]| rows(texts).iter().map(|row| shown_row(row)).collect();
+        let change = |before: &[&str], after: &[&str]| rows_shown(&rows(before), &rows(after));
+        let moved = |gone, new: &[&str]| Some(RowsShown::Moved { gone, new: shown(new) });
+        assert_eq!(change(&["a"], &["a"]), None);
+        assert_eq!(change(&[], &["a", "b"]), moved(0, &["a", "b"]));
+        assert_eq!(change(&["a", "b"], &["a", "b", "c"]), moved(0, &["c"]));
+        assert_eq!(change(&["a", "b"], &["b", "c"]), moved(1, &["c"]));
+        assert_eq!(change(&["a", "b"], &["b"]), moved(1, &[]));
+        let replaced = |new: &[&str]| Some(RowsShown::Replaced(shown(new)));
+        assert_eq!(change(&["a", "b"], &["a", "c"]), replaced(&["a", "c"]));
+        assert_eq!(change(&["a"], &[]), replaced(&[]));
     }
 }
