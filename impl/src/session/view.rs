@@ -202,6 +202,17 @@ impl View {
         true
     }
 
+    /// A message that was accepted is rejected after all. Returns whether it was shown as a row.
+    pub fn revoke(&mut self, id: &Name, reason: InputRejection) -> bool {
+        let is_it = |row: &Arc<HistoryMessage>| row.input.as_ref() == Some(id);
+        let Some(index) = self.messages.iter().rposition(is_it) else { return false };
+        let row = self.messages.remove(index);
+        let what = What::Message { attachments: row.attachments.clone(), after: None };
+        let input = Input { id: id.clone(), what, text: row.text.clone() };
+        self.rejected.push(Rejected { input, reason });
+        true
+    }
+
     /// The question is answered, if it is the one that is open.
     pub fn close_question(&mut self, question: Option<&Name>) {
         if self.open_question.as_ref().is_some_and(|open| open.id.as_ref() == question) {

@@ -21,6 +21,8 @@ pub(super) struct Inputs {
     trails: BTreeMap<Name, Trail>,
     /// The oldest input that was sent on this connection: [`Timer::Verdict`] is about it.
     awaited: Option<Name>,
+    /// The message that was acknowledged last on this connection.
+    acknowledged: Option<Name>,
     /// The last history had positions.
     has_positions: bool,
     /// What is to be stored, one after the other: so the order of keeping is that of saying, and
@@ -50,6 +52,7 @@ impl Inputs {
         Self {
             trails: BTreeMap::new(),
             awaited: None,
+            acknowledged: None,
             has_positions: false,
             commands: VecDeque::new(),
             storing: None,
@@ -61,6 +64,7 @@ impl Inputs {
     /// [`Timer::Verdict`] is stopped.
     pub(super) fn disconnected(&mut self) {
         self.awaited = None;
+        self.acknowledged = None;
     }
 
     fn trail(&mut self, id: &Name) -> &mut Trail {
@@ -245,7 +249,10 @@ impl Client {
     /// Takes a frame that is a verdict; gives back any other.
     pub(super) fn verdict(&mut self, now: Instant, body: Body) -> Option<Body> {
         match body {
-            Body::MessageAck { id, position } => self.accept(now, &id, position),
+            Body::MessageAck { id, position } => {
+                self.accept(now, &id, position);
+                self.inputs.acknowledged = Some(id);
+            }
             Body::UserMessage { position, id: Some(id), .. } if self.is_pending(&id) => {
                 self.accept(now, &id, Some(position));
             }
@@ -257,12 +264,7 @@ impl Client {
             }
             Body::MessageRejected { id: Some(id), reason }
             | Body::AnswerRejected { id, reason, question: _ } => self.reject(now, &id, reason),
-            Body::MessageRejected { id: None, reason } => {
-                if let Some(id) = self.oldest_message_sent_to_base() {
-                    mark!("session.rejection_without_id");
-                    self.reject(now, &id, reason);
-                }
-            }
+            Body::MessageRejected { id: None, reason } => self.rejected_by_base(now, reason),
             other => return Some(other),
         }
         None
@@ -283,6 +285,18 @@ impl Client {
                 self.settled(now, id);
             }
             false => mark!("session.known_verdict_ignored"),
+        }
+    }
+
+    /// A base server acknowledges a message, and only then finds that its queue is full; it does
+    /// not say which message that was.
+    fn rejected_by_base(&mut self, now: Instant, reason: InputRejection) {
+        let acknowledged = self.inputs.acknowledged.take();
+        if acknowledged.is_some_and(|id| self.view.revoke(&id, reason)) {
+            mark!("session.acknowledgement_revoked");
+        } else if let Some(id) = self.oldest_message_sent_to_base() {
+            mark!("session.rejection_without_id");
+            self.reject(now, &id, reason);
         }
     }
 

@@ -45,7 +45,8 @@ pub struct ClientConfig {
     pub ack_timeout: Duration,
     /// How many inputs may be in flight: 32.
     pub in_flight_max: usize,
-    /// How long after opening the inputs in flight are sent to a base server: 1 s.
+    /// How long after opening, or after the history if one is due, the inputs in flight are sent
+    /// to a base server: 1 s.
     pub base_grace: Duration,
     /// The longest input, text and attachments, in bytes: 64 KiB.
     pub text_bytes_max: usize,
@@ -283,8 +284,6 @@ struct Session {
     conn: ConnectionId,
     mode: Mode,
     phase: Phase,
-    /// Extension: the epoch of the numbers of this connection.
-    epoch: Option<Epoch>,
     /// A numbered frame was applied on this connection.
     is_numbered: bool,
     /// Base contract: a history came, which the open question follows [SE-2d].
@@ -396,8 +395,9 @@ impl Client {
     }
 
     fn dial_failed(&mut self, now: Instant, conn: ConnectionId, failure: DialFailure) {
-        if !self.is_current(conn) {
-            return;
+        match self.link {
+            Link::Dialing(dialing) if dialing == conn => {}
+            _ => return,
         }
         if failure == DialFailure::ExtensionRefused && self.offer_extension {
             mark!("session.extension_refused");
@@ -426,7 +426,6 @@ impl Client {
             conn,
             mode: Mode::Undecided,
             phase: Phase::Opening,
-            epoch: None,
             is_numbered: false,
             question_follows: false,
         });
@@ -525,7 +524,6 @@ impl Client {
             return;
         }
         session.mode = Mode::Extension;
-        session.epoch = Some(begin.epoch.clone());
         if begin.verdict.is_history() {
             mark!("session.history_due");
             session.phase = Phase::History;
@@ -733,7 +731,7 @@ impl Client {
         mark!("session.history_applied");
         let mode = session.mode;
         self.epoch = match mode {
-            Mode::Extension => history.epoch.clone().or_else(|| session.epoch.clone()),
+            Mode::Extension => history.epoch.clone(),
             Mode::Base | Mode::Undecided => None,
         };
         self.numbers.reset(seq);

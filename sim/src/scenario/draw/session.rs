@@ -27,6 +27,8 @@ pub(super) fn options(topology: &Topology, rng: &mut ChaCha12Rng) -> Options {
     let mode = rng.random_range(0..12);
     // With fewer outboxes than clients somebody would be refused for ever.
     let clients = topology.clients as usize;
+    // A base client is not told that an input is too large, or that its id is forgotten.
+    let base = mode <= 2;
     let ping_every_ms = pick(rng, &[1_500, 4_000]);
     let server = SessionServerOptions {
         extension: !matches!(mode, 0 | 2),
@@ -44,8 +46,8 @@ pub(super) fn options(topology: &Topology, rng: &mut ChaCha12Rng) -> Options {
         queue: pick(rng, &[1, 3, 10]),
         inputs: pick(rng, &[2, 64]),
         turns: pick(rng, &[1, 1_024]),
-        text_bytes: pick(rng, &[600, 4 << 10]),
-        retain_rows: pick(rng, &[20, 100_000]),
+        text_bytes: pick(rng, if base { &[4 << 10] } else { &[600, 4 << 10] }),
+        retain_rows: pick(rng, if base { &[100_000] } else { &[20, 100_000] }),
         commit_ms: pick(rng, &[0, 2, 15, 60]),
     };
     let client = SessionClientOptions {
@@ -65,6 +67,10 @@ pub(super) fn options(topology: &Topology, rng: &mut ChaCha12Rng) -> Options {
     Options::Session { server, client }
 }
 
+/// How long the application tells how it is getting on in one turn, at most: turns are taken one
+/// after the other.
+const TURN_MS_MAX: u64 = 1_000;
+
 /// What users say, and how they come and go.
 pub(super) fn conversations(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -> Vec<Step> {
     let per_minute = rng.random_range(swarm.work_per_minute.0..=swarm.work_per_minute.1);
@@ -74,7 +80,7 @@ pub(super) fn conversations(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -
     while left > 0 {
         let count = u64::from(pick(rng, &[1_u32, 1, 2, 5])).min(left);
         left -= count;
-        let say = Say {
+        let mut say = Say {
             client: rng.random_range(1..=plan.topology.clients),
             count: u32::try_from(count).unwrap_or(u32::MAX),
             every_ms: pick(rng, &[0, 20, 300, 2_000]),
@@ -91,6 +97,10 @@ pub(super) fn conversations(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -
                 fails: rng.random_ratio(1, 10),
             },
         };
+        let script = &mut say.script;
+        while u64::from(script.progress) * script.each_ms > TURN_MS_MAX {
+            script.progress /= 2;
+        }
         steps.push(Step { when: When::At(at), action: Action::Say(say) });
         at = rng.random_range(0..plan.duration_ms * 3 / 4);
     }
