@@ -722,10 +722,11 @@ fn a_message_that_was_written_before_anything_was_known_is_not_taken_twice() {
     let path = world.folder.path().join("three-rows.db");
     world.store = SqliteConversations::open(&path, &config).expect("opens");
     let conn = world.connect(Hello::new("tab"));
-    for id in ["m1", "m2", "m3"] {
-        world.say(conn, id, "hello");
-        world.turn(&["a", "b", "c"], Ending::Done);
-    }
+    world.say(conn, "m1", "hello");
+    world.turn(&["a", "b", "c"], Ending::Done);
+    let (id, text, attachments) = (Some(name("m2")), "then".to_owned(), vec![]);
+    world.send(conn, ClientFrame::UserMessage { id, text, attachments, after: Some(4) });
+    world.turn(&["d", "e"], Ending::Done);
     world.got(conn);
     world.say(conn, "m1", "hello");
     let frames = world.numbered(conn);
