@@ -300,6 +300,10 @@ impl<'a> Screens<'a> {
     }
 }
 
+fn is_answer(said: &Submission<'_>) -> bool {
+    matches!(said.what, Said::Answer { .. })
+}
+
 /// Inputs of which a client that was asked has shown that they are rejected.
 fn shown_as_rejected<'a>(facts: &Facts<'a>) -> BTreeSet<&'a str> {
     let changes = facts.seen().filter_map(|(_, _, seen)| match seen {

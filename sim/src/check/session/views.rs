@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Check, Checker, Facts, Finding, Screens, finding};
+use super::{Check, Checker, Facts, Finding, Screens, finding, is_answer};
 use crate::history::{RowsShown, SessionSeen, ShownRow};
 
 /// Whatever happens to the link, the server and the client.
@@ -38,7 +38,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                 let stored = stored.get(&viewer.user).unwrap_or(&empty);
                 let wrong = match viewer.extension {
                     true => wrong_run(facts, &screen.rows, stored),
-                    false => wrong_part(&screen.rows, stored),
+                    false => wrong_part(facts, *client, &screen.rows, stored),
                 };
                 if !kept && !change.history {
                     let message =
@@ -83,17 +83,26 @@ fn wrong_run(facts: &Facts<'_>, rows: &[ShownRow], stored: &BTreeMap<u64, u64>) 
     None
 }
 
-/// What is wrong with a view of the base contract: it may lack what other clients said.
-fn wrong_part(rows: &[ShownRow], stored: &BTreeMap<u64, u64>) -> Option<String> {
+/// What is wrong with a view of the base contract. It may lack what other clients said; and it has
+/// every answer that the user gave there, because nobody says when one came too late.
+fn wrong_part(
+    facts: &Facts<'_>,
+    client: u32,
+    rows: &[ShownRow],
+    stored: &BTreeMap<u64, u64>,
+) -> Option<String> {
+    let is_stored = |row: &&ShownRow| stored.values().any(|digest| *digest == row.digest);
+    let is_own_answer = |row: &&ShownRow| {
+        let own = facts.inputs.values().filter(|said| said.client == client);
+        own.into_iter().any(|said| is_answer(said) && said.digest == row.digest)
+    };
+    if rows.iter().any(|row| !is_stored(&row) && !is_own_answer(&row)) {
+        return Some("a text that no store has".to_owned());
+    }
     let mut left = stored.values();
-    let in_order = rows.iter().all(|row| left.any(|digest| *digest == row.digest));
-    (!in_order).then(|| {
-        let known = |row: &&ShownRow| stored.values().any(|digest| *digest == row.digest);
-        match rows.iter().all(|row| known(&row)) {
-            true => "rows twice or in another order".to_owned(),
-            false => "a text that no store has".to_owned(),
-        }
-    })
+    let in_order =
+        rows.iter().filter(is_stored).all(|row| left.any(|digest| *digest == row.digest));
+    (!in_order).then(|| "rows twice or in another order".to_owned())
 }
 
 #[cfg(test)]
@@ -146,5 +155,9 @@ mod tests {
             let wrong = shown_texts(1, &wrong.map(|text| (None, text)));
             assert_eq!(findings(&CHECKER, with(wrong)).len(), 1);
         }
+        let own = shown_texts(1, &[(None, "row 1"), (None, "row 9"), (None, "row 2")]);
+        let answered = vec![began_base(1), answered("a", 9, "q")];
+        let too_late = [answered, durable_rows(4), vec![own]].concat();
+        assert_eq!(findings(&CHECKER, too_late), [""; 0]);
     }
 }
