@@ -733,7 +733,7 @@ fn a_message_that_was_written_before_anything_was_known_is_not_taken_twice() {
     let [(_, Body::MessageRejected { reason, .. })] = &frames[..] else { panic!("{frames:?}") };
     assert_eq!(*reason, InputRejection::Expired);
     // The base contract has no word for it, so there is nothing to be judged by.
-    let base = world.connect(Hello::base("old tab", 0));
+    let base = world.connect(Hello::base("old-tab", 0));
     world.say(base, "m4", "hello");
     let (_, last) = world.numbered(base).pop().expect("an answer");
     assert!(matches!(last, Body::MessageAck { .. }), "{last:?}");
