@@ -373,11 +373,7 @@ pub struct History {
     /// The newest rows, ascending.
     pub messages: Vec<HistoryMessage>,
     /// Extension: what the application is doing.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "known_or_none"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known_or_none")]
     pub status: Option<Status>,
     /// Extension: the question that waits for its answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -415,11 +411,7 @@ pub struct HistoryMessage {
     )]
     pub position: Option<u64>,
     /// Extension: what the row is.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "known_or_none"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known_or_none")]
     pub kind: Option<Kind>,
     /// Extension: the client's id of the input that it came from.
     #[serde(rename = "input_id", default, skip_serializing_if = "Option::is_none")]
@@ -466,11 +458,7 @@ pub struct Assistant {
     )]
     pub position: Option<u64>,
     /// Extension: `interrupted` if it says that a turn failed.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "known_or_none"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known_or_none")]
     pub kind: Option<Kind>,
 }
 
