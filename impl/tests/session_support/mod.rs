@@ -153,7 +153,9 @@ impl Host {
 }
 
 /// Opens a database that the one before may be about to let go of.
-pub(crate) async fn patiently<T, E: std::fmt::Display>(mut open: impl FnMut() -> Result<T, E>) -> T {
+pub(crate) async fn patiently<T, E: std::fmt::Display>(
+    mut open: impl FnMut() -> Result<T, E>,
+) -> T {
     let mut tries = 0;
     loop {
         match open() {
