@@ -715,6 +715,30 @@ fn a_message_without_an_id_is_taken_and_not_acknowledged() {
     assert_eq!(world.work[0].input.text, "hello");
 }
 
+#[test]
+fn a_message_that_was_written_before_anything_was_known_is_not_taken_twice() {
+    let mut world = World::new(ServerConfig::default());
+    let config = ConversationsConfig { retain_rows: 3, ..ConversationsConfig::default() };
+    let path = world.folder.path().join("three-rows.db");
+    world.store = SqliteConversations::open(&path, &config).expect("opens");
+    let conn = world.connect(Hello::new("tab"));
+    world.say(conn, "m1", "hello");
+    world.turn(&["a", "b", "c"], Ending::Done);
+    let (id, text, attachments) = (Some(name("m2")), "then".to_owned(), vec![]);
+    world.send(conn, ClientFrame::UserMessage { id, text, attachments, after: Some(4) });
+    world.turn(&["d", "e"], Ending::Done);
+    world.got(conn);
+    world.say(conn, "m1", "hello");
+    let frames = world.numbered(conn);
+    let [(_, Body::MessageRejected { reason, .. })] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!(*reason, InputRejection::Expired);
+    // The base contract has no word for it, so there is nothing to be judged by.
+    let base = world.connect(Hello::base("old-tab", 0));
+    world.say(base, "m4", "hello");
+    let (_, last) = world.numbered(base).pop().expect("an answer");
+    assert!(matches!(last, Body::MessageAck { .. }), "{last:?}");
+}
+
 // ---- order and windows -------------------------------------------------------------------------
 
 #[test]

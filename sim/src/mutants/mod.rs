@@ -696,7 +696,7 @@ pub const CATALOGUE: &[Mutant] = &[
         distortion: Distortion::SessionClient(session::client::pushes_back),
     },
     Mutant {
-        id: "session-live-before-replay",
+        id: "live-overtakes-replay",
         does: "sends a new frame before the end of a replay",
         reference: &["springdrift:S1", "hostlink:H14", "FS-24"],
         statements: &["SE-4"],
@@ -759,7 +759,7 @@ pub const CATALOGUE: &[Mutant] = &[
         distortion: Distortion::SessionServer(session::server::history_of_old),
     },
     Mutant {
-        id: "answer-to-another-question",
+        id: "answer-to-what-is-open",
         does: "takes an answer for one to whatever is asked when it comes",
         reference: &["springdrift:S6"],
         statements: &["SE-5"],
@@ -787,7 +787,7 @@ pub const CATALOGUE: &[Mutant] = &[
     },
     Mutant {
         id: "turns-side-by-side",
-        does: "begins the turn of a message while another one runs",
+        does: "begins the turn of the next message while another one runs",
         reference: &["springdrift:S9"],
         statements: &["SE-12"],
         home: "session/crash-with-a-queue",
@@ -840,7 +840,7 @@ pub const CATALOGUE: &[Mutant] = &[
         distortion: Distortion::Conversations(session::store::endless_queue),
     },
     Mutant {
-        id: "session-synchronous-normal",
+        id: "rows-synchronous-normal",
         does: "commits with `synchronous=NORMAL`",
         reference: &["FS-71", "FS-76"],
         statements: &["SE-3", "SE-5"],

@@ -498,6 +498,9 @@ impl Server {
             ClientFrame::Pong => {}
             ClientFrame::Ack { seq, epoch } => self.acked(conn, seq, epoch.as_ref()),
             ClientFrame::UserMessage { id, text, attachments, after } => {
+                // Who knew of no row when it was written has none to name [SE-5h].
+                let extension = self.outboxes.get(&identity).is_some_and(Outbox::extension);
+                let after = after.or(extension.then_some(0));
                 self.said(now, &identity, id, text, What::Message { attachments, after });
             }
             ClientFrame::UserAnswer { id, question, text } => {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use gapless::session::conversation::Kind;
 use gapless::session::wire::InputRejection;
 
-use super::{Check, Checker, Facts, Finding, Submission, finding, shown_as_rejected};
+use super::{Check, Checker, Facts, Finding, Submission, finding, is_answer, shown_as_rejected};
 use crate::history::{Said, SessionSeen, StoredRow};
 
 /// However often it is sent.
@@ -95,10 +95,6 @@ fn said<'a, 'f>(facts: &'f Facts<'a>, row: &StoredRow) -> Option<(&'a str, &'f S
     let answers = facts.inputs.iter().filter(|(_, said)| is_base(said) && is_answer(said));
     let mut same = answers.filter(|(_, said)| said.digest == row.digest);
     same.next().map(|(input, said)| (*input, said)).filter(|_| row.kind == Kind::Answer)
-}
-
-fn is_answer(said: &Submission<'_>) -> bool {
-    matches!(said.what, Said::Answer { .. })
 }
 
 /// In what a row is not what was said.

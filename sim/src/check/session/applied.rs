@@ -25,9 +25,9 @@ struct Frames<'a> {
     epochs: BTreeMap<Conn, &'a str>,
 }
 
-/// How far a client was checked, and whether it has connected in this life.
-#[derive(Default)]
+/// What a life of a client calls itself, how far it was checked, and whether it has connected.
 struct Progress<'a> {
+    name: &'a str,
     checked: (Option<&'a str>, u64),
     dialed: bool,
 }
@@ -50,13 +50,14 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                 frames.outboxes.entry(outbox).or_default().insert(*seq, what);
                 continue;
             }
-            SessionSeen::Began { client, .. } => {
-                clients.insert(*client, Progress::default());
+            SessionSeen::Began { client, name, .. } => {
+                let progress = Progress { name, checked: (None, 0), dialed: false };
+                clients.insert(*client, progress);
                 continue;
             }
             SessionSeen::Dialed { client, since, epoch, .. } => {
-                let client_at = clients.entry(*client).or_default();
-                if !std::mem::replace(&mut client_at.dialed, true) && *since > 0 {
+                let Some(progress) = clients.get_mut(client) else { continue };
+                if !std::mem::replace(&mut progress.dialed, true) && *since > 0 {
                     let message =
                         format!("client-{client} began anew and resumed from {since} at once");
                     findings.push(finding(at_ms, Some(*client), message));
@@ -70,12 +71,12 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
         let (Some(viewer), Some(screen)) = (facts.viewers.get(client), screens.of(*client)) else {
             continue;
         };
-        let progress = clients.entry(*client).or_default();
+        let Some(progress) = clients.get_mut(client) else { continue };
         let epoch = epoch.as_deref();
         let floor = if progress.checked.0 == epoch { progress.checked.1 } else { 0 };
         progress.checked = (epoch, floor.max(*seq));
         let none = BTreeMap::new();
-        let sent = frames.outboxes.get(&(viewer.user, viewer.name, epoch)).unwrap_or(&none);
+        let sent = frames.outboxes.get(&(viewer.user, progress.name, epoch)).unwrap_or(&none);
         let wrong = (floor < *seq).then(|| missing(facts, screen, sent, floor, *seq)).flatten();
         if let Some(wrong) = wrong {
             let message = format!("client-{client} {says} {seq}, and {wrong}");

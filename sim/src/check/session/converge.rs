@@ -32,7 +32,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     findings
 }
 
-fn wrong(viewer: &Viewer<'_>, screen: &Screen<'_>, end: &End<'_>) -> Option<String> {
+fn wrong(viewer: &Viewer, screen: &Screen<'_>, end: &End<'_>) -> Option<String> {
     match screen.link {
         LinkShown::Superseded => return None,
         LinkShown::Live => {}

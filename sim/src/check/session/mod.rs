@@ -48,7 +48,7 @@ pub(super) struct Facts<'a> {
     /// Who is at the client's end of the server's connections.
     peers: BTreeMap<Conn, Peer<'a>>,
     /// Whose view each client has.
-    viewers: BTreeMap<u32, Viewer<'a>>,
+    viewers: BTreeMap<u32, Viewer>,
     /// What was said, by the id of the input.
     inputs: BTreeMap<&'a str, Submission<'a>>,
     /// The rows of each user's conversation, as they were first seen.
@@ -83,9 +83,8 @@ struct Peer<'a> {
 }
 
 /// Whose view it is.
-struct Viewer<'a> {
+struct Viewer {
     user: u32,
-    name: &'a str,
     extension: bool,
 }
 
@@ -165,8 +164,8 @@ impl<'a> Facts<'a> {
 
     fn take(&mut self, seen: &'a SessionSeen) {
         match seen {
-            SessionSeen::Began { client, user, name, extension, .. } => {
-                let viewer = Viewer { user: *user, name, extension: *extension };
+            SessionSeen::Began { client, user, extension, .. } => {
+                let viewer = Viewer { user: *user, extension: *extension };
                 self.viewers.insert(*client, viewer);
             }
             SessionSeen::Submitted { client, input, what, digest } => {
@@ -298,6 +297,10 @@ impl<'a> Screens<'a> {
     fn of(&self, client: u32) -> Option<&Screen<'a>> {
         self.0.get(&client)
     }
+}
+
+fn is_answer(said: &Submission<'_>) -> bool {
+    matches!(said.what, Said::Answer { .. })
 }
 
 /// Inputs of which a client that was asked has shown that they are rejected.

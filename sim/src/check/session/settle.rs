@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gapless::session::conversation::Kind;
 
-use super::{Check, Checker, Facts, Finding, Screens, Submission, finding, shown_as_rejected};
-use crate::history::{Said, SessionSeen};
+use super::{
+    Check, Checker, Facts, Finding, Screens, Submission, finding, is_answer, shown_as_rejected,
+};
+use crate::history::SessionSeen;
 
 /// Within the time that the plan gives.
 pub(in crate::check) const CHECKER: Checker = Checker {
@@ -95,7 +97,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
 /// The base contract has no word for what becomes of an answer.
 fn is_base_answer(facts: &Facts<'_>, said: &Submission<'_>) -> bool {
     let extension = facts.viewers.get(&said.client).is_some_and(|viewer| viewer.extension);
-    !extension && matches!(said.what, Said::Answer { .. })
+    !extension && is_answer(said)
 }
 
 impl<'a> Kept<'a> {

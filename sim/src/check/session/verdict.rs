@@ -25,8 +25,8 @@ struct Outbox<'a> {
     owner: Option<(u32, &'a str, u64)>,
     /// The highest number that was sent.
     last: u64,
-    /// When each number was sent first.
-    sent_at: BTreeMap<u64, u64>,
+    /// When it ended with which number, as far as verdicts told.
+    ended_at: BTreeMap<u64, u64>,
     /// The number of the newest history.
     history: u64,
     /// The highest number that was acknowledged where it was sent.
@@ -58,6 +58,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                     );
                     findings.push(finding(at_ms, None, message));
                 }
+                outbox.ended_at.insert(*to, at_ms);
                 connections.insert(*conn, (epoch, from - 1));
             }
             SessionSeen::Sent { conn, seq, what } => {
@@ -69,7 +70,6 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                 }
                 *sent = (*sent).max(*seq);
                 outbox.last = outbox.last.max(*seq);
-                outbox.sent_at.entry(*seq).or_insert(at_ms);
                 if matches!(what, Numbered::History { .. }) {
                     outbox.history = *seq;
                 }
@@ -117,12 +117,13 @@ fn wrong(
         CursorVerdict::Ahead if since <= outbox.last => Some("it is not".to_owned()),
         CursorVerdict::TooOld => {
             let missed = to.saturating_sub(since + 1);
-            let had_at = outbox.sent_at.get(&since).copied().unwrap_or(0);
+            // What is missed was not there yet.
+            let young_at = outbox.ended_at.range(..=since).map(|(_, at)| *at).max().unwrap_or(0);
             let is_kept = is_own
                 && since >= outbox.history.max(outbox.acked)
                 && missed <= limits.ring
                 && !limits.ring_bytes_matter
-                && at_ms - had_at < limits.ring_age_ms;
+                && at_ms - young_at < limits.ring_age_ms;
             is_kept.then(|| format!("nothing can have thrown away the {missed} frames after it"))
         }
         _ => None,

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Check, Checker, Facts, Finding, Screens, finding};
+use gapless::session::conversation::Kind;
+
+use super::{Check, Checker, Facts, Finding, Screens, Viewer, finding, is_answer};
 use crate::history::{RowsShown, SessionSeen, ShownRow};
 
 /// Whatever happens to the link, the server and the client.
@@ -38,7 +40,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                 let stored = stored.get(&viewer.user).unwrap_or(&empty);
                 let wrong = match viewer.extension {
                     true => wrong_run(facts, &screen.rows, stored),
-                    false => wrong_part(&screen.rows, stored),
+                    false => wrong_part(facts, viewer, *client, &screen.rows, stored),
                 };
                 if !kept && !change.history {
                     let message =
@@ -83,17 +85,37 @@ fn wrong_run(facts: &Facts<'_>, rows: &[ShownRow], stored: &BTreeMap<u64, u64>) 
     None
 }
 
-/// What is wrong with a view of the base contract: it may lack what other clients said.
-fn wrong_part(rows: &[ShownRow], stored: &BTreeMap<u64, u64>) -> Option<String> {
-    let mut left = stored.values();
-    let in_order = rows.iter().all(|row| left.any(|digest| *digest == row.digest));
-    (!in_order).then(|| {
-        let known = |row: &&ShownRow| stored.values().any(|digest| *digest == row.digest);
-        match rows.iter().all(|row| known(&row)) {
-            true => "rows twice or in another order".to_owned(),
-            false => "a text that no store has".to_owned(),
+/// What is wrong with a view of the base contract. It may lack what other clients said; it has
+/// every answer that the user gave there, because nobody says when one came too late; and an old
+/// question is asked again behind the newest rows.
+fn wrong_part(
+    facts: &Facts<'_>,
+    viewer: &Viewer,
+    client: u32,
+    rows: &[ShownRow],
+    stored: &BTreeMap<u64, u64>,
+) -> Option<String> {
+    let is_own_answer = |digest: u64| {
+        let own = facts.inputs.values().filter(|said| said.client == client);
+        own.into_iter().any(|said| is_answer(said) && said.digest == digest)
+    };
+    let is_question = |digest: u64| {
+        let rows = facts.talks.get(&viewer.user).map(|talk| talk.rows.values());
+        rows.into_iter().flatten().any(|row| row.kind == Kind::Question && row.digest == digest)
+    };
+    let mut after = 0;
+    for ShownRow { digest, .. } in rows {
+        let mut places = stored.iter().filter(|(_, stored)| *stored == digest).peekable();
+        let is_stored = places.peek().is_some();
+        match places.find(|(position, _)| **position > after) {
+            Some((position, _)) => after = *position,
+            None if is_stored && is_question(*digest) => {}
+            None if is_stored => return Some("rows twice or in another order".to_owned()),
+            None if is_own_answer(*digest) => {}
+            None => return Some("a text that no store has".to_owned()),
         }
-    })
+    }
+    None
 }
 
 #[cfg(test)]
@@ -146,5 +168,12 @@ mod tests {
             let wrong = shown_texts(1, &wrong.map(|text| (None, text)));
             assert_eq!(findings(&CHECKER, with(wrong)).len(), 1);
         }
+        let own = shown_texts(1, &[(None, "row 1"), (None, "row 9"), (None, "row 2")]);
+        let answered = vec![began_base(1), answered("a", 9, "q")];
+        let too_late = [answered, durable_rows(4), vec![own]].concat();
+        assert_eq!(findings(&CHECKER, too_late), [""; 0]);
+        let asked = vec![began_base(1), durable(question_row(1, "q")), durable(row(2))];
+        let again = shown_texts(1, &[(None, "row 2"), (None, "row 1")]);
+        assert_eq!(findings(&CHECKER, [asked, vec![again]].concat()), [""; 0]);
     }
 }

@@ -358,31 +358,22 @@ pub(in crate::mutants) fn old_end_removes_new(core: Server) -> SessionServerCore
     Twisted::boxed(core, OldEndRemovesNew::default())
 }
 
-/// A message has its turn as soon as it is accepted, whatever else runs.
+/// With the turn of a message begins that of the next one that waits.
 #[derive(Default)]
 struct SideBySide {
     asked: BTreeMap<StoreId, Arc<str>>,
-    running: BTreeMap<Arc<str>, Turn>,
+    waiting: BTreeMap<Turn, Row>,
     /// Turns that the core has not begun, and what the application has said in them.
     early: BTreeMap<Turn, Vec<Input>>,
-}
-
-impl SideBySide {
-    fn accepted(&mut self, principal: Arc<str>, row: Row, hands: &mut Hands<Server>) {
-        if row.kind == Kind::Message && self.running.contains_key(&principal) {
-            let turn = Turn { principal, position: row.position };
-            self.early.insert(turn.clone(), Vec::new());
-            hands.outputs.push_back(Output::Run(Work { turn, input: row }));
-        }
-    }
 }
 
 impl Twist<Server> for SideBySide {
     fn input(&mut self, _: Instant, input: Input, hands: &mut Hands<Server>) {
         match &input {
             Input::Stored(id, Ok(Reply::Input(Verdict::Accepted(row)))) => {
-                if let Some(principal) = self.asked.remove(id) {
-                    self.accepted(principal, row.clone(), hands);
+                if let Some(principal) = self.asked.remove(id).filter(|_| row.kind == Kind::Message)
+                {
+                    self.waiting.insert(Turn { principal, position: row.position }, row.clone());
                 }
             }
             Input::Say { turn, .. } | Input::End { turn, .. } => {
@@ -394,9 +385,6 @@ impl Twist<Server> for SideBySide {
             Input::Progress { turn, .. } if self.early.contains_key(turn) => return,
             _ => {}
         }
-        if let Input::End { turn, .. } = &input {
-            self.running.remove(&turn.principal);
-        }
         hands.inputs.push_back(input);
     }
 
@@ -405,12 +393,21 @@ impl Twist<Server> for SideBySide {
             Output::Store(id, Command::Input { principal, .. }) => {
                 self.asked.insert(*id, principal.clone());
             }
-            Output::Run(work) => {
-                self.running.insert(work.turn.principal.clone(), work.turn.clone());
-                if let Some(said) = self.early.remove(&work.turn) {
+            Output::Run(Work { turn, .. }) => {
+                self.waiting.remove(turn);
+                if let Some(said) = self.early.remove(turn) {
                     hands.inputs.extend(said);
                     return;
                 }
+                let principal = turn.principal.clone();
+                hands.outputs.push_back(output);
+                let is_next = |(turn, _): &(&Turn, &Row)| turn.principal == principal;
+                if let Some((turn, row)) = self.waiting.iter().find(is_next) {
+                    let work = Work { turn: turn.clone(), input: row.clone() };
+                    self.early.insert(work.turn.clone(), Vec::new());
+                    hands.outputs.push_back(Output::Run(work));
+                }
+                return;
             }
             _ => {}
         }

@@ -45,8 +45,12 @@ struct UserState {
     loaded: u64,
 }
 
-/// How long a user waits who may not say more, or who has been pushed aside.
+/// How long a user waits who may not say more.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a user waits who has been pushed aside, for each client before this one: all of them
+/// need some time to say what they have to say.
+const COURTESY: Duration = Duration::from_secs(4);
 
 fn now_ms() -> u64 {
     let elapsed = turmoil::sim_elapsed().unwrap_or_default();
@@ -138,7 +142,7 @@ impl Page {
                 (Some(question), _) => Some((question.clone(), Instant::now() + self.answer)),
             };
             if is_pushed_aside(&view) && next_look <= Instant::now() {
-                next_look = Instant::now() + PATIENCE;
+                next_look = Instant::now() + COURTESY * self.client;
             }
             let answer_at = thinking.as_ref().map(|(_, at)| *at);
             let wait = next_look.saturating_duration_since(Instant::now());
