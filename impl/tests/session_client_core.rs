@@ -156,9 +156,8 @@ impl Fixture {
 
     fn feed(&mut self, input: Input) {
         self.client.handle(Instant::from_millis(self.now), input);
-        let mut shown = false;
-        while let Some(output) = self.client.poll() {
-            assert!(!shown, "what is to be shown comes last, and once");
+        let outputs = std::iter::from_fn(|| self.client.poll()).collect::<Vec<_>>();
+        for (at, output) in outputs.into_iter().enumerate() {
             match output {
                 Output::Dial { conn, offer_extension, resume } => {
                     self.conn = conn;
@@ -172,7 +171,7 @@ impl Fixture {
                 Output::Store(id, command) => self.stores.push_back((id, command)),
                 Output::Submitted { result, .. } => self.submitted.push(result),
                 Output::Show(_) => {
-                    shown = true;
+                    assert_eq!(at, 0, "what is to be shown comes first, and once");
                     self.shows += 1;
                 }
             }

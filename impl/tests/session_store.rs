@@ -39,7 +39,7 @@ fn message_after(id: &str, text: &str, after: Option<u64>) -> Input {
 }
 
 fn answer(id: &str, question: Option<&str>, text: &str) -> Input {
-    let what = What::Answer { question: question.map(name) };
+    let what = What::Answer { question: question.map(name), asked: None };
     Input { id: name(id), what, text: text.to_owned() }
 }
 

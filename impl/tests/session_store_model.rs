@@ -221,7 +221,7 @@ impl Conversation {
                     return self.reject(retain_rows, input, reason);
                 }
             }
-            What::Answer { question } => {
+            What::Answer { question, .. } => {
                 row.kind = Kind::Answer;
                 row.question = self.open.clone();
                 let named = question.is_none() || *question == self.open;
@@ -378,7 +378,7 @@ impl Model {
                     To::Open => conversation.open.clone(),
                     To::Other => Some(name(&format!("q-{}", self.questions / 2))),
                 };
-                input(*id, *text, What::Answer { question })
+                input(*id, *text, What::Answer { question, asked: None })
             }
             Step::Begin(pick) => Command::Begin(turn(pick)),
             Step::Say { turn: pick, again } => {

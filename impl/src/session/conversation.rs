@@ -122,6 +122,10 @@ pub enum What {
     Answer {
         /// To which question; absent: to the one that is open (base contract).
         question: Option<Name>,
+        /// What was asked. It is for the client alone: a base server's questions have no ids by
+        /// which one could be told from the next [SE-5l].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asked: Option<String>,
     },
 }
 

@@ -168,7 +168,7 @@ impl View {
         let Some(Pending { input, .. }) = self.take_pending(id) else { return false };
         let (kind, question, attachments) = match input.what {
             What::Message { attachments, .. } => (Kind::Message, None, attachments),
-            What::Answer { question } => {
+            What::Answer { question, .. } => {
                 self.close_question(question.as_ref());
                 (Kind::Answer, question, Vec::new())
             }
@@ -195,7 +195,7 @@ impl View {
     /// An input in flight is rejected, for good [SE-5j]. Returns whether it was pending.
     pub fn reject(&mut self, id: &Name, reason: InputRejection) -> bool {
         let Some(Pending { input, .. }) = self.take_pending(id) else { return false };
-        if let (What::Answer { question }, InputRejection::NotOpen) = (&input.what, reason) {
+        if let (What::Answer { question, .. }, InputRejection::NotOpen) = (&input.what, reason) {
             self.close_question(question.as_ref());
         }
         self.rejected.push(Rejected { input, reason });

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use gapless::database::Synchronous;
@@ -23,13 +23,13 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 /// How long anything here may take.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The pause between two looks at something that is waited for.
-pub const SOON: Duration = Duration::from_millis(20);
+pub(crate) const SOON: Duration = Duration::from_millis(20);
 
 /// Another stream of random numbers each time, as each life of a process has.
-pub fn entropy() -> Box<ChaCha12Rng> {
+pub(crate) fn entropy() -> Box<ChaCha12Rng> {
     static SEEDS: AtomicU64 = AtomicU64::new(1);
     Box::new(ChaCha12Rng::seed_from_u64(SEEDS.fetch_add(1, Ordering::Relaxed)))
 }
@@ -76,15 +76,15 @@ impl Application for Script {
 }
 
 /// A server, its database and its port.
-pub struct Host {
+pub(crate) struct Host {
     folder: tempfile::TempDir,
-    pub port: u16,
+    pub(crate) port: u16,
     permits: Arc<Semaphore>,
     running: Option<(JoinHandle<()>, JoinHandle<()>)>,
 }
 
 impl Host {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let port = listener.local_addr().expect("bound").port();
@@ -94,14 +94,14 @@ impl Host {
     }
 
     /// The process ends, without a word.
-    pub async fn kill(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         let (serving, task) = self.running.take().expect("it runs");
         serving.abort();
         task.abort();
         let _ = (serving.await, task.await);
     }
 
-    pub async fn start_again(&mut self) {
+    pub(crate) async fn start_again(&mut self) {
         let listener = loop {
             match TcpListener::bind(("127.0.0.1", self.port)).await {
                 Ok(listener) => break listener,
@@ -112,12 +112,12 @@ impl Host {
     }
 
     /// Lets `count N` say so many more things.
-    pub fn permit(&self, things: usize) {
+    pub(crate) fn permit(&self, things: usize) {
         self.permits.add_permits(things);
     }
 
     /// Ends the server, and reads what the store holds.
-    pub async fn stored(mut self, principal: &str) -> Vec<(Role, String)> {
+    pub(crate) async fn stored(mut self, principal: &str) -> Vec<(Role, String)> {
         self.kill().await;
         let mut store = self.open().await;
         let (count_max, bytes_max) = (1_000, 1 << 20);
@@ -127,7 +127,7 @@ impl Host {
         loaded.rows.iter().map(|row| (row.role, row.text.clone())).collect()
     }
 
-    pub fn folder(&self) -> PathBuf {
+    pub(crate) fn folder(&self) -> PathBuf {
         self.folder.path().to_owned()
     }
 
@@ -153,7 +153,9 @@ impl Host {
 }
 
 /// Opens a database that the one before may be about to let go of.
-pub async fn patiently<T, E: std::fmt::Display>(mut open: impl FnMut() -> Result<T, E>) -> T {
+pub(crate) async fn patiently<T, E: std::fmt::Display>(
+    mut open: impl FnMut() -> Result<T, E>,
+) -> T {
     let mut tries = 0;
     loop {
         match open() {
@@ -166,34 +168,45 @@ pub async fn patiently<T, E: std::fmt::Display>(mut open: impl FnMut() -> Result
 }
 
 /// A port that leads to another one, until it is cut.
-pub struct Proxy {
-    pub port: u16,
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
     cuts: watch::Sender<u64>,
     muted: watch::Sender<bool>,
+    refusing: Arc<AtomicBool>,
     accepting: JoinHandle<()>,
 }
 
 impl Proxy {
-    pub async fn start(to: u16) -> Self {
+    pub(crate) async fn start(to: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let port = listener.local_addr().expect("bound").port();
         let (cuts, cut) = watch::channel(0);
         let (muted, mute) = watch::channel(false);
+        let refusing = Arc::new(AtomicBool::new(false));
+        let refuses = refusing.clone();
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                if refuses.load(Ordering::Relaxed) {
+                    continue;
+                }
                 tokio::spawn(carry(stream, to, cut.clone(), mute.clone()));
             }
         });
-        Self { port, cuts, muted, accepting }
+        Self { port, cuts, muted, refusing, accepting }
     }
 
     /// Breaks every connection.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
+    /// Whether new connections are broken at once.
+    pub(crate) fn refuse(&self, refusing: bool) {
+        self.refusing.store(refusing, Ordering::Relaxed);
+    }
+
     /// Whether what the server says is held back.
-    pub fn mute(&self, muted: bool) {
+    pub(crate) fn mute(&self, muted: bool) {
         self.muted.send_replace(muted);
     }
 }

@@ -43,8 +43,6 @@ struct Trail {
     may_be_known: bool,
     /// Base contract: a history came after it may have been known, and may show it.
     may_be_shown: bool,
-    /// Base contract: what the question asked, if that is known.
-    asked: Option<String>,
 }
 
 impl Inputs {
@@ -108,24 +106,23 @@ impl Client {
         if self.view.pending.len() >= self.config.in_flight_max {
             return Err(SubmitError::TooManyInFlight);
         }
-        let mut trail = Trail::default();
         let (what, text) = match what {
             Submission::Message { text, attachments } => {
                 (What::Message { attachments, after: self.newest_position() }, text)
             }
             Submission::Answer { text } => {
                 let open = self.view.open_question.as_ref().ok_or(SubmitError::NoQuestion)?;
-                let what = What::Answer { question: open.id.clone() };
+                let asked = Some(open.text.clone());
+                let what = What::Answer { question: open.id.clone(), asked };
                 if self.view.pending.iter().any(|pending| pending.input.what == what) {
                     return Err(SubmitError::NoQuestion);
                 }
-                trail.asked = Some(open.text.clone());
                 (what, text)
             }
         };
         let id = Name::parse(&random_hex_128(&mut *self.entropy)).expect("digits are a name");
         let input = Input { id: id.clone(), what, text };
-        self.inputs.trails.insert(id, trail);
+        self.inputs.trails.insert(id, Trail::default());
         self.view.pending.push(Pending { input: input.clone(), kept: false });
         Ok(input)
     }
@@ -370,14 +367,14 @@ impl Client {
     /// Ends the answers whose question is over. One that the server may have is accepted, as far
     /// as anybody will ever know.
     fn settle_answers(&mut self, now: Instant, is_over: impl Fn(Option<&str>) -> bool) {
-        let inputs = self.view.pending.iter().map(|pending| &pending.input);
-        let answers = inputs.filter(|input| matches!(input.what, What::Answer { .. }));
-        let ids: Vec<Name> = answers.map(|input| input.id.clone()).collect();
+        let over = |pending: &Pending| match &pending.input.what {
+            What::Answer { asked, .. } => is_over(asked.as_deref()),
+            What::Message { .. } => false,
+        };
+        let over = self.view.pending.iter().filter(|pending| over(pending));
+        let ids: Vec<Name> = over.map(|pending| pending.input.id.clone()).collect();
         for id in ids {
             let trail = self.inputs.trail(&id);
-            if !is_over(trail.asked.as_deref()) {
-                continue;
-            }
             if trail.may_be_known {
                 mark!("session.answer_assumed_accepted");
                 self.accept(now, &id, None);
@@ -411,7 +408,7 @@ fn client_frame(input: &Input, mode: Mode) -> ClientFrame {
             attachments: attachments.clone(),
             after: after.filter(|_| is_extension),
         },
-        What::Answer { question } => ClientFrame::UserAnswer {
+        What::Answer { question, asked: _ } => ClientFrame::UserAnswer {
             id: is_extension.then_some(id),
             question: question.clone().filter(|_| is_extension),
             text,

@@ -226,7 +226,7 @@ pub enum Output {
         /// The answer.
         result: Result<Name, SubmitError>,
     },
-    /// The view has changed. At most once for each input.
+    /// The view has changed. At most once for each input, and before anything else.
     Show(Arc<View>),
 }
 
@@ -799,7 +799,8 @@ impl Client {
         self.view.trim(self.config.messages_max, self.config.rejected_max);
         if *self.shown != self.view {
             self.shown = Arc::new(self.view.clone());
-            self.outputs.push_back(Output::Show(Arc::clone(&self.shown)));
+            // First: what is acknowledged, and whoever is told that something is taken, is shown.
+            self.outputs.push_front(Output::Show(Arc::clone(&self.shown)));
         }
     }
 }

@@ -504,7 +504,7 @@ impl Server {
                 self.said(now, &identity, id, text, What::Message { attachments, after });
             }
             ClientFrame::UserAnswer { id, question, text } => {
-                self.said(now, &identity, id, text, What::Answer { question });
+                self.said(now, &identity, id, text, What::Answer { question, asked: None });
             }
         }
     }
@@ -1166,7 +1166,7 @@ fn acknowledgement(id: &Name, row: &Row) -> Body {
 /// has no word for its rejection.
 fn rejection(id: Option<Name>, what: &What, reason: InputRejection) -> Body {
     match (what, id) {
-        (What::Answer { question }, Some(id)) => {
+        (What::Answer { question, .. }, Some(id)) => {
             Body::AnswerRejected { id, question: question.clone(), reason }
         }
         (_, id) => Body::MessageRejected { id, reason },

@@ -312,7 +312,7 @@ impl Run<'_> {
                 }
                 Row { attachments, ..plain(Role::User, Kind::Message, text) }
             }
-            What::Answer { question } => {
+            What::Answer { question, asked: _ } => {
                 let open = self.open_question(&conversation)?.and_then(|row| row.question);
                 let open = open.filter(|open| question.is_none_or(|question| question == *open));
                 if open.is_none() {
@@ -638,7 +638,7 @@ fn plain(role: Role, kind: Kind, text: String) -> Row {
 fn digest(input: &Input) -> Digest {
     let content = match &input.what {
         What::Message { attachments, after: _ } => json(&("message", &input.text, attachments)),
-        What::Answer { question } => json(&("answer", &input.text, question)),
+        What::Answer { question, asked: _ } => json(&("answer", &input.text, question)),
     };
     Sha256::digest(content).into()
 }
