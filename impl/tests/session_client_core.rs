@@ -964,7 +964,7 @@ fn a_base_server_that_acknowledges_and_then_finds_its_queue_full_means_that_mess
     assert_eq!(fixture.texts().last(), Some(&"one"));
     fixture.frame(3, Body::MessageRejected { id: None, reason });
     assert_eq!((fixture.rejected(), fixture.pending()), (vec![("one", reason)], vec!["two"]));
-    assert!(!fixture.texts().iter().any(|text| *text == "one"));
+    assert!(!fixture.texts().contains(&"one"));
 }
 
 #[test]

@@ -86,10 +86,10 @@ fn wrong_run(facts: &Facts<'_>, rows: &[ShownRow], stored: &BTreeMap<u64, u64>) 
 }
 
 /// What is wrong with a view of the base contract. It may lack what other clients said. It has every
-/// answer that the user gave there, because nobody says when one came too late. And two things may
-/// stand behind rows that are newer, because nobody says where they belong: what the user said
-/// there, when it is acknowledged again after a history that does not reach back to it, and a
-/// question that is asked again.
+/// answer that the user gave there, at a place that it has to guess, because nobody says what became
+/// of one. And two things may stand behind rows that are newer, because nobody says where they
+/// belong: a message of the user that is acknowledged again after a history that does not reach back
+/// to it, and a question that is asked again.
 fn wrong_part(
     facts: &Facts<'_>,
     viewer: &Viewer,
@@ -112,11 +112,14 @@ fn wrong_part(
     let mut after = 0;
     for ShownRow { digest, .. } in rows {
         match left.get_mut(digest) {
-            None if is_own_answer(*digest) => continue,
+            None if is_own_answer(*digest) => {}
             None => return Some("a text that no store has".to_owned()),
             Some(0) if is_question(*digest) => {}
             Some(0) => return Some("a row twice".to_owned()),
             Some(left) => *left -= 1,
+        }
+        if is_own_answer(*digest) {
+            continue;
         }
         let mut places = stored.range(after + 1..).filter(|(_, stored)| *stored == digest);
         match places.next() {
