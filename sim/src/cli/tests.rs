@@ -80,7 +80,7 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
         ("run --seed nope", "`nope` is not a seed"),
         ("events/swarm events/swarm", "two scenarios are given"),
         ("events/swrm", "did you mean `events/swarm`?"),
-        ("swarm 1", "did you mean `events/swarm` or `tasks/swarm`?"),
+        ("swarm 1", "did you mean `events/swarm` or `session/swarm` or `tasks/swarm`?"),
         ("1 --seed 1", "two seeds are given: `1` and `1`"),
         ("run 1 --plan plan.json", "cannot be used with"),
         ("show", "no seed is given"),
