@@ -615,6 +615,22 @@ fn what_is_in_flight_is_sent_again_on_every_connection_in_order() {
 }
 
 #[test]
+fn a_row_that_only_its_acknowledgement_tells_of_is_had_by_a_history() {
+    let mut client = Fixture::live();
+    client.frame(2, Body::MessageAck { id: name("of-a-copy"), position: Some(2) });
+    assert_eq!(client.closed, [CloseCode::RESUME]);
+    client.wait(5_000);
+    let (_, resume) = client.dials.last().expect("dials");
+    assert_eq!((resume.since, &resume.epoch), (0, &None));
+    // One of a row that is shown changes nothing.
+    let messages = vec![row(1, Role::Assistant, "welcome"), row(2, Role::User, "hello")];
+    client.open_with_history("e1", 3, messages);
+    client.frame(4, Body::MessageAck { id: name("of-a-copy"), position: Some(2) });
+    client.frame(5, said(3, "so"));
+    assert_eq!(client.texts(), ["welcome", "hello", "so"]);
+}
+
+#[test]
 fn the_oldest_input_is_sent_again_when_there_is_no_verdict() {
     let mut fixture = Fixture::live();
     let one = fixture.say("one");

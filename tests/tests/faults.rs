@@ -22,13 +22,14 @@ fn reference_of(id: &str) -> String {
     match id {
         _ if id.starts_with("FS-") => id.to_owned(),
         _ if id.starts_with('H') => format!("hostlink:{id}"),
+        _ if id.starts_with('S') => format!("springdrift:{id}"),
         _ => format!("relaycast:{id}"),
     }
 }
 
 /// Whether a `reference` names a row of the tables; others say in words where a scenario is from.
 fn names_a_row(reference: &str) -> bool {
-    ["FS-", "relaycast:", "hostlink:"].iter().any(|prefix| reference.starts_with(prefix))
+    ["FS-", "relaycast:", "hostlink:", "springdrift:"].iter().any(|prefix| reference.starts_with(prefix))
 }
 
 /// The rows of all tables, by what scenarios call them.
@@ -43,13 +44,16 @@ fn rows() -> BTreeMap<String, Row> {
             .trim_start_matches("FS-")
             .trim_start_matches("RC-")
             .trim_start_matches("HL-")
-            .trim_start_matches(['R', 'H']);
+            .trim_start_matches("SD-")
+            .trim_start_matches(['R', 'H', 'S']);
         if !line.starts_with('|') || !number.starts_with(|c: char| c.is_ascii_digit()) {
             continue;
         }
         let mut row = Row { scenarios: BTreeSet::new(), reason: String::new() };
         for (nth, part) in last.split('`').enumerate() {
-            match nth % 2 == 1 && (part.starts_with("events/") || part.starts_with("tasks/")) {
+            let is_scenario =
+                ["events/", "tasks/", "session/"].iter().any(|folder| part.starts_with(folder));
+            match nth % 2 == 1 && is_scenario {
                 true => drop(row.scenarios.insert(part.to_owned())),
                 false => row.reason.push_str(part.trim_matches([' ', ',', ';'])),
             }
@@ -83,7 +87,9 @@ fn every_known_fault_has_a_row() {
         .chain((1..=17).filter(|number| *number != 5).map(|number| format!("R{number}")))
         .chain(('a'..='h').map(|letter| format!("R5{letter}")))
         .chain((1..=25).map(|number| format!("HL-{number:02}")))
-        .chain((1..=33).map(|number| format!("H{number}")));
+        .chain((1..=33).map(|number| format!("H{number}")))
+        .chain((1..=10).map(|number| format!("SD-{number:02}")))
+        .chain((1..=19).map(|number| format!("S{number}")));
     let missing: Vec<_> = ids.filter(|id| !rows.contains_key(&reference_of(id))).collect();
     assert_eq!(missing, [""; 0]);
 }
@@ -107,17 +113,22 @@ fn carry_out(id: &str) -> Run {
 
 #[test]
 fn what_is_healthy_is_not_taken_for_dead() {
-    const GIVEN_UP: [&str; 4] = [
+    const GIVEN_UP: [&str; 6] = [
         "events.resync_timed_out",
         "events.silent_client_closed",
         "events.silent_server_dropped",
         "events.slow_reader_closed",
+        "session.silent_client_closed",
+        "session.silent_server_dropped",
     ];
     for id in [
         "events/backlog-before-the-pong",
         "events/clock-steps",
         "events/clock-steps-base",
         "events/slow-application",
+        "session/clock-steps",
+        "session/clock-steps-base",
+        "session/idle-connection-outlives-its-outbox",
     ] {
         let run = carry_out(id);
         let reached: Vec<_> =
@@ -137,6 +148,9 @@ fn what_must_not_happen_does_not() {
             &["events.duplicate_dropped", "events.replayed_event_was_applied"],
         ),
         ("events/two-sockets-of-one-agent", &["events.oldest_socket_closed"]),
+        ("session/clock-steps", &["session.ring_aged", "session.verdict_too_old"]),
+        ("session/idle-connection-outlives-its-outbox", &["session.idle_outbox_dropped"]),
+        ("session/replay-cut-at-each-frame", &["session.verdict_too_old"]),
     ] {
         let run = carry_out(id);
         let reached: Vec<_> = marks.iter().filter(|mark| run.marks.contains_key(*mark)).collect();

@@ -97,3 +97,23 @@ fn one_answer_lost() {
 fn two_copies_of_a_store() {
     check("tasks/two-copies-of-a-store", "two-copies-of-a-store");
 }
+
+#[test]
+fn question_over_a_reload() {
+    check("session/question-over-a-reload", "question-over-a-reload");
+}
+
+#[test]
+fn acknowledgement_lost() {
+    check("session/acknowledgement-lost", "acknowledgement-lost");
+}
+
+#[test]
+fn late_answer() {
+    check("session/late-answer", "late-answer");
+}
+
+#[test]
+fn thinking_over_a_reconnect() {
+    check("session/thinking-over-a-reconnect", "thinking-over-a-reconnect");
+}

@@ -1,13 +1,14 @@
 //! Says what came of a run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
+use gapless::session::conversation::Kind as RowKind;
 
 use crate::check::{Verdict, Violation};
-use crate::history::{Seen, TaskSeen};
+use crate::history::{Said, Seen, SessionSeen, TaskSeen};
 use crate::plan::{Host, Plan, Protocol};
 use crate::scenario::Scenario;
 use crate::trace::{Kind, Record};
@@ -51,14 +52,13 @@ struct Counts {
     ran: u64,
     results: u64,
     pieces: u64,
+    answers: u64,
+    rows: u64,
+    interrupted: u64,
 }
 
 impl Counts {
-    fn see<'a>(
-        &mut self,
-        seen: &'a TaskSeen,
-        acknowledged: &mut std::collections::BTreeSet<&'a str>,
-    ) {
+    fn see<'a>(&mut self, seen: &'a TaskSeen, acknowledged: &mut BTreeSet<&'a str>) {
         match seen {
             TaskSeen::Submitting { .. } => self.publishing += 1,
             // A task that is submitted twice is one task.
@@ -78,13 +78,53 @@ impl Counts {
             _ => {}
         }
     }
+
+    fn see_session(&mut self, seen: &SessionSeen) {
+        match seen {
+            SessionSeen::Submitted { what, .. } => {
+                self.publishing += 1;
+                self.answers += u64::from(matches!(what, Said::Answer { .. }));
+            }
+            SessionSeen::ConversationEnd { rows, .. } => {
+                self.rows += rows.len() as u64;
+                let interrupted = rows.iter().filter(|row| row.kind == RowKind::Interrupted);
+                self.interrupted += interrupted.count() as u64;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What became of the inputs of all users.
+#[derive(Default)]
+struct Inputs<'a> {
+    submitted: BTreeSet<&'a str>,
+    accepted: BTreeSet<&'a str>,
+    refused: BTreeSet<&'a str>,
+    shown_as_rejected: BTreeSet<&'a str>,
+}
+
+impl<'a> Inputs<'a> {
+    fn see(&mut self, seen: &'a SessionSeen) {
+        match seen {
+            SessionSeen::Submitted { input, .. } => drop(self.submitted.insert(input)),
+            SessionSeen::Durable { row, .. } => self.accepted.extend(row.input.as_deref()),
+            SessionSeen::Refused { input, .. } => drop(self.refused.insert(input)),
+            SessionSeen::Shown { change, .. } => {
+                let rejected = change.rejected.iter().map(|(input, _)| input.as_str());
+                self.shown_as_rejected.extend(rejected);
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Report<'_> {
     fn counts(&self) -> Counts {
         let mut counts = Counts::default();
-        let mut acknowledged = std::collections::BTreeSet::new();
-        let mut acknowledged_tasks = std::collections::BTreeSet::new();
+        let mut acknowledged = BTreeSet::new();
+        let mut acknowledged_tasks = BTreeSet::new();
+        let mut inputs = Inputs::default();
         for entry in &self.run.history.entries {
             match &entry.what {
                 Seen::Publishing { .. } => counts.publishing += 1,
@@ -98,10 +138,22 @@ impl Report<'_> {
                 Seen::Gap { .. } => counts.gaps += 1,
                 Seen::Crashed { .. } => counts.crashes += 1,
                 Seen::Task(seen) => counts.see(seen, &mut acknowledged_tasks),
+                Seen::Session(seen) => {
+                    counts.see_session(seen);
+                    inputs.see(seen);
+                }
                 _ => {}
             }
         }
-        counts.acknowledged = (acknowledged.len() + acknowledged_tasks.len()) as u64;
+        let accepted = inputs.submitted.intersection(&inputs.accepted).count();
+        counts.acknowledged = (acknowledged.len() + acknowledged_tasks.len() + accepted) as u64;
+        let Inputs { submitted, accepted, refused, shown_as_rejected } = inputs;
+        for input in submitted.difference(&accepted) {
+            match refused.contains(input) || shown_as_rejected.contains(input) {
+                true => counts.refused += 1,
+                false => counts.unknown += 1,
+            }
+        }
         counts
     }
 
@@ -223,7 +275,16 @@ impl Report<'_> {
                 );
                 line("ran", &ran);
             }
-            Protocol::Session => {}
+            Protocol::Session => {
+                let messages = counts.publishing - counts.answers;
+                let said = format!("{messages} messages and {} answers", counts.answers);
+                line("said", &format!("{said}: {outcomes}"));
+                let rows = format!(
+                    "{} rows in all conversations, {} of them interruptions",
+                    counts.rows, counts.interrupted
+                );
+                line("stored", &rows);
+            }
         }
         line(
             "time",

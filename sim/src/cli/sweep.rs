@@ -232,7 +232,9 @@ fn tell(
     let faults: Vec<_> =
         summary.faults.iter().map(|(kind, count)| format!("{kind} ×{count}")).collect();
     writeln!(out, "  faults     {}", faults.join(", "))?;
-    writeln!(out, "  delivered  {} events", summary.delivered)?;
+    if summary.delivered > 0 {
+        writeln!(out, "  delivered  {} events", summary.delivered)?;
+    }
     if let Some((real, jobs)) = real {
         let rate = summary.runs as f64 / real.as_secs_f64().max(0.001);
         writeln!(

@@ -389,6 +389,13 @@ pub enum SessionSeen {
         /// The position of the input's row.
         position: u64,
     },
+    /// Nobody knows whether the store holds that a turn has begun, or is over.
+    Doubted {
+        /// Whose.
+        user: u32,
+        /// The position of the input's row.
+        position: u64,
+    },
     /// At the end of the run, the store held this conversation.
     ConversationEnd {
         /// Whose.

@@ -412,6 +412,7 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
         Protocol::Tasks => host,
         Protocol::Session => Host::Client(client),
     };
+    let slow = if plan.options.protocol() == Protocol::Events { Host::Server } else { host };
     let (when, fault) = match sort {
         Sort::Cut => {
             let after_frames = rng.random_ratio(1, 3).then(|| rng.random_range(0..30));
@@ -478,7 +479,12 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
         }
         Sort::DiskFull => (at, Fault::DiskFull { host, for_ms: short }),
         Sort::SlowCommit => {
-            (at, Fault::SlowCommit { host: database, each_ms: pick(rng, &[80, 400]), for_ms })
+            let each_ms = match plan.options.protocol() {
+                Protocol::Events | Protocol::Tasks => pick(rng, &[80, 400]),
+                // Some as long as a client waits for the first frame.
+                Protocol::Session => pick(rng, &[80, 400, 2_000]),
+            };
+            (at, Fault::SlowCommit { host: slow, each_ms, for_ms })
         }
         Sort::ClockStep => {
             let by_ms: i64 = pick(rng, &[1_000, 3_600_000, 86_400_000]);

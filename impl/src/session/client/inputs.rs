@@ -315,6 +315,17 @@ impl Client {
         self.await_oldest(now);
     }
 
+    /// Whether something is acknowledged that was said by nobody that this view knows of: by an
+    /// earlier life whose store has gone back, or by a copy of it. No frame but a history shows it.
+    pub(super) fn lacks_the_row_of(&self, body: &Body) -> bool {
+        let (id, position) = match body {
+            Body::MessageAck { id, position: Some(position) } => (id, *position),
+            Body::AnswerAck { id, position, .. } => (id, *position),
+            _ => return false,
+        };
+        !self.is_pending(id) && self.newest_position().is_some_and(|newest| newest < position)
+    }
+
     fn is_pending(&self, id: &Name) -> bool {
         self.view.pending.iter().any(|pending| pending.input.id == *id)
     }

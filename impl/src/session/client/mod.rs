@@ -701,6 +701,11 @@ impl Client {
         match numbers.observe(seq) {
             Observed::Duplicate => mark!("session.stale_frame_dropped"),
             Observed::Gap { .. } => self.hole(now),
+            Observed::Accepted if self.lacks_the_row_of(&body) => {
+                mark!("session.began_anew_for_a_row");
+                self.forget_cursor();
+                self.drop_link(now, CloseCode::RESUME, "a row is missing");
+            }
             Observed::Accepted => {
                 self.apply(now, body);
                 self.numbers = numbers;

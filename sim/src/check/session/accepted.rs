@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use gapless::session::conversation::Kind;
 use gapless::session::wire::InputRejection;
 
-use super::{Check, Checker, Facts, Finding, Submission, finding, is_answer, shown_as_rejected};
+use super::{
+    Check, Checker, Facts, Finding, Screens, Submission, finding, is_answer, shown_as_rejected,
+};
 use crate::history::{Said, SessionSeen, StoredRow};
 
 /// However often it is sent.
@@ -38,7 +40,9 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                     continue;
                 };
                 let first = *rows.entry(input).or_insert(row.position);
-                let wrong = if first != row.position {
+                // An answer of the base contract has no name by which it could be recognised.
+                let is_named = row.input.as_deref() == Some(input);
+                let wrong = if first != row.position && is_named {
                     Some(format!("is row {first} and row {}", row.position))
                 } else if refused.get(&(*user, input)).is_some_and(|reason| !may_expire(*reason)) {
                     Some(format!("was rejected and is row {}", row.position))
@@ -64,6 +68,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
             _ => {}
         }
     }
+    findings.extend(answers_to_others(facts));
     for input in shown_as_rejected(facts) {
         let Some((row, said)) = rows.get(input).zip(facts.inputs.get(input)) else { continue };
         let user = facts.viewers.get(&said.client).map_or(0, |viewer| viewer.user);
@@ -71,6 +76,37 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
             let message =
                 format!("{input} is row {row}, and client-{} shows it as rejected", said.client);
             findings.push(finding(facts.end_ms, Some(said.client), message));
+        }
+    }
+    findings
+}
+
+/// Answers that a client sends to a server of the base contract when something else is asked there,
+/// or nothing [SE-5l].
+fn answers_to_others(facts: &Facts<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut screens = Screens::default();
+    // What was asked when each answer was given.
+    let mut asked: BTreeMap<&str, u64> = BTreeMap::new();
+    for (_, at_ms, seen) in facts.seen() {
+        screens.see(seen);
+        let question = |client| screens.of(client)?.question.map(|question| question.digest);
+        match seen {
+            SessionSeen::Submitted {
+                client, input, what: Said::Answer { question: None }, ..
+            } => {
+                asked.extend(question(*client).map(|question| (input.as_str(), question)));
+            }
+            SessionSeen::InputSent { client, input, .. } => {
+                let Some(asked) = asked.get(input.as_str()) else { continue };
+                if question(*client) != Some(*asked) {
+                    let message = format!(
+                        "client-{client} sent the answer {input} when its question was over"
+                    );
+                    findings.push(finding(at_ms, Some(*client), message));
+                }
+            }
+            _ => {}
         }
     }
     findings
@@ -118,6 +154,7 @@ fn distorted(said: &Submission<'_>, row: &StoredRow) -> Option<String> {
 mod tests {
     use super::super::fixture::*;
     use super::CHECKER;
+    use crate::history::{Said, SessionSeen};
 
     #[test]
     fn one_row_for_each_input() {
@@ -140,6 +177,21 @@ mod tests {
         }
         let shown = [said(), vec![yes, rejected(1, "a")]].concat();
         assert_eq!(findings(&CHECKER, shown).len(), 1);
+    }
+
+    #[test]
+    fn an_answer_without_a_name_is_sent_while_its_question_is_open() {
+        let answer = SessionSeen::Submitted {
+            client: 1,
+            input: "a".to_owned(),
+            what: Said::Answer { question: None },
+            digest: 7,
+        };
+        let asked = |position| asks(1, &question_row(position, "q"));
+        let given = vec![began_base(1), asked(1), answer, input_sent(1, "a")];
+        let again = |next| [given.clone(), next].concat();
+        assert_eq!(findings(&CHECKER, again(vec![input_sent(2, "a")])), [""; 0]);
+        assert_eq!(findings(&CHECKER, again(vec![asked(2), input_sent(2, "a")])).len(), 1);
     }
 
     #[test]

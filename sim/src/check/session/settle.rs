@@ -29,20 +29,32 @@ struct Kept<'a> {
     said: BTreeMap<u32, Vec<&'a str>>,
 }
 
+/// What the store was seen to hold of the turns of a conversation.
+#[derive(Default)]
+struct Turns {
+    begun: BTreeSet<u64>,
+    over: BTreeSet<u64>,
+    /// A step of them may have been stored.
+    doubted: BTreeSet<u64>,
+}
+
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut screens = Screens::default();
     let mut kept = Kept::default();
-    let mut turns: BTreeMap<u32, (BTreeSet<u64>, BTreeSet<u64>)> = BTreeMap::new();
+    let mut turns: BTreeMap<u32, Turns> = BTreeMap::new();
     for (_, _, seen) in facts.seen() {
         screens.see(seen);
         kept.see(seen);
         match seen {
             SessionSeen::Begun { user, position } => {
-                turns.entry(*user).or_default().0.insert(*position);
+                turns.entry(*user).or_default().begun.insert(*position);
             }
             SessionSeen::Over { user, position } => {
-                turns.entry(*user).or_default().1.insert(*position);
+                turns.entry(*user).or_default().over.insert(*position);
+            }
+            SessionSeen::Doubted { user, position } => {
+                turns.entry(*user).or_default().doubted.insert(*position);
             }
             _ => {}
         }
@@ -70,17 +82,19 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     }
     for (user, talk) in &facts.talks {
         let Some(end) = facts.ends.get(user) else { continue };
-        let (begun, over) = turns.remove(user).unwrap_or_default();
-        let is_due = |position: &&u64| {
-            !begun.contains(position)
-                && !(end.question.is_some() && end.waiting.contains(position))
-                && talk.rows[position].input.is_some()
+        let Turns { begun, over, doubted } = turns.remove(user).unwrap_or_default();
+        let is_due = |position: &&u64| match end.waiting.contains(position) {
+            true => end.question.is_none(),
+            false => {
+                let taken = begun.contains(position) || doubted.contains(position);
+                talk.rows[position].input.is_some() && !taken
+            }
         };
         if let Some(position) = talk.rows.keys().find(is_due) {
             let message = format!("the turn of row {position} of user-{user} was never taken");
             findings.push(finding(end_ms, None, message));
         }
-        let cut_off = begun.difference(&over).count();
+        let cut_off = begun.difference(&over).filter(|turn| !doubted.contains(turn)).count();
         let is_interrupted = |position: &&u64| talk.rows[position].kind == Kind::Interrupted;
         let interrupted = talk.rows.keys().filter(is_interrupted).count();
         if cut_off > interrupted {
@@ -163,6 +177,8 @@ mod tests {
         assert_eq!(findings(&CHECKER, with(vec![begun(1), over(1)])), [""; 0]);
         assert_eq!(findings(&CHECKER, with(vec![])).len(), 1);
         assert_eq!(findings(&CHECKER, with(vec![begun(1)])).len(), 1);
+        let doubted = SessionSeen::Doubted { user: 1, position: 1 };
+        assert_eq!(findings(&CHECKER, with(vec![begun(1), doubted])), [""; 0]);
     }
 
     #[test]

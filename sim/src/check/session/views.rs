@@ -85,9 +85,11 @@ fn wrong_run(facts: &Facts<'_>, rows: &[ShownRow], stored: &BTreeMap<u64, u64>) 
     None
 }
 
-/// What is wrong with a view of the base contract. It may lack what other clients said; it has
-/// every answer that the user gave there, because nobody says when one came too late; and an old
-/// question is asked again behind the newest rows.
+/// What is wrong with a view of the base contract. It may lack what other clients said. It has every
+/// answer that the user gave there, at a place that it has to guess, because nobody says what became
+/// of one. And two things may stand behind rows that are newer, because nobody says where they
+/// belong: a message of the user that is acknowledged again after a history that does not reach back
+/// to it, and a question that is asked again.
 fn wrong_part(
     facts: &Facts<'_>,
     viewer: &Viewer,
@@ -95,24 +97,35 @@ fn wrong_part(
     rows: &[ShownRow],
     stored: &BTreeMap<u64, u64>,
 ) -> Option<String> {
-    let is_own_answer = |digest: u64| {
-        let own = facts.inputs.values().filter(|said| said.client == client);
-        own.into_iter().any(|said| is_answer(said) && said.digest == digest)
-    };
+    let own = || facts.inputs.values().filter(|said| said.client == client);
+    let is_own = |digest: u64| own().any(|said| said.digest == digest);
+    let is_own_answer = |digest: u64| own().any(|said| is_answer(said) && said.digest == digest);
     let is_question = |digest: u64| {
         let rows = facts.talks.get(&viewer.user).map(|talk| talk.rows.values());
         rows.into_iter().flatten().any(|row| row.kind == Kind::Question && row.digest == digest)
     };
+    // How often each text may still come.
+    let mut left: BTreeMap<u64, usize> = BTreeMap::new();
+    for digest in stored.values() {
+        *left.entry(*digest).or_default() += 1;
+    }
     let mut after = 0;
     for ShownRow { digest, .. } in rows {
-        let mut places = stored.iter().filter(|(_, stored)| *stored == digest).peekable();
-        let is_stored = places.peek().is_some();
-        match places.find(|(position, _)| **position > after) {
-            Some((position, _)) => after = *position,
-            None if is_stored && is_question(*digest) => {}
-            None if is_stored => return Some("rows twice or in another order".to_owned()),
+        match left.get_mut(digest) {
             None if is_own_answer(*digest) => {}
             None => return Some("a text that no store has".to_owned()),
+            Some(0) if is_question(*digest) => {}
+            Some(0) => return Some("a row twice".to_owned()),
+            Some(left) => *left -= 1,
+        }
+        if is_own_answer(*digest) {
+            continue;
+        }
+        let mut places = stored.range(after + 1..).filter(|(_, stored)| *stored == digest);
+        match places.next() {
+            Some((position, _)) => after = *position,
+            None if is_own(*digest) || is_question(*digest) => {}
+            None => return Some("rows in another order".to_owned()),
         }
     }
     None

@@ -32,15 +32,15 @@ pub(super) fn options(topology: &Topology, rng: &mut ChaCha12Rng) -> Options {
     let ping_every_ms = pick(rng, &[1_500, 4_000]);
     let server = SessionServerOptions {
         extension: !matches!(mode, 0 | 2),
-        ring: pick(rng, &[4, 16, 60, 500]),
+        ring: pick(rng, &[2, 6, 30, 500]),
         ring_bytes: pick(rng, &[4 << 10, 1 << 20]),
         ring_age_ms: pick(rng, &[3_000, 300_000]),
         prune_every_ms: pick(rng, &[1_000, 5_000]),
         idle_max_ms: pick(rng, &[4_000, 3_600_000]),
         outboxes: pick(rng, &[clients, clients + 1, 20_000]),
         ping_every_ms,
-        window_frames: pick(rng, &[4, 16, 64]),
-        write_stall_ms: pick(rng, &[2_000, 30_000]),
+        window_frames: pick(rng, &[1, 4, 64]),
+        write_stall_ms: pick(rng, &[1_000, 3_000, 30_000]),
         history_messages: pick(rng, &[4, 30, 200]),
         history_bytes: pick(rng, &[1 << 10, 8 << 10]),
         queue: pick(rng, &[1, 3, 10]),

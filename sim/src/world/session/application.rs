@@ -46,7 +46,7 @@ async fn take(process: &Process, work: &Work, mut speaker: Speaker) -> Ending {
         return Ending::Done;
     }
     process.record(Kind::App, format!("the turn for {} ends", about.key));
-    script::ending(&about, &does)
+    script::ending(work.input.position, &about, &does)
 }
 
 async fn perform(about: &Text, does: &TurnScript, speaker: &mut Speaker) -> Result<(), Stopped> {

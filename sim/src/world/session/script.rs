@@ -73,8 +73,8 @@ pub(super) fn progress(nth: u32) -> Notice {
     Notice { kind: kind.to_owned(), fields }
 }
 
-/// How the turn for a text ends.
-pub(super) fn ending(about: &Text, does: &TurnScript) -> Ending {
+/// How the turn of a row ends.
+pub(super) fn ending(position: u64, about: &Text, does: &TurnScript) -> Ending {
     if does.fails {
         return Ending::Failed(Text::write(format!("f:{}", about.key), None, 0));
     }
@@ -84,7 +84,7 @@ pub(super) fn ending(about: &Text, does: &TurnScript) -> Ending {
             let then = TurnScript { asks, ..*does };
             let key = format!("q:{}", about.key);
             Ending::Ask {
-                question: Name::parse(&key).expect("a key has no space"),
+                question: Name::parse(&format!("q{position}")).expect("it has no space"),
                 text: Text::write(key, Some(then), 0),
                 source: "cognitive".to_owned(),
             }

@@ -450,6 +450,15 @@ impl<T: Transact<conversation::Command>> WatchedConversations<T> {
         }
     }
 
+    /// It may have been done.
+    fn see_doubt(&self, command: &conversation::Command) {
+        use conversation::Command;
+        if let Command::Begin(turn) | Command::End { turn, .. } = command {
+            let (user, position) = named(turn);
+            self.see(SessionSeen::Doubted { user, position });
+        }
+    }
+
     /// What a reply says of the store.
     fn see_reply(&mut self, command: &conversation::Command, reply: &Reply) {
         use conversation::Command;
@@ -497,11 +506,17 @@ impl<T: Transact<conversation::Command>> Transact<conversation::Command>
 {
     fn transact(&mut self, commands: Vec<conversation::Command>) -> Result<Vec<Reply>, StoreError> {
         let asked = commands.clone();
-        let replies = self.store.transact(commands)?;
-        for (command, reply) in asked.iter().zip(&replies) {
-            self.see_reply(command, reply);
+        let result = self.store.transact(commands);
+        match &result {
+            Ok(replies) => {
+                for (command, reply) in asked.iter().zip(replies) {
+                    self.see_reply(command, reply);
+                }
+            }
+            Err(StoreError::Unknown(_)) => asked.iter().for_each(|command| self.see_doubt(command)),
+            Err(StoreError::NotApplied(_)) => {}
         }
-        Ok(replies)
+        result
     }
 }
 
