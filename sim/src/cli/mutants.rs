@@ -168,7 +168,7 @@ impl Row {
         match (self.is_caught(), self.median(), self.seed()) {
             (true, Some(median), Some(seed)) => {
                 let word = if median == 1 { "seed" } else { "seeds" };
-                writeln!(out, "  ✓ {id:<24}{checker:<26}{median:>4} {word:<7}{home} {seed}")?;
+                writeln!(out, "  ✓ {id:<28}{checker:<26}{median:>4} {word:<7}{home} {seed}")?;
             }
             _ => {
                 let mut others: Vec<&str> =
@@ -181,7 +181,7 @@ impl Row {
                 };
                 writeln!(
                     out,
-                    "  × {id:<24}{checker:<26}not within {seeds} seeds of {home}; {others}"
+                    "  × {id:<28}{checker:<26}not within {seeds} seeds of {home}; {others}"
                 )?;
             }
         }

@@ -12,7 +12,7 @@ use crate::session::conversation::{Input, What};
 use crate::session::in_flight::Command;
 use crate::session::view::Pending;
 use crate::session::wire::{Attachment, Body, ClientFrame, History, InputRejection, Status};
-use crate::session::{ConnectionId, Name, StoreId, Ticket};
+use crate::session::{CloseCode, ConnectionId, Name, StoreId, Ticket};
 use crate::storage::StoreError;
 
 /// What is known of the inputs beyond what the view shows.
@@ -186,7 +186,7 @@ impl Client {
         if session.phase != Phase::Live {
             return;
         }
-        let (conn, mode) = (session.conn, session.mode);
+        let (conn, mode, has_pinged) = (session.conn, session.mode, session.has_pinged);
         for pending in &self.view.pending {
             if !pending.kept {
                 break;
@@ -194,6 +194,10 @@ impl Client {
             let trail = self.inputs.trail(&pending.input.id);
             if trail.sent_on == Some(conn) {
                 continue;
+            }
+            if trail.may_be_known && is_base_answer(&pending.input, mode) && !has_pinged {
+                mark!("session.answer_waits_for_ping");
+                break;
             }
             if trail.may_be_known {
                 mark!("session.in_flight_sent_on_connect");
@@ -229,16 +233,23 @@ impl Client {
         if session.phase != Phase::Live {
             return;
         }
-        let is_answer = matches!(pending.input.what, What::Answer { .. });
-        if session.mode == Mode::Base && is_answer && self.view.status == Status::Thinking {
-            // Nothing but the answer can have begun a turn. Once more, it might be taken for the
-            // answer to the next question.
-            mark!("session.answer_being_worked_on");
-            return;
+        if is_base_answer(&pending.input, session.mode) {
+            return self.doubt_base_answer(now);
         }
         mark!("session.input_sent_again");
         let (conn, frame) = (session.conn, client_frame(&pending.input, session.mode));
         self.outputs.push_back(Output::Send { conn, frame });
+    }
+
+    /// Nothing came of an answer. Sent once more, it might be taken for the answer to the next
+    /// question, so another connection has to show that the question is still open [SE-5l].
+    fn doubt_base_answer(&mut self, now: Instant) {
+        self.settle_answers_without_question(now);
+        let pending = self.view.pending.first();
+        if pending.is_some_and(|pending| is_base_answer(&pending.input, Mode::Base)) {
+            mark!("session.answer_in_doubt");
+            self.drop_link(now, CloseCode::RESUME, "nothing came of an answer");
+        }
     }
 
     // ---- verdicts ----------------------------------------------------------------------------
@@ -406,6 +417,11 @@ impl Submission {
             Self::Answer { text } => text.len(),
         }
     }
+}
+
+/// Whether it is an answer, and nothing tells it from an answer to another question.
+fn is_base_answer(input: &Input, mode: Mode) -> bool {
+    mode == Mode::Base && matches!(input.what, What::Answer { .. })
 }
 
 /// An input as it travels. A base server is not told what it does not know.

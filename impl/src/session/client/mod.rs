@@ -288,6 +288,9 @@ struct Session {
     is_numbered: bool,
     /// Base contract: a history came, which the open question follows [SE-2d].
     question_follows: bool,
+    /// A ping came after the rest was here: nothing that the server said before is still on its
+    /// way.
+    has_pinged: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -428,6 +431,7 @@ impl Client {
             phase: Phase::Opening,
             is_numbered: false,
             question_follows: false,
+            has_pinged: false,
         });
         if !(extension && self.offer_extension) {
             self.begin_base(now);
@@ -668,15 +672,20 @@ impl Client {
     /// What was sent on this connection must be here [SE-4f].
     fn ping(&mut self, now: Instant, conn: ConnectionId, sent: Option<u64>) {
         self.outputs.push_back(Output::Send { conn, frame: ClientFrame::Pong });
-        let Link::Open(session) = &self.link else { return };
+        let Link::Open(session) = &mut self.link else { return };
         match session.mode {
             Mode::Extension if sent.is_some_and(|sent| sent > self.numbers.highest()) => {
                 mark!("session.ping_shows_a_hole");
                 self.hole(now);
             }
             Mode::Extension | Mode::Base if session.phase == Phase::Live => {
+                session.has_pinged = true;
                 self.holes = 0;
                 self.reconnect.reset();
+                if session.mode == Mode::Base {
+                    self.settle_answers_without_question(now);
+                    self.send_inputs(now);
+                }
             }
             Mode::Undecided | Mode::Base | Mode::Extension => {}
         }
