@@ -29,7 +29,9 @@ fn reference_of(id: &str) -> String {
 
 /// Whether a `reference` names a row of the tables; others say in words where a scenario is from.
 fn names_a_row(reference: &str) -> bool {
-    ["FS-", "relaycast:", "hostlink:", "springdrift:"].iter().any(|prefix| reference.starts_with(prefix))
+    ["FS-", "relaycast:", "hostlink:", "springdrift:"]
+        .iter()
+        .any(|prefix| reference.starts_with(prefix))
 }
 
 /// The rows of all tables, by what scenarios call them.
