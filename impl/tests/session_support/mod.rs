@@ -1,5 +1,6 @@
 //! A server that can be killed and started again on the same database, and a way to it that can
 //! be cut.
+#![allow(dead_code, reason = "each of the tests uses a part of it")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
