@@ -2,7 +2,7 @@
 
 use gapless_sim::check::{Verdict, judge};
 use gapless_sim::plan::{
-    Action, Cut, Fault, Host, Plan, Publish, Script, Step, Submit, Text, When,
+    Action, Cut, Fault, Host, Plan, Publish, Say, Script, Step, Submit, Text, TurnScript, When,
 };
 use gapless_sim::scenario::{Library, draw};
 use gapless_sim::seed::Seed;
@@ -72,6 +72,39 @@ fn task_script() -> Plan {
         submit(2_500, "second", 1, 3),
         fault(3_000, Fault::Crash { host: Host::Server, restart_ms: 200 }),
         step(5_000, Action::Retry { task: "first-1".to_owned() }),
+    ];
+    plan
+}
+
+/// Says things that queue, are answered, ask back and fail, loses the link in the middle of a turn,
+/// loads the page again, and starts the server again.
+fn session_script() -> Plan {
+    let scenario =
+        Library::embedded().get("session/power-loss-of-the-server").expect("the scenario is there");
+    let mut plan = draw(&scenario, Seed(7));
+    let say = |at, count, asks, fails| Step {
+        when: When::At(at),
+        action: Action::Say(Say {
+            client: 1,
+            count,
+            every_ms: 50,
+            bytes: 150,
+            attachments: 1,
+            same: false,
+            script: TurnScript { progress: 2, say: 2, bytes: 150, each_ms: 60, asks, fails },
+        }),
+    };
+    let step = |at, action| Step { when: When::At(at), action };
+    let fault = |at, fault| step(at, Action::Fault(fault));
+    plan.duration_ms = 9_000;
+    plan.reaches.clear();
+    plan.steps = vec![
+        say(300, 2, 1, false),
+        fault(900, Fault::Cut { client: 1, how: Cut::Reset, after_frames: None, for_ms: 0 }),
+        step(1_500, Action::Refresh { client: 1 }),
+        say(2_500, 2, 0, true),
+        fault(3_000, Fault::Crash { host: Host::Server, restart_ms: 200 }),
+        say(3_500, 1, 0, false),
     ];
     plan
 }
@@ -168,6 +201,26 @@ fn the_controller_loses_power_after_every_operation_of_its_disk() {
 }
 
 #[test]
+fn a_server_of_sessions_loses_power_after_every_operation_of_its_disk() {
+    assert!(holds_in(&session_script(), Host::Server, 0, None) > 60);
+}
+
+#[test]
+fn a_server_of_sessions_tears_every_write() {
+    assert!(holds_in(&session_script(), Host::Server, 0, Some(50)) > 40);
+}
+
+#[test]
+fn a_server_of_sessions_loses_power_after_every_operation_of_its_second_life() {
+    assert!(holds_in(&session_script(), Host::Server, 3_010, None) > 10);
+}
+
+#[test]
+fn a_client_of_sessions_loses_power_after_every_operation_of_its_disk() {
+    assert!(holds_in(&session_script(), Host::Client(1), 0, None) > 40);
+}
+
+#[test]
 fn the_controller_loses_power_after_every_operation_of_its_second_life() {
     assert!(holds_in(&task_script(), Host::Server, 3_010, None) > 10);
 }
@@ -176,7 +229,15 @@ fn the_controller_loses_power_after_every_operation_of_its_second_life() {
 /// the run without a fault was reached, and once a tick in between.
 #[test]
 fn every_process_dies_at_every_moment() {
-    let plan = task_script();
+    dies_at_every_moment(&task_script());
+}
+
+#[test]
+fn every_process_of_a_session_dies_at_every_moment() {
+    dies_at_every_moment(&session_script());
+}
+
+fn dies_at_every_moment(plan: &Plan) {
     for host in [Host::Client(1), Host::Server] {
         for at_ms in (300..4_000).step_by(usize::try_from(plan.tick_ms).expect("it is small")) {
             let mut plan = plan.clone();

@@ -80,7 +80,7 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
         ("run --seed nope", "`nope` is not a seed"),
         ("events/swarm events/swarm", "two scenarios are given"),
         ("events/swrm", "did you mean `events/swarm`?"),
-        ("swarm 1", "did you mean `events/swarm` or `tasks/swarm`?"),
+        ("swarm 1", "did you mean `events/swarm` or `session/swarm` or `tasks/swarm`?"),
         ("1 --seed 1", "two seeds are given: `1` and `1`"),
         ("run 1 --plan plan.json", "cannot be used with"),
         ("show", "no seed is given"),
@@ -231,7 +231,7 @@ fn a_hole_and_a_statement_that_is_none_fail_the_check() {
     let (code, out, err) = sim(&check);
     assert_eq!((code, out.as_str()), (exit::VIOLATION, ""));
     for wanted in [
-        "× no scenario and no checker stands for CORE-9a: Several sockets",
+        "× no scenario and no checker stands for TK-14a: A request of an agent",
         "× the scenario `events/x` names `CORE-99`, which is no statement",
         "× the scenario `events/x` names `EV-9d`, which the index calls not simulated",
         "hint: put the id into `statements`",

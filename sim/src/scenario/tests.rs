@@ -267,7 +267,9 @@ fn an_unknown_id_is_answered_with_the_nearest_ones() {
         miette::Diagnostic::help(&error).expect("there is a remedy").to_string()
     };
     assert!(help("events/swrm").contains("did you mean `events/swarm`?"));
-    assert!(help("swarm").contains("did you mean `events/swarm` or `tasks/swarm`?"));
+    assert!(
+        help("swarm").contains("did you mean `events/swarm` or `session/swarm` or `tasks/swarm`?")
+    );
     assert!(
         help("half-open").contains("`events/half-open-one-way` or `events/half-open-takeover`")
     );

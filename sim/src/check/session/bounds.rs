@@ -36,7 +36,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                 let what = format!("messages of user-{user} wait for their turn");
                 (None, what, waiting.len(), limits.queue)
             }
-            SessionSeen::Begun { user, position } => {
+            SessionSeen::Begun { user, position } | SessionSeen::Doubted { user, position } => {
                 waiting.entry(*user).or_default().remove(position);
                 continue;
             }

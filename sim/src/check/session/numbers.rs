@@ -8,7 +8,7 @@ use crate::history::{Conn, Numbered, SessionSeen};
 /// From what the client has, or from its history.
 pub(in crate::check) const CHECKER: Checker = Checker {
     name: "numbers_ascend",
-    statements: &["SE-1", "SE-4", "SE-6", "CORE-5"],
+    statements: &["SE-1", "SE-4", "SE-6"],
     liveness: false,
     demands: "a connection begins with the verdict and with what is missed, or a history, and then \
               the status; its numbers ascend one by one",

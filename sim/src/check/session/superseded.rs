@@ -11,7 +11,7 @@ const SUPERSEDED: u16 = 4005;
 /// And whose place was taken stays away.
 pub(in crate::check) const CHECKER: Checker = Checker {
     name: "superseded_is_final",
-    statements: &["SE-8", "CORE-9"],
+    statements: &["SE-8"],
     liveness: false,
     demands: "a connection is superseded by one of the same client and no other, gets nothing any \
               more, and its client does not connect again by itself",

@@ -47,6 +47,11 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                 agenda.running = agenda.running.filter(|running| running != position);
                 continue;
             }
+            Seen::Session(SessionSeen::Doubted { user, position }) => {
+                // It may have begun, and be interrupted after a restart.
+                agendas.entry(*user).or_default().waiting.remove(position);
+                continue;
+            }
             Seen::Session(SessionSeen::Begun { user, position }) => {
                 (user, agendas.entry(*user).or_default().begin(*position))
             }
@@ -127,6 +132,8 @@ mod tests {
         assert_eq!(of(right), [""; 0]);
         assert_eq!(of(vec![begun(1), ran(1), begun(2), ran(2)]).len(), 1);
         assert_eq!(of(vec![begun(2), ran(2)]).len(), 1);
+        let doubted = SessionSeen::Doubted { user: 1, position: 1 };
+        assert_eq!(of(vec![doubted, begun(2), ran(2)]), [""; 0]);
         assert_eq!(of(vec![ran(1)]).len(), 1);
     }
 

@@ -110,10 +110,10 @@ impl Transact<Command> for BegunLate {
                     replies.push(Reply::Begun(true));
                     continue;
                 }
-                Command::Say { turn, .. } | Command::End { turn, .. } => {
-                    if self.begun.remove(turn) {
-                        self.store.transact(vec![Command::Begin(turn.clone())])?;
-                    }
+                Command::Say { turn, .. } | Command::End { turn, .. }
+                    if self.begun.remove(turn) =>
+                {
+                    self.store.transact(vec![Command::Begin(turn.clone())])?;
                 }
                 _ => {}
             }

@@ -316,10 +316,8 @@ impl WatchedServer {
                 from: begin.from,
                 to: begin.to,
             }),
-            Body::Status(status) if frame.seq == 0 => {
-                if self.fresh.remove(&connection) {
-                    self.see(SessionSeen::Greeted { conn, status: *status });
-                }
+            Body::Status(status) if frame.seq == 0 && self.fresh.remove(&connection) => {
+                self.see(SessionSeen::Greeted { conn, status: *status });
             }
             body if frame.seq > 0 => {
                 self.see(SessionSeen::Sent { conn, seq: frame.seq, what: numbered(body) });
