@@ -32,7 +32,7 @@ struct User {
 impl User {
     /// Whoever has the same name has the same file, and so the same client id.
     async fn start(host: &Host, port: u16, name: &str) -> Self {
-        let path = host.folder().join(format!("{name}.db"));
+        let path = host.folder.path().join(format!("{name}.db"));
         let (store, kept) = patiently(|| SqliteInFlight::open(&path, None, &mut *entropy())).await;
         Self::with(Threaded::spawn(store).expect("a thread"), kept, port)
     }
@@ -243,11 +243,11 @@ async fn two_clients_of_one_principal_see_the_same() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_connection_with_the_same_client_id_supersedes_the_first() {
     let host = Host::start().await;
-    let path = host.folder().join("a.db");
+    let path = host.folder.path().join("a.db");
     let (store, kept) = SqliteInFlight::open(&path, None, &mut *entropy()).expect("it opens");
     let one = User::with(Threaded::spawn(store).expect("a thread"), kept.clone(), host.port);
     one.live().await;
-    let path = host.folder().join("b.db");
+    let path = host.folder.path().join("b.db");
     let (store, _) = SqliteInFlight::open(&path, None, &mut *entropy()).expect("it opens");
     let two = User::with(Threaded::spawn(store).expect("a thread"), kept, host.port);
     two.live().await;

@@ -1,7 +1,7 @@
 //! A server that can be killed and started again on the same database, and a way to it that can
 //! be cut.
+#![allow(dead_code, reason = "each of the tests uses a part of it")]
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -77,7 +77,7 @@ impl Application for Script {
 
 /// A server, its database and its port.
 pub(crate) struct Host {
-    folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
     pub(crate) port: u16,
     permits: Arc<Semaphore>,
     running: Option<(JoinHandle<()>, JoinHandle<()>)>,
@@ -125,10 +125,6 @@ impl Host {
         let replies = store.transact(vec![load]).expect("it reads");
         let [Reply::Loaded(loaded)] = &replies[..] else { panic!("{replies:?}") };
         loaded.rows.iter().map(|row| (row.role, row.text.clone())).collect()
-    }
-
-    pub(crate) fn folder(&self) -> PathBuf {
-        self.folder.path().to_owned()
     }
 
     async fn serve(&mut self, listener: TcpListener) {

@@ -9,26 +9,28 @@
 //! shows a row, or acknowledges an input, only when the store has said that it is durable [SE-3].
 
 mod conversation;
+mod frames;
+mod jobs;
 mod outbox;
+mod pump;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::conversation::{Conversation, Job, Known};
+use self::conversation::{Conversation, Job};
+use self::frames::rejection;
 use self::outbox::{Outbox, Since};
-use super::conversation::{
-    Command, Ending, Input as UserInput, Kind, Reply, Role, Row, Saying, Verdict, What,
-};
+use super::conversation::{Command, Ending, Input as UserInput, Reply, Row, Saying, What};
 use super::wire::{
-    Assistant, Attachment, Body, ClientFrame, CursorVerdict, FrameError, InputRejection, Notice,
-    ServerFrame, Status,
+    Attachment, Body, ClientFrame, CursorVerdict, FrameError, InputRejection, Notice, ServerFrame,
+    Status,
 };
 use super::{CloseCode, ConnectionId, Identity, Name, StoreId, Turn};
 use crate::mark;
 use crate::recovery::{
     Backoff, BackoffConfig, Entropy, Epoch, Generation, Generations, Instant, Liveness,
-    LivenessAction, LivenessConfig, RingLimits, Timers, random_hex_128,
+    LivenessConfig, RingLimits, Timers, random_hex_128,
 };
 use crate::storage::StoreError;
 
@@ -245,9 +247,6 @@ pub struct Work {
     pub input: Row,
 }
 
-/// How many conversations with inputs that wait are taken up at once after a start.
-const TAKE_UP_PAGE: usize = 64;
-
 /// The server's core. See the [module](self).
 pub struct Server {
     config: ServerConfig,
@@ -389,7 +388,7 @@ impl Server {
             return self.refuse(conn, CloseCode::TRY_AGAIN_LATER, "too many clients");
         }
         let generation = self.generations.accept(identity.clone()).generation;
-        if let Some((superseded, _)) = known_live(&self.outboxes, &identity) {
+        if let Some((superseded, _)) = live_of(&self.outboxes, &identity) {
             mark!("session.superseded");
             let reason = "a newer connection of the same client took over";
             self.close(now, superseded, CloseCode::SUPERSEDED, reason);
@@ -576,481 +575,6 @@ impl Server {
         self.outputs.push_back(Output::Close { conn, code, reason });
     }
 
-    // ---- outboxes ----------------------------------------------------------------------------
-
-    /// Gives a frame to one client, if it has an outbox.
-    fn push_to(&mut self, now: Instant, identity: &Identity, body: Body) {
-        let Some(outbox) = self.outboxes.get_mut(identity) else { return };
-        outbox.push(now, body);
-        if let Some((conn, _)) = outbox.live {
-            let exhausted = outbox.is_exhausted();
-            self.pump(now, conn);
-            if exhausted {
-                mark!("session.numbers_used_up");
-                self.close(now, conn, CloseCode::RESUME, "the outbox has used up its numbers");
-            }
-        }
-    }
-
-    /// The identities of a conversation that have an outbox.
-    fn identities(&self, principal: &Arc<str>) -> Vec<Identity> {
-        let clients = self.conversations.get(principal).map(|it| &it.clients);
-        let identity =
-            |client: &Name| Identity { principal: principal.clone(), client: client.clone() };
-        clients.into_iter().flatten().map(identity).collect()
-    }
-
-    /// The open connections of a conversation.
-    fn live(&self, principal: &Arc<str>) -> Vec<ConnectionId> {
-        let live = |identity| known_live(&self.outboxes, &identity).map(|(conn, _)| conn);
-        self.identities(principal).into_iter().filter_map(live).collect()
-    }
-
-    /// Gives a row to every client of its conversation.
-    fn push_row(&mut self, now: Instant, principal: &Arc<str>, row: &Row) {
-        for identity in self.identities(principal) {
-            self.push_to(now, &identity, frame_of(row));
-        }
-    }
-
-    /// Tells every connection that has caught up, and has room, something that may be lost.
-    fn tell(&mut self, now: Instant, principal: &Arc<str>, body: &Body) {
-        for conn in self.live(principal) {
-            let connection = &self.connections[&conn];
-            let last = self.outboxes.get(&connection.identity).map(Outbox::last);
-            let caught_up = connection.status.is_some() && last == Some(connection.position);
-            match caught_up && !connection.window_is_full(&self.config) {
-                true => self.send(now, conn, ServerFrame { seq: 0, body: body.clone() }),
-                false => mark!("session.ephemeral_left_out"),
-            }
-        }
-    }
-
-    fn drop_outbox(&mut self, identity: &Identity) {
-        let Some(outbox) = self.outboxes.remove(identity) else { return };
-        self.idle.remove(&(outbox.idle_since, identity.clone()));
-        if let Some(conversation) = self.conversations.get_mut(&identity.principal) {
-            conversation.clients.remove(&identity.client);
-        }
-        self.forget_unused(&identity.principal);
-    }
-
-    fn forget_unused(&mut self, principal: &Arc<str>) {
-        if self.conversations.get(principal).is_some_and(Conversation::is_unused) {
-            self.conversations.remove(principal);
-        }
-    }
-
-    /// Drops what is too old: frames, and outboxes that nobody came back for [SE-7].
-    fn prune(&mut self, now: Instant) {
-        let outboxes: Vec<Identity> = self.outboxes.keys().cloned().collect();
-        for identity in outboxes {
-            let Some(outbox) = self.outboxes.get_mut(&identity) else { continue };
-            outbox.prune_age(now);
-            if let Some((conn, _)) = outbox.live {
-                self.pump(now, conn);
-            }
-        }
-        while let Some((since, identity)) = self.idle.first().cloned()
-            && now >= since + self.config.idle_max
-        {
-            mark!("session.idle_outbox_dropped");
-            self.drop_outbox(&identity);
-        }
-        if !self.outboxes.is_empty() {
-            self.timers.set(Timer::Prune, now + self.config.prune_every);
-        }
-    }
-
-    // ---- the pump ----------------------------------------------------------------------------
-
-    /// Sends what may be sent now.
-    fn pump(&mut self, now: Instant, conn: ConnectionId) {
-        while self.pump_one(now, conn) {}
-    }
-
-    /// One step; `false` when there is nothing more to do until something happens.
-    fn pump_one(&mut self, now: Instant, conn: ConnectionId) -> bool {
-        let Some(connection) = self.connections.get_mut(&conn) else { return false };
-        if connection.since.is_some() || connection.window_is_full(&self.config) {
-            return false;
-        }
-        let Some(outbox) = self.outboxes.get(&connection.identity) else { return false };
-        let Some(conversation) = self.conversations.get(&connection.identity.principal) else {
-            return false;
-        };
-        let next = connection.position + 1;
-        let status = Some(conversation.status());
-        let is_behind = next <= outbox.last();
-        // Once after the replay or the history [SE-6b], and again whenever it has changed.
-        let status_is_due = match connection.status {
-            None => connection.position >= connection.caught_up_at,
-            known => !is_behind && known != status,
-        };
-        let frame = if status_is_due {
-            connection.status = status;
-            ServerFrame { seq: 0, body: Body::Status(conversation.status()) }
-        } else if !is_behind {
-            return false;
-        } else if let Some(body) = outbox.get(next) {
-            connection.position = next;
-            ServerFrame { seq: next, body: body.clone() }
-        } else {
-            mark!("session.evicted_before_sent");
-            let reason = "the client does not keep up";
-            self.close(now, conn, CloseCode::RESUME, reason);
-            return false;
-        };
-        self.send(now, conn, frame);
-        true
-    }
-
-    fn send(&mut self, now: Instant, conn: ConnectionId, frame: ServerFrame) {
-        let Some(connection) = self.connections.get_mut(&conn) else { return };
-        if connection.in_flight.is_empty() {
-            self.timers.set(Timer::WriteStall(conn), now + self.config.write_stall);
-        }
-        let (bytes, is_ping) = (frame.body.cost(), matches!(frame.body, Body::Ping { .. }));
-        connection.in_flight.push_back(Sent { bytes, is_ping });
-        connection.in_flight_bytes += bytes;
-        self.outputs.push_back(Output::Send { conn, frame });
-    }
-
-    fn written(&mut self, now: Instant, conn: ConnectionId, frames: usize) {
-        let Some(connection) = self.connections.get_mut(&conn) else { return };
-        for sent in connection.in_flight.drain(..frames.min(connection.in_flight.len())) {
-            connection.in_flight_bytes -= sent.bytes;
-            if sent.is_ping {
-                connection.liveness.on_ping_written(now);
-            }
-        }
-        match connection.in_flight.is_empty() {
-            true => self.timers.stop(Timer::WriteStall(conn)),
-            false => self.timers.set(Timer::WriteStall(conn), now + self.config.write_stall),
-        }
-        self.arm_liveness(conn);
-        self.pump(now, conn);
-    }
-
-    fn heard(&mut self, now: Instant, conn: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(&conn) {
-            connection.liveness.on_inbound(now);
-            self.arm_liveness(conn);
-        }
-    }
-
-    fn arm_liveness(&mut self, conn: ConnectionId) {
-        let deadline = self.connections.get(&conn).and_then(|it| it.liveness.deadline());
-        if let Some(at) = deadline {
-            self.timers.set(Timer::Liveness(conn), at);
-        }
-    }
-
-    fn check_liveness(&mut self, now: Instant, conn: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(&conn) else { return };
-        match connection.liveness.handle_timeout(now) {
-            LivenessAction::None => {}
-            LivenessAction::SendPing => {
-                let sent = Some(connection.position);
-                self.send(now, conn, ServerFrame { seq: 0, body: Body::Ping { sent } });
-            }
-            LivenessAction::Dead => {
-                mark!("session.silent_client_closed");
-                let reason = "nothing was heard from the client";
-                return self.close(now, conn, CloseCode::SILENT, reason);
-            }
-        }
-        self.arm_liveness(conn);
-    }
-
-    // ---- the store ---------------------------------------------------------------------------
-
-    fn store(&mut self, pending: Pending) {
-        let command = match &pending {
-            Pending::Recover => Command::Recover,
-            Pending::TakeUp => {
-                let Start::TakingUp { after, .. } = &self.start else { return };
-                Command::Waiting { after: after.clone(), count_max: TAKE_UP_PAGE }
-            }
-            Pending::Job(principal) => {
-                let head = self.conversations.get(principal).and_then(|it| it.jobs.front());
-                let Some(job) = head else { return };
-                job.command(principal, &self.config)
-            }
-        };
-        self.store_ids += 1;
-        let id = StoreId(self.store_ids);
-        self.pending.insert(id, pending);
-        self.outputs.push_back(Output::Store(id, command));
-    }
-
-    /// Gives the head of a conversation's jobs to the store, if nothing of it is there already.
-    fn ask(&mut self, principal: &Arc<str>) {
-        if self.start == Start::Recovering {
-            return;
-        }
-        let Some(conversation) = self.conversations.get_mut(principal) else { return };
-        if !conversation.asked && !conversation.jobs.is_empty() {
-            conversation.asked = true;
-            self.store(Pending::Job(principal.clone()));
-        }
-    }
-
-    fn stored(&mut self, now: Instant, id: StoreId, result: Result<Reply, StoreError>) {
-        let Some(pending) = self.pending.get(&id).cloned() else { return };
-        let done = match (&pending, result) {
-            (_, Err(error)) => {
-                mark!("session.store_failed");
-                tracing::warn!(%error, "the store failed; it is asked again");
-                false
-            }
-            (Pending::Recover, Ok(Reply::Recovered(_))) => {
-                self.start = Start::TakingUp { after: None, asked: false };
-                for principal in self.conversations.keys().cloned().collect::<Vec<_>>() {
-                    self.ask(&principal);
-                }
-                true
-            }
-            (Pending::TakeUp, Ok(Reply::Waiting(page))) => {
-                self.took_up(page);
-                true
-            }
-            (Pending::Job(principal), Ok(reply)) => self.replied(now, principal, reply),
-            (_, Ok(_)) => false,
-        };
-        if done {
-            self.pending.remove(&id);
-            self.take_up();
-            return;
-        }
-        // Every command can be given again, also when it is not known what became of it.
-        let backoff = match &pending {
-            Pending::Recover | Pending::TakeUp => &mut self.start_backoff,
-            Pending::Job(principal) => match self.conversations.get_mut(principal) {
-                Some(conversation) => &mut conversation.backoff,
-                None => return,
-            },
-        };
-        let delay = backoff.next_delay(&mut *self.entropy);
-        self.timers.set(Timer::Retry(id), now + delay);
-    }
-
-    /// Looks for inputs whose turn had not begun when the last process ended [SE-3e], a page at a
-    /// time, and no faster than turns get done.
-    fn take_up(&mut self) {
-        if let Start::TakingUp { asked, .. } = &mut self.start
-            && !*asked
-            && self.queue.is_empty()
-        {
-            *asked = true;
-            self.store(Pending::TakeUp);
-        }
-    }
-
-    fn took_up(&mut self, page: Vec<Arc<str>>) {
-        self.start = match page.last() {
-            Some(last) if page.len() >= TAKE_UP_PAGE => {
-                Start::TakingUp { after: Some(last.clone()), asked: false }
-            }
-            _ => Start::Done,
-        };
-        for principal in page {
-            mark!("session.waiting_taken_up");
-            self.open(&principal);
-            self.ask(&principal);
-        }
-    }
-
-    /// The head of a conversation's jobs is answered. `false` if that is no answer to it.
-    fn replied(&mut self, now: Instant, principal: &Arc<str>, reply: Reply) -> bool {
-        let Some(conversation) = self.conversations.get_mut(principal) else { return true };
-        let Some(job) = conversation.jobs.front().cloned() else { return true };
-        let mut begun = Vec::new();
-        match (job, reply) {
-            (Job::Load, Reply::Loaded(loaded)) => {
-                conversation.pop();
-                let presentation = &*self.presentation;
-                let known = Known::new(loaded, &self.config, |row| shows(presentation, row));
-                conversation.known = Some(known);
-                begun = self.live(principal);
-            }
-            (Job::Input { by, named, input }, Reply::Input(verdict)) => {
-                conversation.pop();
-                self.judged(now, principal, by, named, &input, verdict);
-            }
-            (Job::Begin(turn), Reply::Begun(runs)) => {
-                conversation.pop();
-                self.turn_begun(now, &turn, runs);
-            }
-            (Job::Say { turn, .. }, Reply::Row(row)) => {
-                conversation.pop();
-                self.show(now, principal, row);
-                self.outputs.push_back(Output::Heard { turn });
-            }
-            (Job::End { .. }, Reply::Ended(row)) => {
-                conversation.pop();
-                self.turn_ended(now, principal, row);
-            }
-            _ => return false,
-        }
-        for conn in begun {
-            self.begin(now, conn);
-        }
-        self.advance(principal);
-        self.ask(principal);
-        for conn in self.live(principal) {
-            self.pump(now, conn);
-        }
-        self.forget_unused(principal);
-        true
-    }
-
-    fn judged(
-        &mut self,
-        now: Instant,
-        principal: &Arc<str>,
-        by: Name,
-        named: bool,
-        input: &UserInput,
-        verdict: Verdict,
-    ) {
-        let asker = Identity { principal: principal.clone(), client: by };
-        let id = named.then(|| input.id.clone());
-        match verdict {
-            Verdict::Accepted(row) => self.accepted(now, &asker, id.as_ref(), row),
-            // It was accepted by an attempt whose outcome was not known.
-            Verdict::Known { position, question } if self.is_news(principal, position) => {
-                mark!("session.accepted_in_doubt");
-                let row = Row::of_input(position, input, question);
-                self.accepted(now, &asker, id.as_ref(), row);
-            }
-            Verdict::Known { position, question } => {
-                mark!("session.acknowledged_again");
-                if let Some(id) = &id {
-                    let body = acknowledgement(id, &Row::of_input(position, input, question));
-                    self.push_to(now, &asker, body);
-                }
-            }
-            Verdict::Rejected(reason) => {
-                mark!("session.input_rejected");
-                self.push_to(now, &asker, rejection(id, &input.what, reason));
-            }
-        }
-    }
-
-    /// Whether the row at this position was never heard of.
-    fn is_news(&self, principal: &Arc<str>, position: u64) -> bool {
-        let known = self.conversations.get(principal).and_then(|it| it.known.as_ref());
-        known.is_some_and(|known| position > known.newest())
-    }
-
-    /// An input is durable as a row: whoever said it gets the acknowledgement, the others see it.
-    fn accepted(&mut self, now: Instant, asker: &Identity, id: Option<&Name>, row: Row) {
-        let principal = &asker.principal;
-        let Some(conversation) = self.conversations.get_mut(principal) else { return };
-        let Some(known) = &mut conversation.known else { return };
-        known.show(row.clone(), &self.config);
-        known.accept(row.clone());
-        for identity in self.identities(principal) {
-            let body = match id {
-                Some(id) if identity == *asker => acknowledgement(id, &row),
-                _ => frame_of(&row),
-            };
-            self.push_to(now, &identity, body);
-        }
-    }
-
-    /// A row of the application is durable: it is shown, if it is to be shown.
-    fn show(&mut self, now: Instant, principal: &Arc<str>, row: Row) {
-        let Some(conversation) = self.conversations.get_mut(principal) else { return };
-        let Some(known) = &mut conversation.known else { return };
-        known.heard_of(&row);
-        if shows(&*self.presentation, &row) {
-            known.show(row.clone(), &self.config);
-            self.push_row(now, principal, &row);
-        }
-    }
-
-    // ---- turns -------------------------------------------------------------------------------
-
-    /// Lets the next turn of a conversation begin, if there is one and none runs.
-    fn advance(&mut self, principal: &Arc<str>) {
-        let Some(conversation) = self.conversations.get_mut(principal) else { return };
-        if self.turns >= self.config.turns_max {
-            if conversation.has_next() && !self.queue.contains(principal) {
-                mark!("session.turn_waits_for_others");
-                self.queue.push_back(principal.clone());
-            }
-            return;
-        }
-        if let Some(turn) = conversation.next_turn(principal) {
-            self.turns += 1;
-            conversation.push(Job::Begin(turn));
-        }
-    }
-
-    /// The turn is durable as begun, so that it is never run twice [SE-12a].
-    fn turn_begun(&mut self, now: Instant, turn: &Turn, runs: bool) {
-        let principal = &turn.principal;
-        let Some(conversation) = self.conversations.get_mut(principal) else { return };
-        let Some(running) = &mut conversation.turn else { return };
-        if !runs {
-            mark!("session.turn_was_over");
-            return self.turn_ended(now, principal, None);
-        }
-        running.begun = true;
-        let work = Work { turn: turn.clone(), input: running.input.clone() };
-        self.outputs.push_back(Output::Run(work));
-        for conn in self.live(principal) {
-            self.pump(now, conn);
-        }
-        self.tell(now, principal, &Body::Thinking);
-    }
-
-    fn turn_ended(&mut self, now: Instant, principal: &Arc<str>, row: Option<Row>) {
-        if let Some(conversation) = self.conversations.get_mut(principal) {
-            conversation.turn = None;
-        }
-        self.turns -= 1;
-        if let Some(row) = row {
-            self.show(now, principal, row);
-        }
-        while self.turns < self.config.turns_max
-            && let Some(next) = self.queue.pop_front()
-        {
-            self.advance(&next);
-            self.ask(&next);
-        }
-    }
-
-    fn say(&mut self, turn: Turn, mut saying: Saying) {
-        cut(&mut saying.text, self.config.text_bytes_max);
-        let Some(conversation) = self.conversations.get_mut(&turn.principal) else { return };
-        let Some(running) = conversation.running(&turn) else { return };
-        running.said += 1;
-        let nth = running.said;
-        conversation.push(Job::Say { turn: turn.clone(), nth, saying });
-        self.ask(&turn.principal);
-    }
-
-    fn progress(&mut self, now: Instant, turn: &Turn, notice: Notice) {
-        let running = self.conversations.get_mut(&turn.principal).and_then(|it| it.running(turn));
-        if running.is_some() && notice.is_ephemeral() {
-            self.tell(now, &turn.principal, &Body::Notice(notice));
-        }
-    }
-
-    fn end(&mut self, turn: Turn, mut ending: Ending) {
-        if let Ending::Ask { text, .. } | Ending::Failed(text) = &mut ending {
-            cut(text, self.config.text_bytes_max);
-        }
-        let Some(conversation) = self.conversations.get_mut(&turn.principal) else { return };
-        let Some(running) = conversation.running(&turn) else { return };
-        running.ending = true;
-        conversation.push(Job::End { turn: turn.clone(), ending });
-        self.ask(&turn.principal);
-    }
-
     fn timeout(&mut self, now: Instant) {
         while let Some(timer) = self.timers.pop_expired(now) {
             match timer {
@@ -1109,7 +633,7 @@ impl crate::Core for Server {
     }
 }
 
-fn known_live(
+fn live_of(
     outboxes: &BTreeMap<Identity, Outbox>,
     identity: &Identity,
 ) -> Option<(ConnectionId, Generation)> {
@@ -1120,68 +644,6 @@ fn known_live(
 fn is_earlier(attempt: Option<&Attempt>, accepted: Option<&Attempt>) -> bool {
     matches!((attempt, accepted), (Some(attempt), Some(accepted))
         if attempt.view == accepted.view && attempt.number < accepted.number)
-}
-
-/// Whether clients see the row. What is asked is not for the application to hide: nobody could
-/// answer.
-fn shows(presentation: &dyn Presentation, row: &Row) -> bool {
-    row.role == Role::User || row.kind == Kind::Question || presentation.shows(row)
-}
-
-/// What shows the row to a client that did not say it itself.
-fn frame_of(row: &Row) -> Body {
-    let position = row.position;
-    match (row.role, row.kind) {
-        (Role::User, Kind::Answer) => {
-            Body::UserAnswer { position, question: row.question.clone(), text: row.text.clone() }
-        }
-        (Role::User, _) => Body::UserMessage {
-            position,
-            id: row.input.clone(),
-            text: row.text.clone(),
-            attachments: row.attachments.clone(),
-        },
-        (Role::Assistant, kind) => match row.as_question() {
-            Some(question) => Body::Question { question, position: Some(position) },
-            None => Body::Assistant(Assistant {
-                text: row.text.clone(),
-                model: row.model.clone(),
-                usage: row.usage,
-                position: Some(position),
-                kind: (kind == Kind::Interrupted).then_some(kind),
-            }),
-        },
-    }
-}
-
-fn acknowledgement(id: &Name, row: &Row) -> Body {
-    let (id, position) = (id.clone(), row.position);
-    match row.kind {
-        Kind::Answer => Body::AnswerAck { id, question: row.question.clone(), position },
-        _ => Body::MessageAck { id, position: Some(position) },
-    }
-}
-
-/// `id` is what the client called it; an answer without an id is one of the base contract, which
-/// has no word for its rejection.
-fn rejection(id: Option<Name>, what: &What, reason: InputRejection) -> Body {
-    match (what, id) {
-        (What::Answer { question, .. }, Some(id)) => {
-            Body::AnswerRejected { id, question: question.clone(), reason }
-        }
-        (_, id) => Body::MessageRejected { id, reason },
-    }
-}
-
-/// Cuts a text that is too long, and shows that it was.
-fn cut(text: &mut String, bytes_max: usize) {
-    const ELLIPSIS: &str = " […]";
-    if text.len() > bytes_max {
-        mark!("session.saying_cut");
-        let end = text.floor_char_boundary(bytes_max.saturating_sub(ELLIPSIS.len()));
-        text.truncate(end);
-        text.push_str(ELLIPSIS);
-    }
 }
 
 fn fresh_name(entropy: &mut dyn Entropy) -> Name {
