@@ -167,7 +167,11 @@ impl Session {
         let sent = |role: Role| self.extension || role == Role::Assistant;
         let newest = rows.iter().rfind(|row| sent(row.role));
         let shown = view.messages.iter().rfind(|message| sent(message.role));
-        newest.map(|row| &row.text) == shown.map(|message| &message.text)
+        match (newest, shown) {
+            // The same words may have been said before.
+            (Some(row), Some(shown)) if self.extension => shown.position == Some(row.position),
+            (newest, shown) => newest.map(|row| &row.text) == shown.map(|message| &message.text),
+        }
     }
 }
 
