@@ -24,6 +24,8 @@ struct Agenda {
     seen: BTreeSet<u64>,
     question_is_open: bool,
     waiting: BTreeMap<u64, Kind>,
+    /// What may have begun, for all that is known.
+    in_doubt: BTreeSet<u64>,
     begun: BTreeSet<u64>,
     ran: BTreeSet<u64>,
     running: Option<u64>,
@@ -49,7 +51,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
             }
             Seen::Session(SessionSeen::Doubted { user, position }) => {
                 // It may have begun, and be interrupted after a restart.
-                agendas.entry(*user).or_default().waiting.remove(position);
+                agendas.entry(*user).or_default().in_doubt.insert(*position);
                 continue;
             }
             Seen::Session(SessionSeen::Begun { user, position }) => {
@@ -92,7 +94,8 @@ impl Agenda {
             return Some(format!("the turn of {position} began while a question was open"));
         }
         let first = self.waiting.iter().find(|(waiting, kind)| {
-            **kind == Kind::Answer || (**kind == Kind::Message && **waiting < position)
+            let comes_first = **kind == Kind::Answer || **waiting < position;
+            comes_first && !self.in_doubt.contains(*waiting)
         });
         first.map(|(first, _)| format!("the turn of {position} began before that of {first}"))
     }
