@@ -130,9 +130,10 @@ impl Page {
     /// Uses the page until it is to be loaded again.
     pub(super) async fn use_it(self) {
         let mut views = self.handle.view();
-        let mut next_look = Instant::now();
         // The question that the user thinks about, and when it will be answered.
         let mut thinking: Option<(Question, Instant)> = None;
+        // When the user who was pushed aside comes back.
+        let mut back_at: Option<Instant> = None;
         loop {
             let view = views.borrow_and_update().clone();
             self.ledger.state().views.insert(self.client, view.clone());
@@ -141,11 +142,9 @@ impl Page {
                 (Some(question), Some((same, at))) if same == *question => Some((same, at)),
                 (Some(question), _) => Some((question.clone(), Instant::now() + self.answer)),
             };
-            if is_pushed_aside(&view) && next_look <= Instant::now() {
-                next_look = Instant::now() + COURTESY * self.client;
-            }
+            back_at = is_pushed_aside(&view)
+                .then(|| back_at.unwrap_or_else(|| Instant::now() + COURTESY * self.client));
             let answer_at = thinking.as_ref().map(|(_, at)| *at);
-            let wait = next_look.saturating_duration_since(Instant::now());
             tokio::select! { biased;
                 wish = self.user.next() => match wish {
                     // One who may not say it does not say it again.
@@ -166,7 +165,9 @@ impl Page {
                         return std::future::pending().await;
                     }
                 }
-                () = tokio::time::sleep(wait), if is_pushed_aside(&view) => {
+                () = at(back_at) => {
+                    back_at = None;
+                    // While faults are on the plan says who comes back.
                     if self.ledger.state().healed {
                         self.handle.reconnect().await;
                     }
