@@ -18,10 +18,14 @@ pub(in crate::check) const CHECKER: Checker = Checker {
 /// An outbox: the user, the name of the client, and the epoch if the client knows it.
 type Outbox<'a> = (u32, &'a str, Option<&'a str>);
 
+/// What was sent under each number. Without epochs that may be several things, when a server starts
+/// again, or clients share a name: which of them went to whom is not known.
+type Numbers<'a> = BTreeMap<u64, Vec<&'a Numbered>>;
+
 /// Which frames went to whom.
 #[derive(Default)]
 struct Frames<'a> {
-    outboxes: BTreeMap<Outbox<'a>, BTreeMap<u64, &'a Numbered>>,
+    outboxes: BTreeMap<Outbox<'a>, Numbers<'a>>,
     epochs: BTreeMap<Conn, &'a str>,
 }
 
@@ -47,7 +51,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
             SessionSeen::Sent { conn, seq, what } => {
                 let Some(peer) = facts.peers.get(conn) else { continue };
                 let outbox = (peer.user, peer.name, frames.epochs.get(conn).copied());
-                frames.outboxes.entry(outbox).or_default().insert(*seq, what);
+                frames.outboxes.entry(outbox).or_default().entry(*seq).or_default().push(what);
                 continue;
             }
             SessionSeen::Began { client, name, .. } => {
@@ -90,18 +94,19 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
 fn missing(
     facts: &Facts<'_>,
     screen: &Screen<'_>,
-    sent: &BTreeMap<u64, &Numbered>,
+    sent: &Numbers<'_>,
     floor: u64,
     seq: u64,
 ) -> Option<String> {
     let is_history = |what: &Numbered| matches!(what, Numbered::History { .. });
-    let histories = sent.range(floor + 1..=seq).filter(|(_, what)| is_history(what));
+    let histories =
+        sent.range(floor + 1..=seq).filter(|(_, sent)| sent.iter().any(|what| is_history(what)));
     let from = histories.map(|(number, _)| *number).next_back();
     for number in from.unwrap_or(floor + 1)..=seq {
-        let Some(what) = sent.get(&number) else {
+        let Some(sent) = sent.get(&number) else {
             return Some(format!("was never sent {number}"));
         };
-        let is_shown = match what {
+        let is_shown = sent.iter().any(|what| match what {
             Numbered::History { rows, .. } => {
                 rows.last().is_none_or(|row| shows(facts, screen, row))
             }
@@ -110,7 +115,7 @@ fn missing(
                 !screen.pending.contains(input)
             }
             Numbered::Rejected { input: None, .. } | Numbered::Notice => true,
-        };
+        });
         if !is_shown {
             return Some(format!("does not show {number}"));
         }
