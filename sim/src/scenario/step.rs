@@ -157,7 +157,7 @@ pub(super) fn read(
             Action::Fault(_) => "this goes wrong",
             _ => "tasks are submitted",
         };
-        let remedy = "see the tables of steps and faults in docs/scenarios.md";
+        let remedy = "see what the scenarios of this protocol do; `cargo sim scenarios` lists them";
         let message = format!("{what} in scenarios of another protocol");
         table.problem(message, &table.span(), "not in this protocol", remedy);
     }
