@@ -5,10 +5,8 @@
 //! world, or in a policy that a core takes when it is made. Each names the scenario in which it
 //! shows and the checker that has to catch it there; one that survives is a hole in the checkers.
 
-mod client;
-mod server;
+mod events;
 mod session;
-mod store;
 mod tasks;
 mod twist;
 
@@ -126,7 +124,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["CORE-3"],
         home: "events/server-restart",
         checker: "no_loss",
-        distortion: Distortion::Client(client::canary),
+        distortion: Distortion::Client(events::client::canary),
     },
     Mutant {
         id: "cursor-jumps",
@@ -135,7 +133,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["CORE-3", "EV-4"],
         home: "events/live-before-replay-cut",
         checker: "cursor_is_contiguous",
-        distortion: Distortion::Client(client::cursor_jumps),
+        distortion: Distortion::Client(events::client::cursor_jumps),
     },
     Mutant {
         id: "live-before-replay",
@@ -144,7 +142,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["CORE-5", "EV-5"],
         home: "events/publishing-faster-than-the-reader",
         checker: "replay_is_in_order",
-        distortion: Distortion::Server(server::live_before_replay),
+        distortion: Distortion::Server(events::server::live_before_replay),
     },
     Mutant {
         id: "counter-reset",
@@ -153,7 +151,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["CORE-2", "CORE-4", "EV-2"],
         home: "events/server-restart",
         checker: "no_loss",
-        distortion: Distortion::Server(server::counter_reset),
+        distortion: Distortion::Server(events::server::counter_reset),
     },
     Mutant {
         id: "empty-ring-up-to-date",
@@ -162,7 +160,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["CORE-4", "EV-5"],
         home: "events/empty-ring",
         checker: "no_loss",
-        distortion: Distortion::Server(server::empty_ring_up_to_date),
+        distortion: Distortion::Server(events::server::empty_ring_up_to_date),
     },
     Mutant {
         id: "client-clock",
@@ -171,7 +169,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["EV-6"],
         home: "events/clock-steps-base",
         checker: "gap_is_true",
-        distortion: Distortion::Server(server::client_clock),
+        distortion: Distortion::Server(events::server::client_clock),
     },
     Mutant {
         id: "page-limit",
@@ -180,7 +178,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["CORE-5", "EV-5"],
         home: "events/ring-overflow-1700",
         checker: "replay_is_in_order",
-        distortion: Distortion::Server(server::page_limit),
+        distortion: Distortion::Server(events::server::page_limit),
     },
     Mutant {
         id: "newest-first",
@@ -189,7 +187,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["CORE-5", "EV-5"],
         home: "events/cut-between-log-and-ring",
         checker: "replay_is_in_order",
-        distortion: Distortion::Server(server::newest_first),
+        distortion: Distortion::Server(events::server::newest_first),
     },
     Mutant {
         id: "failure-swallowed",
@@ -198,7 +196,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["CORE-3", "EV-9"],
         home: "events/handler-fails",
         checker: "no_loss",
-        distortion: Distortion::Client(client::failure_swallowed),
+        distortion: Distortion::Client(events::client::failure_swallowed),
     },
     Mutant {
         id: "hole-unnoticed",
@@ -207,7 +205,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["CORE-6", "EV-8"],
         home: "events/hole-in-the-live-stream",
         checker: "no_loss",
-        distortion: Distortion::Client(client::hole_unnoticed),
+        distortion: Distortion::Client(events::client::hole_unnoticed),
     },
     Mutant {
         id: "no-first-cursor",
@@ -216,7 +214,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["EV-3"],
         home: "events/first-connection-without-events",
         checker: "cursor_is_contiguous",
-        distortion: Distortion::Client(client::no_first_cursor),
+        distortion: Distortion::Client(events::client::no_first_cursor),
     },
     Mutant {
         id: "gives-up-dialing",
@@ -225,7 +223,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["CORE-11"],
         home: "events/refused-for-ten-minutes",
         checker: "progress",
-        distortion: Distortion::Client(client::gives_up_dialing),
+        distortion: Distortion::Client(events::client::gives_up_dialing),
     },
     Mutant {
         id: "handled-before-done",
@@ -234,7 +232,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["CORE-3", "EV-9", "EV-12"],
         home: "events/slow-handler-over-reconnect",
         checker: "cursor_is_contiguous",
-        distortion: Distortion::Client(client::handled_before_done),
+        distortion: Distortion::Client(events::client::handled_before_done),
     },
     Mutant {
         id: "duplicates-applied",
@@ -243,7 +241,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["EV-8"],
         home: "events/slow-handler-over-reconnect",
         checker: "no_duplicate",
-        distortion: Distortion::Client(client::duplicates_applied),
+        distortion: Distortion::Client(events::client::duplicates_applied),
     },
     Mutant {
         id: "out-of-order",
@@ -252,7 +250,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["EV-8", "EV-12"],
         home: "events/server-restart",
         checker: "in_order",
-        distortion: Distortion::Client(client::out_of_order),
+        distortion: Distortion::Client(events::client::out_of_order),
     },
     Mutant {
         id: "wrong-stream",
@@ -261,7 +259,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["CORE-14", "EV-13"],
         home: "events/muted-and-edited",
         checker: "no_phantom",
-        distortion: Distortion::Server(server::wrong_stream),
+        distortion: Distortion::Server(events::server::wrong_stream),
     },
     Mutant {
         id: "replay-differs",
@@ -270,7 +268,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["CORE-1", "CORE-5"],
         home: "events/empty-ring",
         checker: "chain_is_the_publishers",
-        distortion: Distortion::Store(store::replay_differs),
+        distortion: Distortion::Store(events::store::replay_differs),
     },
     Mutant {
         id: "gap-swallowed",
@@ -279,7 +277,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["CORE-4", "EV-7", "EV-10"],
         home: "events/retention-past-the-cursor",
         checker: "no_loss",
-        distortion: Distortion::Client(client::gap_swallowed),
+        distortion: Distortion::Client(events::client::gap_swallowed),
     },
     Mutant {
         id: "backoff-never-resets",
@@ -288,7 +286,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["CORE-11"],
         home: "events/backoff-starts-anew",
         checker: "progress",
-        distortion: Distortion::Client(client::backoff_never_resets),
+        distortion: Distortion::Client(events::client::backoff_never_resets),
     },
     Mutant {
         id: "old-close-removes-new",
@@ -297,7 +295,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["CORE-9"],
         home: "events/late-close-of-an-old-socket",
         checker: "replay_is_in_order",
-        distortion: Distortion::Server(server::old_close_removes_new),
+        distortion: Distortion::Server(events::server::old_close_removes_new),
     },
     Mutant {
         id: "restore-unnoticed",
@@ -306,7 +304,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["CORE-2", "CORE-4", "EV-2"],
         home: "events/restore-behind-a-cut",
         checker: "gap_is_true",
-        distortion: Distortion::Server(server::restore_unnoticed),
+        distortion: Distortion::Server(events::server::restore_unnoticed),
     },
     Mutant {
         id: "epochs-repeat",
@@ -315,7 +313,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["CORE-2"],
         home: "events/restore-twice",
         checker: "one_name_one_payload",
-        distortion: Distortion::Entropy(server::counting_entropy),
+        distortion: Distortion::Entropy(events::server::counting_entropy),
     },
     Mutant {
         id: "numbers-reused",
@@ -324,7 +322,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["CORE-1", "EV-1"],
         home: "events/retention-empties-the-log",
         checker: "one_name_one_payload",
-        distortion: Distortion::Store(store::numbers_reused),
+        distortion: Distortion::Store(events::store::numbers_reused),
     },
     Mutant {
         id: "stored-twice",
@@ -333,7 +331,7 @@ pub const CATALOGUE: &[Mutant] = &[
         statements: &["EV-1"],
         home: "events/publish-repeated",
         checker: "one_name_one_payload",
-        distortion: Distortion::Store(store::stored_twice),
+        distortion: Distortion::Store(events::store::stored_twice),
     },
     Mutant {
         id: "ack-before-durable",

@@ -81,7 +81,7 @@ impl Transact<Command> for NumbersReused {
     }
 }
 
-pub(super) fn numbers_reused(log: SqliteLog) -> Box<dyn Transact<Command>> {
+pub(in crate::mutants) fn numbers_reused(log: SqliteLog) -> Box<dyn Transact<Command>> {
     Box::new(NumbersReused { log, forgotten: BTreeMap::new() })
 }
 
@@ -126,7 +126,7 @@ fn rebuilt(
     EventBody::new(id, kind.as_str()?, &payload, usize::MAX).ok()
 }
 
-pub(super) fn stored_twice(log: SqliteLog) -> Box<dyn Transact<Command>> {
+pub(in crate::mutants) fn stored_twice(log: SqliteLog) -> Box<dyn Transact<Command>> {
     Box::new(StoredTwice { log, stored: 0 })
 }
 
@@ -151,6 +151,6 @@ impl Transact<Command> for ReplayDiffers {
     }
 }
 
-pub(super) fn replay_differs(log: SqliteLog) -> Box<dyn Transact<Command>> {
+pub(in crate::mutants) fn replay_differs(log: SqliteLog) -> Box<dyn Transact<Command>> {
     Box::new(ReplayDiffers(log))
 }

@@ -8,8 +8,8 @@ use gapless::events::wire::{ClientFrame, Gap, ServerFrame, Stream};
 use gapless::events::{ConnectionId, Ticket};
 use gapless::recovery::{Epoch, Instant};
 
-use super::ClientCore;
-use super::twist::{Hands, Twist, Twisted};
+use crate::mutants::ClientCore;
+use crate::mutants::twist::{Hands, Twist, Twisted};
 
 /// An event that arrived, with its number.
 fn arrived(input: &Input) -> Option<(ConnectionId, u64)> {
@@ -43,7 +43,7 @@ fn done(offer: &Offer) -> Input {
     Input::Handled { ticket: offer.ticket, outcomes }
 }
 
-pub(super) fn canary(core: Client) -> ClientCore {
+pub(in crate::mutants) fn canary(core: Client) -> ClientCore {
     Twisted::boxed(core, Canary::default())
 }
 
@@ -67,7 +67,7 @@ impl Twist<Client> for CursorJumps {
     }
 }
 
-pub(super) fn cursor_jumps(core: Client) -> ClientCore {
+pub(in crate::mutants) fn cursor_jumps(core: Client) -> ClientCore {
     Twisted::boxed(core, CursorJumps::default())
 }
 
@@ -87,7 +87,7 @@ impl Twist<Client> for FailureSwallowed {
     }
 }
 
-pub(super) fn failure_swallowed(core: Client) -> ClientCore {
+pub(in crate::mutants) fn failure_swallowed(core: Client) -> ClientCore {
     Twisted::boxed(core, FailureSwallowed)
 }
 
@@ -133,7 +133,7 @@ impl Twist<Client> for HoleUnnoticed {
     }
 }
 
-pub(super) fn hole_unnoticed(core: Client) -> ClientCore {
+pub(in crate::mutants) fn hole_unnoticed(core: Client) -> ClientCore {
     Twisted::boxed(core, HoleUnnoticed::default())
 }
 
@@ -166,7 +166,7 @@ impl Twist<Client> for NoFirstCursor {
     }
 }
 
-pub(super) fn no_first_cursor(core: Client) -> ClientCore {
+pub(in crate::mutants) fn no_first_cursor(core: Client) -> ClientCore {
     Twisted::boxed(core, NoFirstCursor::default())
 }
 
@@ -192,7 +192,7 @@ impl Twist<Client> for GivesUpDialing {
     }
 }
 
-pub(super) fn gives_up_dialing(core: Client) -> ClientCore {
+pub(in crate::mutants) fn gives_up_dialing(core: Client) -> ClientCore {
     Twisted::boxed(core, GivesUpDialing::default())
 }
 
@@ -248,7 +248,7 @@ impl Twist<Client> for HandledBeforeDone {
     }
 }
 
-pub(super) fn handled_before_done(core: Client) -> ClientCore {
+pub(in crate::mutants) fn handled_before_done(core: Client) -> ClientCore {
     Twisted::boxed(core, HandledBeforeDone::default())
 }
 
@@ -287,7 +287,7 @@ impl Twist<Client> for OutOfOrder {
     }
 }
 
-pub(super) fn out_of_order(core: Client) -> ClientCore {
+pub(in crate::mutants) fn out_of_order(core: Client) -> ClientCore {
     Twisted::boxed(core, OutOfOrder::default())
 }
 
@@ -341,7 +341,7 @@ impl Twist<Client> for DuplicatesApplied {
     }
 }
 
-pub(super) fn duplicates_applied(core: Client) -> ClientCore {
+pub(in crate::mutants) fn duplicates_applied(core: Client) -> ClientCore {
     Twisted::boxed(core, DuplicatesApplied::default())
 }
 
@@ -361,7 +361,7 @@ impl Twist<Client> for GapSwallowed {
     }
 }
 
-pub(super) fn gap_swallowed(core: Client) -> ClientCore {
+pub(in crate::mutants) fn gap_swallowed(core: Client) -> ClientCore {
     Twisted::boxed(core, GapSwallowed)
 }
 
@@ -409,6 +409,6 @@ impl Twist<Client> for BackoffNeverResets {
     }
 }
 
-pub(super) fn backoff_never_resets(core: Client) -> ClientCore {
+pub(in crate::mutants) fn backoff_never_resets(core: Client) -> ClientCore {
     Twisted::boxed(core, BackoffNeverResets::default())
 }

@@ -8,8 +8,8 @@ use gapless::events::wire::{ClientFrame, Event, Resync, ServerFrame};
 use gapless::events::{AgentId, ConnectionId, StoreId};
 use gapless::recovery::{Entropy, Epoch, Instant, MAX_SEQUENCE};
 
-use super::ServerCore;
-use super::twist::{Hands, Twist, Twisted};
+use crate::mutants::ServerCore;
+use crate::mutants::twist::{Hands, Twist, Twisted};
 
 /// What every twist of a server needs to know: who is connected, and how far the streams are.
 #[derive(Default)]
@@ -121,7 +121,7 @@ fn call_up_to_date(notes: &Notes, conn: ConnectionId, resync: &mut Resync) {
     }
 }
 
-pub(super) fn counter_reset(core: Server) -> ServerCore {
+pub(in crate::mutants) fn counter_reset(core: Server) -> ServerCore {
     judging(core, |notes, conn, resync| {
         if resync.last_seen_seq >= notes.counted(conn) {
             call_up_to_date(notes, conn, resync);
@@ -129,7 +129,7 @@ pub(super) fn counter_reset(core: Server) -> ServerCore {
     })
 }
 
-pub(super) fn empty_ring_up_to_date(core: Server) -> ServerCore {
+pub(in crate::mutants) fn empty_ring_up_to_date(core: Server) -> ServerCore {
     judging(core, |notes, conn, resync| {
         if notes.counted(conn) == 0 {
             call_up_to_date(notes, conn, resync);
@@ -137,7 +137,7 @@ pub(super) fn empty_ring_up_to_date(core: Server) -> ServerCore {
     })
 }
 
-pub(super) fn restore_unnoticed(core: Server) -> ServerCore {
+pub(in crate::mutants) fn restore_unnoticed(core: Server) -> ServerCore {
     judging(core, |notes, conn, resync| {
         if let Some((epoch, _)) = notes.newest(conn).filter(|_| resync.epoch.is_some()) {
             resync.epoch = Some(epoch);
@@ -179,7 +179,7 @@ impl Twist<Server> for ClientClock {
     }
 }
 
-pub(super) fn client_clock(core: Server) -> ServerCore {
+pub(in crate::mutants) fn client_clock(core: Server) -> ServerCore {
     Twisted::boxed(core, ClientClock::default())
 }
 
@@ -209,7 +209,7 @@ impl Twist<Server> for LiveBeforeReplay {
     }
 }
 
-pub(super) fn live_before_replay(core: Server) -> ServerCore {
+pub(in crate::mutants) fn live_before_replay(core: Server) -> ServerCore {
     Twisted::boxed(core, LiveBeforeReplay::default())
 }
 
@@ -255,7 +255,7 @@ impl Twist<Server> for PageLimit {
     }
 }
 
-pub(super) fn page_limit(core: Server) -> ServerCore {
+pub(in crate::mutants) fn page_limit(core: Server) -> ServerCore {
     Twisted::boxed(core, PageLimit::default())
 }
 
@@ -292,7 +292,7 @@ impl Twist<Server> for NewestFirst {
     }
 }
 
-pub(super) fn newest_first(core: Server) -> ServerCore {
+pub(in crate::mutants) fn newest_first(core: Server) -> ServerCore {
     Twisted::boxed(core, NewestFirst::default())
 }
 
@@ -337,7 +337,7 @@ impl Twist<Server> for OldCloseRemovesNew {
     }
 }
 
-pub(super) fn old_close_removes_new(core: Server) -> ServerCore {
+pub(in crate::mutants) fn old_close_removes_new(core: Server) -> ServerCore {
     Twisted::boxed(core, OldCloseRemovesNew::default())
 }
 
@@ -354,7 +354,7 @@ impl Twist<Server> for WrongStream {
     }
 }
 
-pub(super) fn wrong_stream(core: Server) -> ServerCore {
+pub(in crate::mutants) fn wrong_stream(core: Server) -> ServerCore {
     Twisted::boxed(core, WrongStream::default())
 }
 
@@ -369,6 +369,6 @@ impl Entropy for Counting {
     }
 }
 
-pub(super) fn counting_entropy() -> Box<dyn Entropy> {
+pub(in crate::mutants) fn counting_entropy() -> Box<dyn Entropy> {
     Box::new(Counting(0))
 }
