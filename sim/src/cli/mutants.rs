@@ -8,7 +8,7 @@ use super::args::MutantsArgs;
 use super::{Failure, diagnostic, usage};
 use crate::check::violations;
 use crate::exit;
-use crate::mutants::{CATALOGUE, Mutant};
+use crate::mutants::{Mutant, catalogue};
 use crate::plan::Plan;
 use crate::scenario::{Library, Scenario, draw, nearest};
 use crate::seed::Seed;
@@ -18,7 +18,7 @@ use crate::world;
 /// The mutant of a name.
 pub(super) fn named(id: &str) -> Result<&'static Mutant, Failure> {
     crate::mutants::find(id).ok_or_else(|| {
-        let ids: Vec<_> = CATALOGUE.iter().map(|mutant| mutant.id).collect();
+        let ids: Vec<_> = catalogue().map(|mutant| mutant.id).collect();
         let near = nearest(id, ids.iter().copied());
         let hint = near.map_or_else(
             || format!("there are {}", ids.join(", ")),
@@ -45,7 +45,7 @@ struct Trial {
 
 pub(super) fn run(args: &MutantsArgs, out: &mut dyn Write) -> Result<u8, Failure> {
     let wanted: Vec<&'static Mutant> = match args.words.is_empty() {
-        true => CATALOGUE.iter().collect(),
+        true => catalogue().collect(),
         false => args.words.iter().map(|id| named(id)).collect::<Result<_, _>>()?,
     };
     if args.list {

@@ -7,7 +7,7 @@ use super::report::{BAD, QUIET};
 use super::{Failure, diagnostic, library, usage};
 use crate::check::CHECKERS;
 use crate::exit;
-use crate::mutants::CATALOGUE;
+use crate::mutants::catalogue;
 use crate::scenario::{Library, nearest};
 use crate::spec::{Group, Spec, Statement};
 
@@ -23,7 +23,7 @@ pub(super) fn run(
     err: &mut dyn Write,
 ) -> Result<u8, Failure> {
     let library = library(args.scenarios.as_deref())?;
-    let mutants: Vec<_> = CATALOGUE.iter().map(|mutant| (mutant.id, mutant.statements)).collect();
+    let mutants: Vec<_> = catalogue().map(|mutant| (mutant.id, mutant.statements)).collect();
     let table = Table::new(Spec::embedded(), &library, &mutants)?;
     if args.check {
         return check(&table, out, err);

@@ -19,8 +19,8 @@ use gapless::tasks::wire::{
 use gapless::tasks::{Attempt, MessageId, OutputStream};
 use gapless::{AgentId, ConnectionId};
 
-use super::twist::{Hands, Twist, Twisted};
-use super::{AgentCore, ControllerCore, Record, TaskStore};
+use crate::mutants::twist::{Hands, Twist, Twisted};
+use crate::mutants::{AgentCore, ControllerCore, Record, TaskStore};
 use crate::world::HostClock;
 
 // ---- agents ------------------------------------------------------------------------------------
@@ -47,7 +47,7 @@ impl Twist<Agent> for CanaryAgent {
     }
 }
 
-pub(super) fn result_never_said(core: Agent) -> AgentCore {
+pub(in crate::mutants) fn result_never_said(core: Agent) -> AgentCore {
     Twisted::boxed(core, CanaryAgent)
 }
 
@@ -63,7 +63,7 @@ impl Twist<Agent> for ReceivedForgotten {
     }
 }
 
-pub(super) fn received_never_runs(core: Agent) -> AgentCore {
+pub(in crate::mutants) fn received_never_runs(core: Agent) -> AgentCore {
     Twisted::boxed(core, ReceivedForgotten)
 }
 
@@ -86,7 +86,7 @@ impl Twist<Agent> for NumberReused {
     }
 }
 
-pub(super) fn number_reused(core: Agent) -> AgentCore {
+pub(in crate::mutants) fn number_reused(core: Agent) -> AgentCore {
     Twisted::boxed(core, NumberReused::default())
 }
 
@@ -102,7 +102,7 @@ impl Twist<Agent> for HoleUndeclared {
     }
 }
 
-pub(super) fn hole_undeclared(core: Agent) -> AgentCore {
+pub(in crate::mutants) fn hole_undeclared(core: Agent) -> AgentCore {
     Twisted::boxed(core, HoleUndeclared)
 }
 
@@ -122,7 +122,7 @@ impl Twist<Agent> for TailLost {
     }
 }
 
-pub(super) fn tail_lost(core: Agent) -> AgentCore {
+pub(in crate::mutants) fn tail_lost(core: Agent) -> AgentCore {
     Twisted::boxed(core, TailLost::default())
 }
 
@@ -167,7 +167,7 @@ impl Twist<Agent> for KnownRefused {
     }
 }
 
-pub(super) fn known_refused(core: Agent) -> AgentCore {
+pub(in crate::mutants) fn known_refused(core: Agent) -> AgentCore {
     Twisted::boxed(core, KnownRefused::default())
 }
 
@@ -215,7 +215,7 @@ fn answer(frame: &Envelope<ControllerMessage>) -> Option<&HelloAck> {
     }
 }
 
-pub(super) fn discard_kills(core: Agent) -> AgentCore {
+pub(in crate::mutants) fn discard_kills(core: Agent) -> AgentCore {
     Twisted::boxed(core, DiscardKills::default())
 }
 
@@ -248,7 +248,7 @@ impl Twist<Agent> for DiscardStaysQueued {
     }
 }
 
-pub(super) fn discard_stays_queued(core: Agent) -> AgentCore {
+pub(in crate::mutants) fn discard_stays_queued(core: Agent) -> AgentCore {
     Twisted::boxed(core, DiscardStaysQueued::default())
 }
 
@@ -267,7 +267,7 @@ impl Twist<Agent> for ResultRenamed {
     }
 }
 
-pub(super) fn result_renamed(core: Agent) -> AgentCore {
+pub(in crate::mutants) fn result_renamed(core: Agent) -> AgentCore {
     Twisted::boxed(core, ResultRenamed::default())
 }
 
@@ -300,7 +300,7 @@ impl Twist<Agent> for HandshakeWithoutTimer {
     }
 }
 
-pub(super) fn handshake_without_timer(core: Agent) -> AgentCore {
+pub(in crate::mutants) fn handshake_without_timer(core: Agent) -> AgentCore {
     Twisted::boxed(core, HandshakeWithoutTimer::default())
 }
 
@@ -334,7 +334,7 @@ impl Twist<Agent> for LiveFirst {
     }
 }
 
-pub(super) fn live_first(core: Agent) -> AgentCore {
+pub(in crate::mutants) fn live_first(core: Agent) -> AgentCore {
     Twisted::boxed(core, LiveFirst::default())
 }
 
@@ -361,7 +361,7 @@ impl Twist<Agent> for AnyAnswer {
     }
 }
 
-pub(super) fn any_answer(core: Agent) -> AgentCore {
+pub(in crate::mutants) fn any_answer(core: Agent) -> AgentCore {
     Twisted::boxed(core, AnyAnswer::default())
 }
 
@@ -403,7 +403,7 @@ impl Twist<Agent> for BackoffNeverResets {
     }
 }
 
-pub(super) fn backoff_never_resets(core: Agent) -> AgentCore {
+pub(in crate::mutants) fn backoff_never_resets(core: Agent) -> AgentCore {
     Twisted::boxed(core, BackoffNeverResets::default())
 }
 
@@ -446,7 +446,7 @@ impl Twist<Agent> for SaidBeforeStored {
     }
 }
 
-pub(super) fn said_before_stored(core: Agent) -> AgentCore {
+pub(in crate::mutants) fn said_before_stored(core: Agent) -> AgentCore {
     Twisted::boxed(core, SaidBeforeStored::default())
 }
 
@@ -469,7 +469,7 @@ impl Transact<Command> for RunsTwice {
     }
 }
 
-pub(super) fn runs_twice(store: SqliteTaskStore, _: HostClock) -> TaskStore {
+pub(in crate::mutants) fn runs_twice(store: SqliteTaskStore, _: HostClock) -> TaskStore {
     Box::new(RunsTwice(store))
 }
 
@@ -508,7 +508,7 @@ impl Transact<Command> for Resurrected {
     }
 }
 
-pub(super) fn resurrected(store: SqliteTaskStore, _: HostClock) -> TaskStore {
+pub(in crate::mutants) fn resurrected(store: SqliteTaskStore, _: HostClock) -> TaskStore {
     Box::new(Resurrected { store, ended: BTreeMap::new(), rotated: false })
 }
 
@@ -542,7 +542,7 @@ impl Transact<Command> for ClockOrders {
     }
 }
 
-pub(super) fn clock_orders(store: SqliteTaskStore, clock: HostClock) -> TaskStore {
+pub(in crate::mutants) fn clock_orders(store: SqliteTaskStore, clock: HostClock) -> TaskStore {
     Box::new(ClockOrders { store, clock, at: BTreeMap::new() })
 }
 
@@ -572,7 +572,7 @@ impl Transact<Command> for IdsCollide {
     }
 }
 
-pub(super) fn ids_collide(store: SqliteTaskStore, _: HostClock) -> TaskStore {
+pub(in crate::mutants) fn ids_collide(store: SqliteTaskStore, _: HostClock) -> TaskStore {
     Box::new(IdsCollide(store))
 }
 
@@ -617,7 +617,7 @@ impl Twist<Controller> for DeliversFirst {
     }
 }
 
-pub(super) fn delivers_first(core: Controller) -> ControllerCore {
+pub(in crate::mutants) fn delivers_first(core: Controller) -> ControllerCore {
     Twisted::boxed(core, DeliversFirst::default())
 }
 
@@ -651,7 +651,7 @@ impl Transact<record::Command> for StoresAlike {
     }
 }
 
-pub(super) fn stores_alike(record: SqliteRecord) -> Record {
+pub(in crate::mutants) fn stores_alike(record: SqliteRecord) -> Record {
     Box::new(StoresAlike(record))
 }
 
@@ -688,7 +688,7 @@ impl Transact<record::Command> for AckedBeforeStored {
     }
 }
 
-pub(super) fn acked_before_stored(record: SqliteRecord) -> Record {
+pub(in crate::mutants) fn acked_before_stored(record: SqliteRecord) -> Record {
     Box::new(AckedBeforeStored { record, postponed: Postponed::default() })
 }
 
@@ -732,7 +732,7 @@ impl Transact<record::Command> for RetriesEarly {
     }
 }
 
-pub(super) fn retries_early(record: SqliteRecord) -> Record {
+pub(in crate::mutants) fn retries_early(record: SqliteRecord) -> Record {
     Box::new(RetriesEarly(record))
 }
 
@@ -760,6 +760,6 @@ impl Transact<record::Command> for UnnamedIsLost {
     }
 }
 
-pub(super) fn every_start_is_another_store(record: SqliteRecord) -> Record {
+pub(in crate::mutants) fn every_start_is_another_store(record: SqliteRecord) -> Record {
     Box::new(UnnamedIsLost(record))
 }
