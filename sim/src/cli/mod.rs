@@ -199,7 +199,7 @@ fn guarded<T>(seed: u64, again: &str, what: impl FnOnce() -> T) -> Result<T, Fai
         let said = panic.downcast_ref::<String>().map(String::as_str);
         let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
         let problem = format!("panic: {}", said.unwrap_or("without a message"));
-        broke(seed, again, &RunError { problem, last: Vec::new() })
+        broke(seed, again, &RunError { problem, node: None, last: Vec::new() })
     })
 }
 

@@ -308,9 +308,6 @@ pub enum Event {
         /// The code of the close frame; absent if the connection broke.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         code: Option<u16>,
-        /// The reason in the close frame.
-        #[serde(default, skip_serializing_if = "String::is_empty")]
-        reason: String,
     },
     /// A connection could not be opened. Nothing follows for it.
     #[serde(rename = "sock.error")]
@@ -543,17 +540,13 @@ pub enum Effect {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         protocols: Vec<String>,
     },
-    /// It sends a message: either `text` or `b64`.
+    /// It sends a text message. No protocol here has others.
     #[serde(rename = "sock.send")]
     SockSend {
         /// Where.
         conn: Conn,
-        /// A text message.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        text: Option<String>,
-        /// A binary message, in base64.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        b64: Option<String>,
+        /// The message.
+        text: String,
     },
     /// It closes a connection, or gives up opening it. The simulator answers with
     /// [`Event::SockClose`] only if the feature `sock.closed` is announced.
@@ -671,6 +664,16 @@ pub enum Effect {
         /// The number.
         sequence: u64,
     },
+    /// It is done with everything up to this number, and will go on after it. Without it the simulator
+    /// goes by what was given to the application, and waits longer for a run to end.
+    #[serde(rename = "app.position")]
+    AppPosition {
+        /// The epoch of the number, if any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        epoch: Option<String>,
+        /// The number.
+        sequence: u64,
+    },
     /// It tells the application that a connection is open. With a ticket it waits for the
     /// application's open handlers.
     #[serde(rename = "app.open")]
@@ -740,6 +743,14 @@ pub enum Effect {
         /// The event as it is stored: a JSON object with the payload's `key`.
         event: String,
     },
+    /// It reached a place that has a name in the simulator. Only with the feature `marks`: a scenario
+    /// may wait for marks, and demand them; those of an implementation that has none are not
+    /// demanded of it. Names that are not known are ignored.
+    #[serde(rename = "mark")]
+    Mark {
+        /// As `events.resync_sent`.
+        name: String,
+    },
     /// The implementation crashed, with this message. Nothing follows.
     #[serde(rename = "panic")]
     Panic {
@@ -781,6 +792,8 @@ pub mod feature {
     pub const FROM_BEGINNING: &str = "from_beginning";
     /// A log that can be told to forget.
     pub const RETAIN: &str = "retain";
+    /// Says which marks it reaches.
+    pub const MARKS: &str = "marks";
     /// Reports what its log holds.
     pub const LOG_REPORTS: &str = "log.reports";
 }
