@@ -8,8 +8,10 @@
 pub mod adapter;
 mod node;
 mod process;
+pub mod profile;
 pub mod protocol;
 mod reference;
+pub mod suite;
 
 pub use self::node::{Node, NodeError, SharedNode};
 pub use self::process::{ANSWER_MAX, Launch, Process};

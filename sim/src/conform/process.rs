@@ -106,7 +106,8 @@ impl Pipes {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(not_started)?;
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
             return Err(NodeError::NotStarted("it has no pipes".to_owned()));
         };

@@ -263,6 +263,12 @@ pub enum Event {
         /// How many calls.
         times: u32,
     },
+    /// The next so many calls of an open handler of the application fail, likewise.
+    #[serde(rename = "open_handler.fail")]
+    OpenHandlerFail {
+        /// How many calls.
+        times: u32,
+    },
     /// A connection is open, with this subprotocol.
     #[serde(rename = "sock.open")]
     SockOpen {
@@ -378,8 +384,8 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<StoreProblem>,
     },
-    /// The process was stopped for so long, and goes on: timers that were due meanwhile are due now,
-    /// each once. Only for implementations with the feature `suspend`.
+    /// The process was stopped for so long, and goes on now: timers that were due meanwhile are due
+    /// now, each once. Only for implementations with the feature `suspend`.
     #[serde(rename = "os.suspend")]
     OsSuspend {
         /// For how long, in milliseconds.
@@ -776,9 +782,9 @@ pub mod feature {
     pub const EXTENSION: &str = "extension";
     /// Handlers may take time: `app.event` and `app.open` carry tickets.
     pub const HANDLER_ASYNC: &str = "handler.async";
-    /// A handler that fails is noticed, and the event is offered again.
+    /// Handlers of the application may fail, and the adapter can make them.
     pub const HANDLER_FAIL: &str = "handler.fail";
-    /// Open handlers may fail.
+    /// Open handlers of the application may fail, and the adapter can make them.
     pub const OPEN_HANDLER_FAIL: &str = "open_handler.fail";
     /// Wants to be told what has left for the network.
     pub const SOCK_SENT: &str = "sock.sent";

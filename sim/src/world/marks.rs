@@ -44,9 +44,11 @@ fn install() -> Result<(), String> {
     static INSTALLED: OnceLock<bool> = OnceLock::new();
     match INSTALLED.get_or_init(|| set_global_default(Marks).is_ok()) {
         true => Ok(()),
-        false => Err("another `tracing` subscriber is installed in this process, so marks cannot be \
+        false => {
+            Err("another `tracing` subscriber is installed in this process, so marks cannot be \
                       seen; install none beside the simulator"
-            .to_owned()),
+                .to_owned())
+        }
     }
 }
 
@@ -94,9 +96,8 @@ impl Subscriber for Marks {
         let mut name = Name(None);
         event.record(&mut name);
         let Some(mark) = name.0 else { return };
-        let captured = CAPTURED.with_borrow_mut(|captured| {
-            captured.as_mut().map(|marks| marks.push(mark)).is_some()
-        });
+        let captured = CAPTURED
+            .with_borrow_mut(|captured| captured.as_mut().map(|marks| marks.push(mark)).is_some());
         if !captured {
             RECORDER.with_borrow(|recorder| {
                 if let Some(recorder) = recorder {

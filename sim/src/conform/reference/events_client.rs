@@ -130,7 +130,10 @@ impl Life {
                         "authorization".to_owned(),
                         format!("Bearer {}", self.config.token),
                     )],
-                    protocols: offer_extension.then(|| SUBPROTOCOL.to_owned()).into_iter().collect(),
+                    protocols: offer_extension
+                        .then(|| SUBPROTOCOL.to_owned())
+                        .into_iter()
+                        .collect(),
                 }
             }
             Output::Send { conn, frame } => {
@@ -153,7 +156,10 @@ impl Life {
                     epoch: position.and_then(|it| it.epoch.as_ref()).map(Epoch::to_string),
                     failed: false,
                     ticket: Some(ticket),
-                    commits: position.map(|it| (CURSOR.to_owned(), to_store(it))).into_iter().collect(),
+                    commits: position
+                        .map(|it| (CURSOR.to_owned(), to_store(it)))
+                        .into_iter()
+                        .collect(),
                 }
             }
             Output::Store(id, position) => {

@@ -179,7 +179,8 @@ pub(crate) async fn live(
         }
     };
     let database = Arc::new(Mutex::new(database));
-    let desk = Desk { known, process: process.clone(), client: number, moods, options: options.clone() };
+    let desk =
+        Desk { known, process: process.clone(), client: number, moods, options: options.clone() };
     let app = App { desk, database, cursor };
     let reconnect = BackoffConfig {
         min: Duration::from_millis(options.reconnect_ms.0),
@@ -207,7 +208,8 @@ pub(crate) async fn live(
         notices: Box::new(move |notice| notices.desk.notice(notice)),
     };
     let target = Target { limits: limits(), ..Target::new(SERVER, agent_token(agent)) };
-    let watch = Arc::new(EventWatch { client: number, recorder: process.recorder.clone(), marks: false });
+    let watch =
+        Arc::new(EventWatch { client: number, recorder: process.recorder.clone(), marks: false });
     let connector = LinkConnector { server: SERVER, watch, link, process: process.clone() };
     let wall = Arc::new(process.clock.clone());
     let (_handle, run) = client_task(core, connector, target, wall, application);

@@ -17,7 +17,9 @@ use crate::plan::ClientOptions;
 use crate::trace::Kind;
 use crate::world::host::Process;
 use crate::world::link::{Link, LinkConnector};
-use crate::world::node::{Attached, Entrance, Outside, Part, Storage, decoded, drive, keeps, write};
+use crate::world::node::{
+    Attached, Entrance, Outside, Part, Storage, decoded, drive, keeps, write,
+};
 use crate::world::vault::Vault;
 
 /// What a life of a foreign client is given.
@@ -195,8 +197,15 @@ impl Part for ClientPart {
             return Vec::new();
         }
         let mut moods = self.desk.moods.state();
-        let times = std::mem::take(&mut moods.fail_handler);
-        (times > 0).then_some(Event::HandlerFail { times }).into_iter().collect()
+        let handler = std::mem::take(&mut moods.fail_handler);
+        let open_handler = std::mem::take(&mut moods.fail_open_handler);
+        [
+            (handler > 0).then_some(Event::HandlerFail { times: handler }),
+            (open_handler > 0).then_some(Event::OpenHandlerFail { times: open_handler }),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     fn effect(&mut self, effect: Effect, outside: &Outside) -> Result<(), String> {

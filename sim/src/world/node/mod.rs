@@ -359,10 +359,7 @@ impl<P: Part> Driver<P> {
     }
 
     fn wants(&self) -> sockets::Wants {
-        sockets::Wants {
-            sent: self.has(feature::SOCK_SENT),
-            alive: self.has(feature::SOCK_ALIVE),
-        }
+        sockets::Wants { sent: self.has(feature::SOCK_SENT), alive: self.has(feature::SOCK_ALIVE) }
     }
 
     /// A connection that is gone takes no orders.

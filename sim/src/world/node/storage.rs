@@ -51,9 +51,8 @@ impl Storage {
     pub(super) fn load(&self) -> rusqlite::Result<BTreeMap<String, String>> {
         let database = self.database();
         let mut statement = database.prepare_cached("SELECT key, value FROM node")?;
-        let rows = statement.query_map([], |row| {
-            Ok((row.get(0)?, STANDARD.encode(row.get_ref(1)?.as_blob()?)))
-        })?;
+        let rows = statement
+            .query_map([], |row| Ok((row.get(0)?, STANDARD.encode(row.get_ref(1)?.as_blob()?))))?;
         rows.collect()
     }
 
@@ -87,7 +86,9 @@ pub(in crate::world) type Writes = BTreeMap<String, Option<Vec<u8>>>;
 /// # Errors
 ///
 /// A sentence, if something is no base64.
-pub(in crate::world) fn decoded(writes: &BTreeMap<String, Option<String>>) -> Result<Writes, String> {
+pub(in crate::world) fn decoded(
+    writes: &BTreeMap<String, Option<String>>,
+) -> Result<Writes, String> {
     let decode = |(key, value): (&String, &Option<String>)| {
         let value = value.as_ref().map(|text| STANDARD.decode(text)).transpose();
         let value = value.map_err(|error| format!("what it commits as `{key}`: {error}"))?;
@@ -109,9 +110,9 @@ pub(in crate::world) fn write(
                      ON CONFLICT (key) DO UPDATE SET value = excluded.value",
                 )?
                 .execute(rusqlite::params![key, value])?,
-            None => transaction
-                .prepare_cached("DELETE FROM node WHERE key = ?1")?
-                .execute([key])?,
+            None => {
+                transaction.prepare_cached("DELETE FROM node WHERE key = ?1")?.execute([key])?
+            }
         };
     }
     Ok(())
