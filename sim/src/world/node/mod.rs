@@ -105,6 +105,28 @@ pub(in crate::world) trait Part: Send + 'static {
         Vec::new()
     }
 
+    /// With what a life begins.
+    fn begin(&mut self, _outside: &Outside) -> Event {
+        Event::AppConnect
+    }
+
+    /// Whether a server takes connections.
+    fn listens(&self) -> bool {
+        true
+    }
+
+    /// Nothing is on its way to the store: if a copy of it is due, it is made.
+    ///
+    /// # Errors
+    ///
+    /// The disk's.
+    fn settled(&mut self, entrance: &Entrance) -> std::io::Result<()> {
+        match &entrance.storage {
+            Some(storage) => storage.back_up_if_due(&entrance.process, &entrance.vault),
+            None => Ok(()),
+        }
+    }
+
     /// An effect that is not about sockets, requests or the store.
     ///
     /// # Errors
@@ -121,14 +143,19 @@ pub(in crate::world) struct Outside {
 
 /// Something that a node is to be told, and who waits for an answer.
 struct Happening {
-    event: Event,
+    event: Option<Event>,
     call: Option<Call>,
 }
 
 impl Outside {
+    /// The node is to look whether anything is due. One that is gone does not.
+    pub(in crate::world) fn nudge(&self) {
+        let _ = self.happenings.send(Happening { event: None, call: None });
+    }
+
     /// Something has happened. A node that is gone does not hear of it.
     pub(in crate::world) fn happened(&self, event: Event) {
-        let _ = self.happenings.send(Happening { event, call: None });
+        let _ = self.happenings.send(Happening { event: Some(event), call: None });
     }
 }
 
@@ -151,6 +178,7 @@ pub(in crate::world) async fn drive<P: Part>(entrance: Entrance, part: P) -> tur
         outside: Outside { happenings },
         sockets: BTreeMap::new(),
         calls: Calls::default(),
+        committing: 0,
         next: None,
         last_ms: now_ms(),
         spins: 0,
@@ -173,6 +201,8 @@ struct Driver<P> {
     outside: Outside,
     sockets: BTreeMap<Conn, Socket>,
     calls: Calls,
+    /// How many commits are on their way.
+    committing: u32,
     /// When the node wants to be woken.
     next: Option<u64>,
     /// When it was told something the last time.
@@ -185,12 +215,14 @@ impl<P: Part> Driver<P> {
     /// Until the machine loses power.
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Happening>) -> Result<(), NodeError> {
         self.reset()?;
-        self.deliver(Event::AppConnect)?;
-        if self.entrance.connector.is_none() {
+        let begin = self.part.begin(&self.outside);
+        self.deliver(begin)?;
+        if self.entrance.connector.is_none() && self.part.listens() {
             let (process, outside) = (self.entrance.process.clone(), self.outside.clone());
             tokio::spawn(serve::listen(process, self.wants(), outside));
         }
         loop {
+            self.settle();
             self.entrance.process.powered().await;
             let wait = self.next.map(|at| Duration::from_millis(at.saturating_sub(now_ms())));
             tokio::select! { biased;
@@ -210,6 +242,15 @@ impl<P: Part> Driver<P> {
 
     fn skew_ms(&self) -> i64 {
         self.entrance.process.clock.skew_ms()
+    }
+
+    /// Lets a copy be made while nothing is on its way to the store.
+    fn settle(&mut self) {
+        if self.committing == 0
+            && let Err(error) = self.part.settled(&self.entrance)
+        {
+            self.record(Kind::Store, format!("the store cannot be copied: {error}"));
+        }
     }
 
     fn reset(&mut self) -> Result<(), NodeError> {
@@ -238,7 +279,7 @@ impl<P: Part> Driver<P> {
 
     /// What is due comes first, then this.
     fn happened(&mut self, happening: Happening) -> Result<(), NodeError> {
-        let Happening { event, call } = happening;
+        let Happening { event: Some(event), call } = happening else { return Ok(()) };
         while self.next.is_some_and(|next| next <= now_ms()) {
             self.wake()?;
         }
@@ -247,6 +288,7 @@ impl<P: Part> Driver<P> {
                 self.sockets.insert(*conn, socket);
                 self.calls.socket(*conn, answer);
             }
+            (Event::StoreDone { .. }, None) => self.committing -= 1,
             (Event::HttpRequest { id, .. }, Some(Call::Request { answer })) => {
                 self.calls.request(*id, answer);
             }
@@ -420,15 +462,14 @@ impl<P: Part> Driver<P> {
         id: u64,
         writes: &BTreeMap<String, Option<String>>,
     ) -> Result<(), NodeError> {
+        self.settle();
         let Some(storage) = &self.entrance.storage else {
             return Err(NodeError::Misused("it commits, and has announced no storage".to_owned()));
         };
         let error = storage.commit(writes).map_err(NodeError::Misused)?;
         let (process, vault) = (self.entrance.process.clone(), self.entrance.vault.clone());
         vault.state().unsettled = error == Some(StoreProblem::Unknown);
-        if let Err(error) = storage.back_up_if_due(&process, &vault) {
-            process.record(Kind::Store, format!("the store cannot be copied: {error}"));
-        }
+        self.committing += 1;
         let keys: Vec<&str> = writes.keys().map(String::as_str).collect();
         let outcome = match error {
             None => "done",
