@@ -106,7 +106,9 @@ impl Fake {
     fn conform(&self, mode: &str, options: &str) -> (u8, String) {
         let command = format!("python3 {} '{mode}'", self.path("fake.py").display());
         let mut args: Vec<OsString> =
-            ["gapless-sim", "conform", "--role", "events.client", "--adapter"].map(Into::into).into();
+            ["gapless-sim", "conform", "--role", "events.client", "--adapter"]
+                .map(Into::into)
+                .into();
         args.push(command.into());
         args.extend(options.split_whitespace().map(OsString::from));
         sim(args)
@@ -134,7 +136,8 @@ fn each_way_to_misbehave_has_its_verdict() {
     let cases = [
         ("dies", exit::ADAPTER, "crash", "ended (exit status: 3)"),
         ("dies in a line", exit::ADAPTER, "crash", "in the middle of the line `{\"type\""),
-        ("hangs", exit::ADAPTER, "error", "did not answer `deliver app.connect at 0 ms` within 1s"),
+        ("hangs", exit::ADAPTER, "error", "did not answer `deliver app.connect at 0 ms` within 2s"),
+        ("closes its output", exit::ADAPTER, "crash", "ended (it closed its output)"),
         ("only logs", exit::ADAPTER, "error", "did not answer"),
         ("garbage", exit::ADAPTER, "error", "with `connected!`, which is no reply"),
         ("not a reply", exit::ADAPTER, "error", "which is no reply: unknown variant `don`"),
@@ -156,10 +159,8 @@ fn each_way_to_misbehave_has_its_verdict() {
     ];
     for (mode, code, verdict, said) in cases {
         let json = fake.path("out.jsonl");
-        let options = format!(
-            "events/swarm --seed 1 --answer-timeout 1s --json {}",
-            json.display()
-        );
+        let options =
+            format!("events/swarm --seed 1 --answer-timeout 2s --json {}", json.display());
         let (ended, output) = fake.conform(mode, &options);
         assert_eq!(ended, code, "{mode}: {output}");
         assert!(output.contains(said), "{mode}: {said:?} is not in\n{output}");

@@ -252,13 +252,7 @@ pub struct End {
 
 impl Outcome {
     /// What came of playing a case.
-    pub fn new(
-        case: &str,
-        seed: u64,
-        swarm: bool,
-        statements: &[String],
-        played: &Played,
-    ) -> Self {
+    pub fn new(case: &str, seed: u64, swarm: bool, statements: &[String], played: &Played) -> Self {
         let mut outcome = Self {
             case: case.to_owned(),
             seed: seed.to_string(),

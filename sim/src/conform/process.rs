@@ -29,6 +29,10 @@ pub struct Launch {
 /// How long an answer may take by default.
 pub const ANSWER_MAX: Duration = Duration::from_secs(10);
 
+/// How long a process may take to introduce itself, if an answer may not take longer: it has to be
+/// loaded first.
+pub const START_MAX: Duration = Duration::from_secs(30);
+
 /// How much of what an adapter writes to its standard error is kept, in bytes.
 const STDERR_BYTES_MAX: usize = 4 << 10;
 
@@ -75,7 +79,7 @@ impl Process {
     pub fn start(launch: &Launch, nonce: &str) -> Result<Self, NodeError> {
         let mut pipes = Pipes::open(launch)?;
         let ask = Request::Hello { protocol: vec![VERSION], nonce: nonce.to_owned() };
-        match pipes.ask(&ask)? {
+        match pipes.ask(&ask, launch.answer_max.max(START_MAX))? {
             Reply::Hello(hello) if hello.protocol != VERSION => Err(NodeError::Misused(format!(
                 "it chose version {}, and was offered {VERSION}",
                 hello.protocol
@@ -150,7 +154,9 @@ impl Pipes {
         match status {
             Some(status) if status.success() => Ok(()),
             Some(status) => Err(NodeError::Misused(format!("after `stop` it ended with {status}"))),
-            None => Err(NodeError::Misused(format!("it did not end within {STOP_MAX:?} of `stop`"))),
+            None => {
+                Err(NodeError::Misused(format!("it did not end within {STOP_MAX:?} of `stop`")))
+            }
         }
     }
 
@@ -171,7 +177,7 @@ impl Pipes {
     }
 
     /// Writes a request and reads the one line that answers it.
-    fn ask(&mut self, request: &Request) -> Result<Reply, NodeError> {
+    fn ask(&mut self, request: &Request, within: Duration) -> Result<Reply, NodeError> {
         self.read_some().map_err(|()| self.died(request))?;
         if !self.buffer.is_empty() {
             return Err(NodeError::Unasked { line: shown(&self.buffer) });
@@ -184,7 +190,7 @@ impl Pipes {
                 line.len()
             )));
         }
-        let deadline = now() + self.launch.answer_max;
+        let deadline = now() + within;
         self.write_all(&line, request)?;
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
@@ -210,7 +216,7 @@ impl Pipes {
             }
             let left = deadline.saturating_duration_since(now());
             if left.is_zero() {
-                return Err(self.hung(request));
+                return Err(self.hung(request, within));
             }
             self.wait(false, left).map_err(|()| self.died(request))?;
             self.read_some().map_err(|()| self.died(request))?;
@@ -232,7 +238,7 @@ impl Pipes {
                     }
                     let left = deadline.saturating_duration_since(now());
                     if left.is_zero() {
-                        return Err(self.hung(request));
+                        return Err(self.hung(request, self.launch.answer_max));
                     }
                     self.wait(true, left).map_err(|()| self.died(request))?;
                     self.read_some().map_err(|()| self.died(request))?;
@@ -303,9 +309,8 @@ impl Pipes {
         NodeError::Died { status, asked, partial, stderr: self.stderr() }
     }
 
-    fn hung(&self, request: &Request) -> NodeError {
-        let (waited, asked) = (self.launch.answer_max, asked_for(request));
-        NodeError::Hung { waited, asked, stderr: self.stderr() }
+    fn hung(&self, request: &Request, waited: Duration) -> NodeError {
+        NodeError::Hung { waited, asked: asked_for(request), stderr: self.stderr() }
     }
 }
 
@@ -315,7 +320,7 @@ impl Node for Process {
     }
 
     fn exchange(&mut self, request: &Request) -> Result<Reply, NodeError> {
-        let reply = self.pipes.ask(request)?;
+        let reply = self.pipes.ask(request, self.pipes.launch.answer_max)?;
         let said = match &reply {
             Reply::Hello(_) => {
                 return Err(NodeError::Misused("it introduced itself twice".to_owned()));
@@ -325,7 +330,10 @@ impl Node for Process {
         match request.n() {
             Some(asked) if said == asked => Ok(reply),
             Some(asked) if said < asked => Err(NodeError::Unasked {
-                line: format!("a reply with `n` of an earlier request than `{}`", asked_for(request)),
+                line: format!(
+                    "a reply with `n` of an earlier request than `{}`",
+                    asked_for(request)
+                ),
             }),
             _ => Err(NodeError::Misused(format!(
                 "it replied to `{}` with the `n` of another request",

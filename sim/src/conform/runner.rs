@@ -202,7 +202,8 @@ impl Suite<'_> {
         let runs = |case: &Case<'_>| {
             case.is_drawn() || matches!(profile.fit(&case.plan(), false), Fit::Runs { .. })
         };
-        let playable: Vec<usize> = (0..self.cases.len()).filter(|at| runs(&self.cases[*at])).collect();
+        let playable: Vec<usize> =
+            (0..self.cases.len()).filter(|at| runs(&self.cases[*at])).collect();
         // Others for another base.
         let among = playable.len().clamp(1, REPEAT_EVERY) as u64;
         let begin = self.cases.first().map_or(0, |case| case.seed().derive(0).0 % among);
@@ -297,8 +298,7 @@ fn failed(error: NodeError) -> Played {
 /// Plays a case. A panic that gets through to here is one of the checkers, which have never seen such
 /// a history.
 fn guarded(attached: &Attached, case: &Case<'_>) -> Played {
-    let played =
-        catch_unwind(AssertUnwindSafe(|| play(attached, &case.plan(), case.is_drawn())));
+    let played = catch_unwind(AssertUnwindSafe(|| play(attached, &case.plan(), case.is_drawn())));
     played.unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
         let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
@@ -312,9 +312,8 @@ fn guarded(attached: &Attached, case: &Case<'_>) -> Played {
 pub fn difference(one: &Trace, another: &Trace) -> Option<String> {
     let same = one.records.iter().zip(&another.records).take_while(|(one, other)| one == other);
     let at = same.count();
-    let line = |trace: &Trace| {
-        trace.records.get(at).map_or("(ends here)".to_owned(), ToString::to_string)
-    };
+    let line =
+        |trace: &Trace| trace.records.get(at).map_or("(ends here)".to_owned(), ToString::to_string);
     (at < one.records.len() || at < another.records.len()).then(|| {
         format!(
             "the same case went differently in a fresh process: line {} of the trace was `{}`, and \

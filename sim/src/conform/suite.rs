@@ -83,11 +83,7 @@ pub fn attach(role: Role, source: &Source, seats: usize) -> Result<Attached, Nod
     Ok(Attached::new(role, hello, nodes))
 }
 
-fn nodes(
-    role: Role,
-    source: &Source,
-    seats: usize,
-) -> Result<(Hello, Vec<SharedNode>), NodeError> {
+fn nodes(role: Role, source: &Source, seats: usize) -> Result<(Hello, Vec<SharedNode>), NodeError> {
     let (hello, first): (Hello, SharedNode) = match source {
         Source::Reference(mutant) => {
             let node = reference(role, mutant.as_deref())?;
@@ -230,8 +226,10 @@ pub(super) fn is_advice(ids: &[impl AsRef<str>]) -> bool {
     let spec = Spec::shared();
     !ids.is_empty()
         && ids.iter().all(|id| {
-            let mut covered =
-                spec.statements().filter(|statement| statement.is_covered_by(id.as_ref())).peekable();
+            let mut covered = spec
+                .statements()
+                .filter(|statement| statement.is_covered_by(id.as_ref()))
+                .peekable();
             covered.peek().is_some() && covered.all(|statement| statement.level != "MUST")
         })
 }

@@ -146,9 +146,12 @@ impl Results {
         let mut groups: BTreeMap<(Word, String), Group<'_>> = BTreeMap::new();
         for outcome in self.outcomes.iter().filter(wanted) {
             let (verdict, kind) = (outcome.verdict, outcome.kind());
-            let group = groups
-                .entry((verdict, kind.clone()))
-                .or_insert_with(|| Group { verdict, kind, runs: 0, shortest: outcome });
+            let group = groups.entry((verdict, kind.clone())).or_insert_with(|| Group {
+                verdict,
+                kind,
+                runs: 0,
+                shortest: outcome,
+            });
             group.runs += 1;
             if outcome.records < group.shortest.records {
                 group.shortest = outcome;
@@ -174,9 +177,9 @@ impl Results {
         let mut left: BTreeMap<(&str, &str), LeftOut> = BTreeMap::new();
         for line in self.outcomes.iter().flat_map(|outcome| &outcome.left_out) {
             let (what, needs) = line.split_once(": needs ").unwrap_or((line, ""));
-            let counted = what.rsplit_once(" ×").and_then(|(what, times)| {
-                times.parse::<u64>().ok().map(|times| (what, times))
-            });
+            let counted = what
+                .rsplit_once(" ×")
+                .and_then(|(what, times)| times.parse::<u64>().ok().map(|times| (what, times)));
             let (what, times) = counted.unwrap_or((what, 1));
             let left = left.entry((what, needs)).or_default();
             left.times += times;

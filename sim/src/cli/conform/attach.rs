@@ -8,6 +8,9 @@ use crate::conform::suite::Source;
 use crate::conform::{Launch, NodeError, Role};
 use crate::scenario::parse_duration;
 
+/// The first line that an adapter gets.
+const HELLO: &str = r#"{"type":"hello","protocol":[1],"nonce":"me"}"#;
+
 /// An implementation in a role.
 pub(super) struct Target {
     pub(super) role: Role,
@@ -61,11 +64,15 @@ impl Target {
                 "error: {error}\n  hint: give a `--role` that it announces; one whose clock is real \
                  can only be tested live\n"
             )),
-            error => Failure::Adapter(format!(
-                "error: {error}\n  hint: `{} …` writes down what the adapter is asked, so that it \
-                 can be run by hand\n",
-                self.again("record")
-            )),
+            error => {
+                let command = match &self.source {
+                    Source::Adapter(launch) => launch.words.join(" "),
+                    Source::Reference(_) => self.again("adapter"),
+                };
+                Failure::Adapter(format!(
+                    "error: {error}\n  hint: ask it by hand: `echo '{HELLO}' | {command}`\n"
+                ))
+            }
         }
     }
 }

@@ -32,7 +32,8 @@ fn read(path: &Path) -> Result<Results, Failure> {
         .map_err(|error| usage(format!("`{named}` cannot be read: {error}"), hint))?;
     let (mut start, mut outcomes, mut end) = (None, Vec::new(), None);
     for (number, line) in text.lines().enumerate() {
-        let wrong = |problem: String| usage(format!("`{named}`, line {}: {problem}", number + 1), hint);
+        let wrong =
+            |problem: String| usage(format!("`{named}`, line {}: {problem}", number + 1), hint);
         match serde_json::from_str(line).map_err(|error| wrong(error.to_string()))? {
             Line::Start(first) if first.format != FORMAT => {
                 let format = first.format;

@@ -52,10 +52,11 @@ pub(in crate::cli) fn record(args: &RecordArgs, out: &mut dyn Write) -> Result<u
     if let Some(problem) = problem {
         writeln!(out, "  the case did not come to its end: {problem}")?;
     }
-    let command = args.attach.adapter.as_deref().map_or_else(
-        || format!("gapless-sim adapter --role {}", target.role),
-        str::to_owned,
-    );
+    let command = args
+        .attach
+        .adapter
+        .as_deref()
+        .map_or_else(|| format!("gapless-sim adapter --role {}", target.role), str::to_owned);
     writeln!(out, "  play it    {command} < {}", word(&args.out))?;
     Ok(exit::OK)
 }

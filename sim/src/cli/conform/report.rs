@@ -17,16 +17,20 @@ const KNOWN: Style = AnsiColor::Yellow.on_default().bold();
 /// How many scenarios are named beside what they need.
 const NAMED_MAX: usize = 4;
 
-/// The report for a person.
+/// The report for a person. What is wrong with a case that was `told` already is not said again.
 pub(super) fn text(
     results: &Results,
     expectations: &Expectations,
     tally: &Tally<'_>,
+    told: bool,
 ) -> String {
-    let mut text = String::new();
+    let mut text = if told { "\n".to_owned() } else { String::new() };
     heading(&mut text, results);
     for group in results.groups() {
-        failed(&mut text, &group, results);
+        let has_run = matches!(group.verdict, Word::Fail | Word::Warn | Word::Inconclusive);
+        if !(told && has_run) {
+            failed(&mut text, &group, results);
+        }
     }
     expected(&mut text, expectations, tally);
     left(&mut text, results);
@@ -150,10 +154,8 @@ fn left(text: &mut String, results: &Results) {
         let _ = writeln!(text, "\n  left out of swarms");
     }
     for ((what, needs), left) in left_out {
-        let _ = writeln!(
-            text,
-            "    {what} ×{} {QUIET}in {} runs: needs {needs}{QUIET:#}",
-            left.times, left.runs
-        );
+        let runs = if left.runs == 1 { "1 run".to_owned() } else { format!("{} runs", left.runs) };
+        let _ =
+            writeln!(text, "    {what} ×{} {QUIET}in {runs}: needs {needs}{QUIET:#}", left.times);
     }
 }

@@ -28,7 +28,11 @@ enum Seeds {
     One(Seed),
 }
 
-pub(super) fn run(args: &PlayArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, Failure> {
+pub(super) fn run(
+    args: &PlayArgs,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<u8, Failure> {
     let target = Target::new(&args.attach)?;
     let expectations = match &args.expect {
         Some(path) => expectations(path)?,
@@ -113,7 +117,7 @@ pub(super) fn run(args: &PlayArgs, out: &mut dyn Write, err: &mut dyn Write) -> 
     let results = Results { start, outcomes, end: tally.end(stale) };
     lines.write(&Line::End(results.end.clone()));
     lines.finish()?;
-    write!(out, "{}", report::text(&results, &expectations, &tally))?;
+    write!(out, "{}", report::text(&results, &expectations, &tally, single && !args.quiet))?;
     for (path, text) in [
         (&args.junit, render::junit as fn(&Results) -> String),
         (&args.markdown, render::markdown),

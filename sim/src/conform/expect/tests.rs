@@ -53,9 +53,8 @@ fn a_run_is_expected_only_if_everything_that_is_wrong_with_it_is() {
     let expectations = parsed(
         "[[expect]]\nid = \"events/*\"\nverdict = \"fail\"\nchecker = \"no_loss\"\nreason = \"r\"\n",
     );
-    let cover = |checkers: &[&str]| {
-        expectations.cover(&outcome("events/one", Word::Fail, checkers))
-    };
+    let cover =
+        |checkers: &[&str]| expectations.cover(&outcome("events/one", Word::Fail, checkers));
     assert_eq!(cover(&["no_loss"]), Cover { entries: [0].into(), whole: true });
     assert_eq!(cover(&["no_loss", "in_order"]), Cover { entries: [0].into(), whole: false });
     assert_eq!(cover(&["in_order"]), Cover { entries: [].into(), whole: false });
@@ -64,8 +63,9 @@ fn a_run_is_expected_only_if_everything_that_is_wrong_with_it_is() {
 #[test]
 fn an_entry_is_narrowed_by_checker_statement_and_message() {
     let whole = |narrowed: &str| {
-        let text =
-            format!("[[expect]]\nid = \"events/one\"\nverdict = \"fail\"\nreason = \"r\"\n{narrowed}\n");
+        let text = format!(
+            "[[expect]]\nid = \"events/one\"\nverdict = \"fail\"\nreason = \"r\"\n{narrowed}\n"
+        );
         parsed(&text).cover(&outcome("events/one", Word::Fail, &["no_loss"])).whole
     };
     for fits in ["", "checker = \"no_loss\"", "statement = \"EV-5a\"", "statement = \"EV-5\""] {
@@ -80,8 +80,9 @@ fn an_entry_is_narrowed_by_checker_statement_and_message() {
 
 #[test]
 fn another_scenario_or_verdict_is_not_covered() {
-    let expectations =
-        parsed("[[expect]]\nid = \"events/o*\"\nverdict = \"crash\"\nmessage = \"boom\"\nreason = \"r\"\n");
+    let expectations = parsed(
+        "[[expect]]\nid = \"events/o*\"\nverdict = \"crash\"\nmessage = \"boom\"\nreason = \"r\"\n",
+    );
     let crash = |case: &str, problem: &str| Outcome {
         cause: Some(Cause::Panicked),
         problem: Some(problem.to_owned()),
@@ -111,8 +112,10 @@ fn every_fixed_scenario_of_an_entry_has_to_fail() {
 
 #[test]
 fn at_least_one_run_of_a_swarm_has_to_fail() {
-    let (fails, passes) =
-        (outcome("events/swarm", Word::Fail, &["no_loss"]), outcome("events/swarm", Word::Pass, &[]));
+    let (fails, passes) = (
+        outcome("events/swarm", Word::Fail, &["no_loss"]),
+        outcome("events/swarm", Word::Pass, &[]),
+    );
     let text = "[[expect]]\nid = \"events/swarm\"\nverdict = \"fail\"\nreason = \"r\"\n";
     assert_eq!(stale(text, "1.0", &[passes.clone(), fails]), [""; 0]);
     let said = stale(text, "1.0", &[passes.clone(), passes]);
@@ -129,7 +132,10 @@ fn an_entry_is_judged_only_if_one_of_its_scenarios_was_played() {
 fn an_entry_for_no_scenario_is_stale() {
     let text = "[[expect]]\nid = \"events/tow\"\nverdict = \"fail\"\nreason = \"r\"\n";
     let said = stale(text, "1.0", &[]);
-    assert!(said[0].contains("fits no scenario of this role; did you mean `events/two`?"), "{said:?}");
+    assert!(
+        said[0].contains("fits no scenario of this role; did you mean `events/two`?"),
+        "{said:?}"
+    );
 }
 
 #[test]
@@ -137,7 +143,9 @@ fn an_entry_holds_until_the_version_that_mends_it() {
     let text = format!("{FAILS}until = \"1.2\"\n");
     let fails = [outcome("events/one", Word::Fail, &["no_loss"])];
     assert_eq!(stale(&text, "1.1.9", &fails), [""; 0]);
-    assert!(stale(&text, "1.2.0", &fails)[0].contains("holds until version 1.2, and this is 1.2.0"));
+    assert!(
+        stale(&text, "1.2.0", &fails)[0].contains("holds until version 1.2, and this is 1.2.0")
+    );
     assert!(stale(&text, "main", &fails)[0].contains("cannot be compared with `main`"));
 }
 
@@ -154,7 +162,10 @@ fn what_is_wrong_with_a_file_is_told_with_its_remedy() {
         (format!("{entry}statement = \"five\"\n"), "`five` is no statement"),
         (format!("{entry}until = \"soon\"\n"), "`soon` is no version"),
         (format!("{entry}isue = \"x\"\n"), "unknown key `isue`"),
-        (format!("{}checker = \"no_loss\"\n", entry.replace("fail", "crash")), "`checker` says nothing"),
+        (
+            format!("{}checker = \"no_loss\"\n", entry.replace("fail", "crash")),
+            "`checker` says nothing",
+        ),
         ("[expect]\nid = \"x\"\n".to_owned(), "`expect` must be a list of tables"),
         ("expected = 1\n".to_owned(), "unknown key `expected`"),
         ("[[expect]\n".to_owned(), "this is not TOML"),

@@ -18,7 +18,8 @@ pub fn junit(results: &Results) -> String {
         // The properties of the whole are said in each suite, since readers show nothing else.
         let suite = suites.entry(&outcome.case).or_insert_with(|| {
             let mut suite = TestSuite::new(outcome.case.as_str());
-            suite.add_property(("implementation", format!("{} {}", who.name, who.version).as_str()));
+            suite
+                .add_property(("implementation", format!("{} {}", who.name, who.version).as_str()));
             suite.add_property(("role", start.role.as_str()));
             suite
         });

@@ -12,7 +12,8 @@ const NAMED_MAX: usize = 10;
 pub fn markdown(results: &Results) -> String {
     let start = &results.start;
     let who = &start.implementation;
-    let mut text = format!("## {} {}, `{}`\n\n", escaped(&who.name), escaped(&who.version), start.role);
+    let mut text =
+        format!("## {} {}, `{}`\n\n", escaped(&who.name), escaped(&who.version), start.role);
     let _ = writeln!(text, "**{}** (base {})", results.summary(), start.base);
     let groups = results.groups();
     if !groups.is_empty() {

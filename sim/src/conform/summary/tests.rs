@@ -84,13 +84,7 @@ fn each_verdict_has_its_exit_code() {
     assert_eq!(of(Word::Unsupported, None), exit::OK);
     assert_eq!(of(Word::Inconclusive, None), exit::INCONCLUSIVE);
     assert_eq!(of(Word::Crash, Some(Cause::Panicked)), exit::VIOLATION);
-    for cause in [
-        Cause::NotStarted,
-        Cause::Hung,
-        Cause::Garbage,
-        Cause::Unasked,
-        Cause::Misused,
-    ] {
+    for cause in [Cause::NotStarted, Cause::Hung, Cause::Garbage, Cause::Unasked, Cause::Misused] {
         assert_eq!(of(Word::Error, Some(cause)), exit::ADAPTER, "{cause:?}");
     }
     assert_eq!(of(Word::Crash, Some(Cause::Died)), exit::ADAPTER);
