@@ -52,6 +52,12 @@ pub struct Start {
 }
 
 impl Start {
+    /// Its name, and which variant it is if it is one.
+    pub fn name(&self) -> String {
+        let name = &self.implementation.name;
+        self.mutant.as_ref().map_or_else(|| name.clone(), |mutant| format!("{name} as {mutant}"))
+    }
+
     /// The command that plays one case again.
     pub fn again(&self, outcome: &Outcome) -> String {
         // What cannot be quoted holds a zero byte, which no command line can.

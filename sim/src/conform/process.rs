@@ -31,7 +31,7 @@ pub const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// How long a process may take to introduce itself, if an answer may not take longer: it has to be
 /// loaded first.
-pub const START_MAX: Duration = Duration::from_secs(30);
+const START_MAX: Duration = Duration::from_secs(30);
 
 /// How much of what an adapter writes to its standard error is kept, in bytes.
 const STDERR_BYTES_MAX: usize = 4 << 10;

@@ -41,7 +41,7 @@ fn card(results: &Results) -> Markup {
     let good = results.end.exit == crate::exit::OK;
     page! {
         section.card.good[good].bad[!good] {
-            h2 { (who.name) " " span.version { (who.version) } }
+            h2 { (start.name()) " " span.version { (who.version) } }
             p.facts {
                 code { (start.role) }
                 @if !who.language.is_empty() { " · " (who.language) }
@@ -102,9 +102,9 @@ fn table(matrix: &Matrix<'_>) -> Markup {
                 tr {
                     th scope="col" { "Statement" }
                     @for results in &matrix.columns {
-                        @let who = &results.start.implementation;
                         th.implementation scope="col" {
-                            (who.name) " " span.version { (who.version) }
+                            (results.start.name()) " "
+                            span.version { (results.start.implementation.version) }
                             br; code { (results.start.role) }
                         }
                     }

@@ -13,7 +13,7 @@ pub fn markdown(results: &Results) -> String {
     let start = &results.start;
     let who = &start.implementation;
     let mut text =
-        format!("## {} {}, `{}`\n\n", escaped(&who.name), escaped(&who.version), start.role);
+        format!("## {} {}, `{}`\n\n", escaped(&start.name()), escaped(&who.version), start.role);
     let _ = writeln!(text, "**{}** (base {})", results.summary(), start.base);
     let groups = results.groups();
     if !groups.is_empty() {
@@ -58,7 +58,7 @@ pub fn matrix(all: &[Results]) -> String {
         let _ = write!(
             text,
             " {} {}<br>`{}` |",
-            escaped(&who.name),
+            escaped(&results.start.name()),
             escaped(&who.version),
             results.start.role
         );

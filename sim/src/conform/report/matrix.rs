@@ -7,7 +7,8 @@ use crate::conform::summary::Results;
 use crate::plan::Protocol;
 use crate::spec::{Spec, Statement};
 
-/// A row for each statement, a column for each implementation.
+/// A row for each statement that one of the implementations can break, a column for each
+/// implementation.
 pub(super) struct Matrix<'a> {
     pub(super) columns: Vec<&'a Results>,
     pub(super) rows: Vec<Row<'a>>,
@@ -59,13 +60,18 @@ impl Cell<'_> {
         }
     }
 
+    /// How many runs were about it.
+    fn runs(&self) -> u64 {
+        self.held + self.broken + self.open
+    }
+
     /// As a few characters.
     pub(super) fn text(&self) -> String {
         match self.state() {
-            State::Broken => format!("✗ {} of {}", self.broken, self.broken + self.held),
-            State::Known => format!("~ {} of {}", self.known, self.broken + self.held),
+            State::Broken => format!("✗ {} of {}", self.broken, self.runs()),
+            State::Known => format!("~ {} of {}", self.known, self.runs()),
             State::Held => format!("✓ {}", self.held),
-            State::Open => "?".to_owned(),
+            State::Open => format!("? {}", self.open),
             State::Unsupported => "–".to_owned(),
             State::Untested => String::new(),
         }
@@ -74,11 +80,8 @@ impl Cell<'_> {
 
 impl<'a> Matrix<'a> {
     pub(super) fn new(all: &'a [Results]) -> Self {
-        let wanted = |statement: &&Statement| {
-            all.iter().any(|results| {
-                prefixes(results.start.role).iter().any(|prefix| statement.id.starts_with(prefix))
-            })
-        };
+        let wanted =
+            |statement: &&Statement| all.iter().any(|results| binds(statement, results.start.role));
         let rows = Spec::shared().statements().filter(wanted).map(|statement| Row {
             statement,
             cells: all.iter().map(|results| cell(statement, results)).collect(),
@@ -87,17 +90,37 @@ impl<'a> Matrix<'a> {
     }
 }
 
-fn prefixes(role: Role) -> [&'static str; 2] {
-    match protocol(role) {
-        Protocol::Events => ["CORE-", "EV-"],
-        Protocol::Tasks => ["CORE-", "TK-"],
-        Protocol::Session => ["CORE-", "SE-"],
-    }
+/// Whether who plays a role can break a statement.
+fn binds(statement: &Statement, role: Role) -> bool {
+    let prefix = match protocol(role) {
+        Protocol::Events => "EV-",
+        Protocol::Tasks => "TK-",
+        Protocol::Session => "SE-",
+    };
+    let subject = match role {
+        Role::EventsClient | Role::SessionClient => "client",
+        Role::EventsServer | Role::SessionServer => "server",
+        Role::TasksAgent => "agent",
+        Role::TasksController => "controller",
+    };
+    // What holds for every protocol is said of servers and clients.
+    let shared = match role {
+        Role::TasksAgent => "client",
+        Role::TasksController => "server",
+        _ => subject,
+    };
+    let is_shared = statement.id.starts_with("CORE-");
+    let subject = if is_shared { shared } else { subject };
+    (is_shared || statement.id.starts_with(prefix))
+        && (statement.subject == "both" || statement.subject == subject)
 }
 
 fn cell<'a>(statement: &Statement, results: &'a Results) -> Cell<'a> {
     let covers = |ids: &[String]| ids.iter().any(|id| statement.is_covered_by(id));
     let mut cell = Cell::default();
+    if !binds(statement, results.start.role) {
+        return cell;
+    }
     for outcome in &results.outcomes {
         if outcome.findings.iter().any(|finding| covers(&finding.statements)) {
             cell.broken += 1;
@@ -108,13 +131,48 @@ fn cell<'a>(statement: &Statement, results: &'a Results) -> Cell<'a> {
             }
         } else if covers(&outcome.statements) {
             match outcome.verdict {
-                Word::Pass | Word::Warn | Word::Fail => cell.held += 1,
+                Word::Pass | Word::Warn => cell.held += 1,
                 Word::Unsupported => cell.unsupported += 1,
-                Word::Inconclusive | Word::Crash | Word::Error | Word::Nondeterminism => {
-                    cell.open += 1;
-                }
+                // Where something else is broken, nothing can be said of the rest.
+                Word::Fail
+                | Word::Inconclusive
+                | Word::Crash
+                | Word::Error
+                | Word::Nondeterminism => cell.open += 1,
             }
         }
     }
     cell
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cell, Role, Spec, State, binds};
+
+    #[test]
+    fn nobody_is_blamed_for_what_the_other_side_has_to_do() {
+        let spec = Spec::shared();
+        let bound = |role| {
+            move |id: &str| {
+                spec.statements().any(|statement| statement.id == id && binds(statement, role))
+            }
+        };
+        let client = bound(Role::EventsClient);
+        assert!(client("CORE-2a"), "it binds both");
+        assert!(!client("CORE-1a"), "it binds servers");
+        assert!(spec.statements().all(|it| !it.id.starts_with("TK-") || !client(&it.id)));
+        assert!(bound(Role::EventsServer)("CORE-1a"));
+    }
+
+    #[test]
+    fn the_worst_of_a_cell_shows() {
+        let held = Cell { held: 3, ..Cell::default() };
+        let known = Cell { broken: 2, known: 2, held: 3, ..Cell::default() };
+        let broken = Cell { broken: 2, known: 1, held: 3, ..Cell::default() };
+        let shown = [&held, &known, &broken].map(|cell| (cell.state(), cell.text()));
+        assert_eq!(shown[0], (State::Held, "✓ 3".to_owned()));
+        assert_eq!(shown[1], (State::Known, "~ 2 of 5".to_owned()));
+        assert_eq!(shown[2], (State::Broken, "✗ 2 of 5".to_owned()));
+        assert_eq!(Cell::default().state(), State::Untested);
+    }
 }
