@@ -9,6 +9,7 @@ mod conform;
 mod meta;
 mod mutants;
 mod output;
+mod progress;
 mod report;
 mod statements;
 mod sweep;
@@ -58,7 +59,8 @@ pub fn main(
         Command::Meta(args) => meta::run(&args, out),
         Command::Mutants(args) => mutants::run(&args, out),
         Command::Scenarios(args) => scenarios(&args, out, err),
-        Command::Conform(args) => conform::run(&args, out),
+        Command::Conform(args) => conform::run(&args, out, err),
+        Command::Record(args) => conform::record(&args, out),
         Command::Adapter(args) => conform::adapter(&args, out),
         Command::Statements(args) => statements::run(&args, out, err),
     };
@@ -70,6 +72,14 @@ pub fn main(
         Failure::Run(problem) => {
             let _ = write!(err, "{problem}");
             exit::INTERNAL
+        }
+        Failure::Adapter(problem) => {
+            let _ = write!(err, "{problem}");
+            exit::ADAPTER
+        }
+        Failure::NothingRan(problem) => {
+            let _ = write!(err, "{problem}");
+            exit::NOTHING_RAN
         }
         Failure::Output(error) => {
             let _ = writeln!(err, "error: the output cannot be written: {error}");
@@ -86,6 +96,10 @@ enum Failure {
     Usage(String),
     /// The simulation broke.
     Run(String),
+    /// An adapter cannot be made use of.
+    Adapter(String),
+    /// There is nothing to do; the text says why.
+    NothingRan(String),
     /// Nobody takes the output.
     Output(io::Error),
 }

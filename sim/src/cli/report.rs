@@ -353,6 +353,13 @@ impl Report<'_> {
 
     fn commands(&self, text: &mut String) {
         let again = self.again;
+        if again.starts_with("conform ") {
+            let again = format!("gapless-sim {again}");
+            let _ = writeln!(text, "\n  reproduce    {again}");
+            let _ = writeln!(text, "  whole trace  {again} --trace failing.txt");
+            let _ = writeln!(text, "  keep it      {again} --save-plan failing.json");
+            return;
+        }
         let show = again.strip_prefix("run ").unwrap_or(again);
         let _ = writeln!(text, "\n  reproduce    cargo sim {again}");
         let _ = writeln!(text, "  whole trace  cargo sim show {show}");

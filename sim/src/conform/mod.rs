@@ -6,12 +6,20 @@
 //! writes an adapter.
 
 pub mod adapter;
+pub mod expect;
 mod node;
+mod on_demand;
+pub mod outcome;
 mod process;
 pub mod profile;
 pub mod protocol;
+mod recorded;
 mod reference;
+pub mod report;
+pub mod runner;
 pub mod suite;
+pub mod summary;
+mod version;
 
 pub use self::node::{Node, NodeError, SharedNode};
 pub use self::process::{ANSWER_MAX, Launch, Process};
@@ -19,4 +27,5 @@ pub use self::protocol::{
     Config, Conn, DialProblem, Done, Effect, Event, EventsClientConfig, EventsServerConfig, Hello,
     Reply, Request, Reset, Role, StorageKind, StoreProblem, feature,
 };
+pub use self::recorded::Lines;
 pub use self::reference::{NotAttachable, Reference};

@@ -13,9 +13,9 @@ use miette::{Diagnostic, NamedSource, SourceSpan};
 
 pub use draw::draw;
 pub use library::{Library, LibraryError};
-pub(crate) use reader::nearest;
+pub(crate) use reader::{Problems, Table, document, nearest, parse_duration};
 
-use self::reader::{DURATION_MS_MAX, Problems, Table};
+use self::reader::DURATION_MS_MAX;
 use self::step::Hosts;
 use crate::plan::{
     Action, AgentOptions, ClientOptions, ControllerOptions, Fault, Options, Protocol,

@@ -65,6 +65,15 @@ impl Attached {
         self.hello.features.iter().any(|known| known == feature)
     }
 
+    /// No node will be asked anything more.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the first node with which something is.
+    pub fn finish(&self) -> Result<(), NodeError> {
+        self.seats.iter().try_for_each(|seat| lock_node(&lock(seat).node).finish())
+    }
+
     /// What went wrong with a node, if anything did; a run that has begun is of no use then.
     pub(in crate::world) fn failure(&self) -> Option<NodeError> {
         lock(&self.failure).clone()
