@@ -86,8 +86,10 @@ export const host = {
   drain: () => new Promise((resolve) => setImmediate(resolve)),
 };
 
-const panic = (error) =>
-  host.effects.push({ type: 'panic', message: String(error?.stack ?? error) });
+const panic = (error) => {
+  console.error(error?.stack);
+  host.effects.push({ type: 'panic', message: String(error) });
+};
 process.on('uncaughtException', panic).on('unhandledRejection', panic);
 
 for (const level of ['debug', 'error', 'info', 'log', 'warn']) {

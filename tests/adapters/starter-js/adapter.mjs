@@ -100,7 +100,8 @@ export function adapt(Client, name) {
     try {
       body();
     } catch (error) {
-      effects.push({ type: 'panic', message: String(error?.stack ?? error) });
+      console.error(error);
+      effects.push({ type: 'panic', message: String(error) });
     }
   }
 
