@@ -11,8 +11,15 @@ const { version } = JSON.parse(readFileSync(installed, 'utf8'));
 const STATES = ['close', 'error', 'permanently_disconnected', 'pong', 'reconnecting'];
 
 let client = null;
-let failures = 0; // how many calls of the application's handler are still to fail
+let failures = { event: 0, open: 0 }; // how many calls of the application are still to fail
 let frame = null; // the text that the package is reading
+
+/** Whether a call of the application is to fail. */
+function fails(kind) {
+  if (failures[kind] === 0) return false;
+  failures[kind] -= 1;
+  return true;
+}
 
 /** The application: it listens to everything, and fails when it is told to. */
 function told(event) {
@@ -20,22 +27,21 @@ function told(event) {
     host.effects.push({ type: 'app.state', text: JSON.stringify(event) });
   } else if (event.type === 'open') {
     host.effects.push({ type: 'app.open' });
+    if (fails('open')) throw new Error('the open handler was told to fail');
   } else if (event.type === 'resynced') {
     const { replayed, gapDetected } = event;
     host.effects.push({ type: 'app.resynced', replayed, gap_detected: gapDetected });
   } else {
-    const failed = failures > 0;
+    const failed = fails('event');
     const text = frame ?? JSON.stringify({ ...event, agent_seq: event.agentSeq });
     host.effects.push({ type: 'app.event', event: text, failed });
-    if (!failed) return;
-    failures -= 1;
-    throw new Error('the handler was told to fail');
+    if (failed) throw new Error('the handler was told to fail');
   }
 }
 
 function reset(request) {
   host.reset(request);
-  failures = 0;
+  failures = { event: 0, open: 0 };
   const { base_url: baseUrl, token, reconnect_ms } = request.config.events_client;
   const [reconnectBaseDelayMs, reconnectMaxDelayMs] = reconnect_ms;
   client = new WsClient({ baseUrl, token, reconnectBaseDelayMs, reconnectMaxDelayMs });
@@ -49,7 +55,10 @@ async function deliver(event, at) {
     case 'app.connect':
       return host.call(() => client.connect());
     case 'handler.fail':
-      failures += event.times;
+      failures.event += event.times;
+      return;
+    case 'open_handler.fail':
+      failures.open += event.times;
       return;
     case 'sock.open':
     case 'sock.message':
@@ -73,7 +82,8 @@ async function answer(request) {
         type, protocol: 1, nonce, name: '@relaycast/sdk', version, language: 'JavaScript',
         homepage: 'https://github.com/AgentWorkforce/relaycast',
         issues: 'https://github.com/AgentWorkforce/relaycast/issues',
-        roles: ['events.client'], features: ['handler.fail', 'sock.closed', 'suspend'],
+        roles: ['events.client'],
+        features: ['handler.fail', 'open_handler.fail', 'sock.closed', 'suspend'],
         clock: 'virtual', entropy: 'seeded', storage: 'none',
       };
     case 'reset':

@@ -14,10 +14,11 @@ const plain = (text) => Buffer.from(text, 'base64').toString();
 const cursor = (position) => ({ cursor: base64(JSON.stringify(position)) });
 
 /** What the client has instead of sockets, a disk and an application. */
-function portTo(url, effects) {
+function portTo(url, token, effects) {
   const effect = (type, fields) => void effects.push({ type, ...fields });
+  const headers = [['authorization', `Bearer ${token}`]];
   return {
-    dial: (conn, protocols) => effect('sock.connect', { conn, url, protocols }),
+    dial: (conn, protocols) => effect('sock.connect', { conn, url, headers, protocols }),
     send: (conn, text) => effect('sock.send', { conn, text }),
     close: (conn, code, reason) => effect('sock.close', { conn, code, reason }),
     read: (conn, on) => effect('sock.read', { conn, on }),
@@ -28,6 +29,7 @@ function portTo(url, effects) {
     },
     opened: (ticket) => effect('app.open', { ticket }),
     joined: (position) => effect('app.joined', position),
+    position: (position) => effect('app.position', position),
     gap(verdict, lost, position) {
       effect('app.gap', { verdict, lost: lost.map(({ from, to }) => [from, to]), ...position });
     },
@@ -55,7 +57,7 @@ export function adapt(Client, name) {
 
   function reset({ seed, host, life, now, epoch_ms, config, storage = {} }) {
     const { base_url, token, ...rest } = config.events_client;
-    const url = `${base_url.replace(/^http/, 'ws')}/v1/ws?token=${encodeURIComponent(token)}`;
+    const url = `${base_url.replace(/^http/, 'ws')}/v1/ws`;
     epoch = epoch_ms;
     effects = [];
     client = new Client({
@@ -63,7 +65,7 @@ export function adapt(Client, name) {
       position: storage.cursor ? JSON.parse(plain(storage.cursor)) : null,
       random: seeded(`${seed}/${host}/${life}`),
       wall: () => epoch + client.now + skew,
-      port: portTo(url, effects),
+      port: portTo(url, token, effects),
     });
     client.now = now;
   }
@@ -71,7 +73,7 @@ export function adapt(Client, name) {
   /** The function of the client that is told of an event. */
   function told({ type, conn, ticket, ok, text = '', protocol, problem, count, id, error }) {
     switch (type) {
-      case 'app.connect': return () => client.dial();
+      case 'app.connect': return () => client.start();
       case 'app.done': return () => client.done(ticket, ok);
       case 'sock.open': return () => client.opened(conn, protocol);
       case 'sock.message': return () => client.message(conn, text);

@@ -143,6 +143,11 @@ export class Client {
 
   // ---- the link
 
+  start() {
+    if (this.position !== null) this.kept(this.position, true);
+    this.dial();
+  }
+
   dial() {
     this.connections += 1;
     this.link = { conn: this.connections, open: false };
@@ -333,7 +338,7 @@ export class Client {
     this.position = position;
     this.dirty = true;
     this.unsavedJoin = true;
-    this.port.joined(position);
+    this.port.note(`joins at ${position.sequence}`);
     this.save();
   }
 
@@ -656,15 +661,23 @@ export class Client {
   save() {
     if (!this.dirty || this.saving !== null || this.inFlight || this.timers.has('saveTimer')) return;
     this.stores += 1;
-    this.saving = this.stores;
+    this.saving = { id: this.stores, position: this.position };
     this.dirty = false;
-    this.port.store(this.saving, this.position);
+    this.port.store(this.stores, this.position);
+  }
+
+  /** This position is stored: a new process goes on from here. */
+  kept(position, joined) {
+    if (joined) this.port.joined(position);
+    this.port.position(position);
   }
 
   stored(id, ok) {
-    if (this.saving !== id) return;
+    if (this.saving?.id !== id) return;
+    const { position } = this.saving;
     this.saving = null;
     if (ok) {
+      this.kept(position, this.unsavedJoin);
       this.saveRetry.attempts = 0;
       this.unsavedJoin = false;
       this.save();

@@ -1,12 +1,10 @@
-"""The adapter between a client of events and a simulator: a reply to each request. It translates,
-and repairs nothing. To attach a client of your own, copy this file and `main.py`, and replace what
-is called on `client` and what the client calls on its port."""
+"""Between a client of events and a simulator: a reply to each request. To attach a client of your
+own, copy this and `main.py`, and replace what is called on `client` and what it calls on its port."""
 
 import base64
 import json
 import random
 import traceback
-from urllib.parse import quote
 
 # The features of this client: see docs/conformance.md.
 FEATURES = [
@@ -22,14 +20,16 @@ def cursor(position):
 class Port:
     """What the client has instead of sockets, a disk and an application."""
 
-    def __init__(self, url, effects):
-        self.url, self.effects = url, effects
+    def __init__(self, config, effects):
+        url = config["base_url"].replace("http", "ws", 1) + "/v1/ws"
+        headers = [("authorization", f"Bearer {config['token']}")]
+        self.server, self.effects = {"url": url, "headers": headers}, effects
 
     def effect(self, kind, **fields):
         self.effects.append({"type": kind, **fields})
 
     def dial(self, conn, protocols):
-        self.effect("sock.connect", conn=conn, url=self.url, protocols=protocols)
+        self.effect("sock.connect", conn=conn, protocols=protocols, **self.server)
 
     def send(self, conn, text):
         self.effect("sock.send", conn=conn, text=text)
@@ -52,6 +52,9 @@ class Port:
 
     def joined(self, position):
         self.effect("app.joined", epoch=position[0], sequence=position[1])
+
+    def position(self, position):
+        self.effect("app.position", epoch=position[0], sequence=position[1])
 
     def gap(self, verdict, lost, position):
         epoch, sequence = position
@@ -104,21 +107,19 @@ class Adapter:
 
     def reset(self, request):
         config = request["config"]["events_client"]
-        base = config["base_url"].replace("http", "ws", 1)
-        url = f"{base}/v1/ws?token={quote(config['token'], safe='')}"
         stored = request.get("storage", {}).get("cursor")
-        position = json.loads(base64.b64decode(stored)) if stored else None
+        position = tuple(json.loads(base64.b64decode(stored))) if stored else None
         self.epoch_ms, self.effects = request["epoch_ms"], []
         draw = random.Random("{seed}/{host}/{life}".format(**request)).random
         wall = lambda: self.epoch_ms + self.client.now + self.skew_ms
-        self.client = self.make(config, position, draw, wall, Port(url, self.effects))
+        self.client = self.make(config, position, draw, wall, Port(config, self.effects))
         self.client.now = request["now"]
 
     def told(self, event):
         """The function of the client that is told of an event."""
         client, conn = self.client, event.get("conn")
         return {
-            "app.connect": client.dial,
+            "app.connect": client.start,
             "app.done": lambda: client.done(event["ticket"], event["ok"]),
             "sock.open": lambda: client.opened(conn, event.get("protocol")),
             "sock.message": lambda: client.message(conn, event.get("text", "")),

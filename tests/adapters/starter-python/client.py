@@ -159,6 +159,11 @@ class Client:
 
     # ---- the link
 
+    def start(self):
+        if self.position is not None:
+            self.kept(self.position, True)
+        self.dial()
+
     def dial(self):
         self.connections += 1
         self.link = Link(self.connections)
@@ -338,7 +343,7 @@ class Client:
         self.position = (epoch, sequence)
         self.dirty = True
         self.unsaved_join = True
-        self.port.joined(self.position)
+        self.port.note(f"joins at {sequence}")
         self.save()
 
     def begin_timeline(self, epoch, sequence):
@@ -667,15 +672,22 @@ class Client:
         if not self.dirty or self.saving or self.in_flight or "save" in self.timers:
             return
         self.stores += 1
-        self.saving = self.stores
+        self.saving = (self.stores, self.position)
         self.dirty = False
-        self.port.store(self.saving, self.position)
+        self.port.store(*self.saving)
+
+    def kept(self, position, joined):
+        """This position is stored: a new process goes on from here."""
+        if joined:
+            self.port.joined(position)
+        self.port.position(position)
 
     def stored(self, store, ok):
-        if self.saving != store:
+        if self.saving is None or self.saving[0] != store:
             return
-        self.saving = None
+        (_, position), self.saving = self.saving, None
         if ok:
+            self.kept(position, self.unsaved_join)
             self.save_retry.attempts = 0
             self.unsaved_join = False
             self.save()
