@@ -8,14 +8,23 @@
 /// The `tracing` target of every mark; the field `mark` holds its name.
 pub const TARGET: &str = "gapless.mark";
 
-/// Every mark that is linked into this binary, in no particular order and with repetitions where
-/// two places carry the same name.
+/// A place that has a mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The name of the mark.
+    pub mark: &'static str,
+    /// The module in which the place is, as `gapless::events::client`.
+    pub module: &'static str,
+}
+
+/// Every place with a mark that is linked into this binary, in no particular order; several places
+/// may carry the same name.
 #[linkme::distributed_slice]
-pub static MARKS: [&'static str];
+pub static MARKS: [Place];
 
 /// The names of all marks that are linked in, sorted and without repetitions.
 pub fn all() -> Vec<&'static str> {
-    let mut names = MARKS.to_vec();
+    let mut names: Vec<_> = MARKS.iter().map(|place| place.mark).collect();
     names.sort_unstable();
     names.dedup();
     names
@@ -38,7 +47,8 @@ macro_rules! mark {
     ($name:literal) => {{
         #[$crate::marks::private::linkme::distributed_slice($crate::marks::MARKS)]
         #[linkme(crate = $crate::marks::private::linkme)]
-        static MARK: &'static str = $name;
+        static MARK: $crate::marks::Place =
+            $crate::marks::Place { mark: $name, module: ::core::module_path!() };
         $crate::marks::private::tracing::event!(
             target: "gapless.mark",
             $crate::marks::private::tracing::Level::TRACE,

@@ -27,6 +27,7 @@ mod branches;
 mod chain;
 pub mod check;
 pub mod cli;
+pub mod conform;
 pub mod exit;
 pub mod history;
 pub mod mutants;

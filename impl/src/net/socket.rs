@@ -57,7 +57,7 @@ pub enum SocketEvent {
     /// A text frame arrived.
     Text(Utf8Bytes),
     /// A binary frame arrived, which no protocol here knows.
-    Binary(usize),
+    Binary(Bytes),
     /// A control frame arrived: a sign of life.
     Alive,
     /// The peer sent a close frame, or a message over the limit, or the stream ended.
@@ -117,7 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Socket<S> {
             Poll::Pending => Poll::Pending,
             Poll::Ready(message) => Poll::Ready(match message {
                 Some(Ok(Message::Text(text))) => SocketEvent::Text(text),
-                Some(Ok(Message::Binary(bytes))) => SocketEvent::Binary(bytes.len()),
+                Some(Ok(Message::Binary(bytes))) => SocketEvent::Binary(bytes),
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
                     SocketEvent::Alive
                 }

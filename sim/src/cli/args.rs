@@ -44,6 +44,10 @@ pub(super) enum Command {
     Mutants(MutantsArgs),
     /// List the scenarios
     Scenarios(ScenariosArgs),
+    /// Play the scenarios against another implementation, through its adapter
+    Conform(ConformArgs),
+    /// Be an adapter: the reference implementation behind the lockstep protocol
+    Adapter(AdapterArgs),
     /// List the statements of the specification, and what stands for each
     Statements(StatementsArgs),
 }
@@ -190,6 +194,38 @@ pub(super) struct ScenariosArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct ConformArgs {
+    /// Scenarios, by id (default: all of the role's protocol)
+    #[arg(value_name = "ID")]
+    pub(super) words: Vec<String>,
+    /// Which part is played, for example `events.client`
+    #[arg(long, value_name = "ROLE")]
+    pub(super) role: String,
+    /// The command that starts the adapter (default: the reference implementation, in this process)
+    #[arg(long, value_name = "COMMAND")]
+    pub(super) adapter: Option<String>,
+    /// Play a known-bad variant of the reference implementation
+    #[arg(long, value_name = "ID", conflicts_with = "adapter")]
+    pub(super) mutant: Option<String>,
+    /// How many seeds of each swarm are played
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(super) seeds: u64,
+    /// The seed from which the seeds follow
+    #[arg(long, value_name = "SEED", default_value = "1")]
+    pub(super) base: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AdapterArgs {
+    /// Which part is played, for example `events.client`
+    #[arg(long, value_name = "ROLE")]
+    pub(super) role: String,
+    /// Play a known-bad variant of the reference implementation
+    #[arg(long, value_name = "ID")]
+    pub(super) mutant: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct StatementsArgs {
     /// Statements, by id: `EV-5a`, or `EV-5` for all of its clauses (default: all)
     #[arg(value_name = "ID")]
@@ -277,7 +313,9 @@ fn random_seed() -> Seed {
 
 /// Puts `run` in where the first word is no command.
 pub(super) fn with_default_command(mut args: Vec<OsString>) -> Vec<OsString> {
-    const COMMANDS: [&str; 14] = [
+    const COMMANDS: [&str; 16] = [
+        "conform",
+        "adapter",
         "run",
         "show",
         "diff",

@@ -5,6 +5,7 @@
 //! code.
 
 mod args;
+mod conform;
 mod meta;
 mod mutants;
 mod output;
@@ -57,6 +58,8 @@ pub fn main(
         Command::Meta(args) => meta::run(&args, out),
         Command::Mutants(args) => mutants::run(&args, out),
         Command::Scenarios(args) => scenarios(&args, out, err),
+        Command::Conform(args) => conform::run(&args, out),
+        Command::Adapter(args) => conform::adapter(&args, out),
         Command::Statements(args) => statements::run(&args, out, err),
     };
     let code = done.unwrap_or_else(|failure| match failure {
@@ -199,7 +202,7 @@ fn guarded<T>(seed: u64, again: &str, what: impl FnOnce() -> T) -> Result<T, Fai
         let said = panic.downcast_ref::<String>().map(String::as_str);
         let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
         let problem = format!("panic: {}", said.unwrap_or("without a message"));
-        broke(seed, again, &RunError { problem, last: Vec::new() })
+        broke(seed, again, &RunError { problem, node: None, last: Vec::new() })
     })
 }
 

@@ -263,6 +263,12 @@ pub enum Event {
         /// How many calls.
         times: u32,
     },
+    /// The next so many calls of an open handler of the application fail, likewise.
+    #[serde(rename = "open_handler.fail")]
+    OpenHandlerFail {
+        /// How many calls.
+        times: u32,
+    },
     /// A connection is open, with this subprotocol.
     #[serde(rename = "sock.open")]
     SockOpen {
@@ -308,9 +314,6 @@ pub enum Event {
         /// The code of the close frame; absent if the connection broke.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         code: Option<u16>,
-        /// The reason in the close frame.
-        #[serde(default, skip_serializing_if = "String::is_empty")]
-        reason: String,
     },
     /// A connection could not be opened. Nothing follows for it.
     #[serde(rename = "sock.error")]
@@ -381,8 +384,8 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<StoreProblem>,
     },
-    /// The process was stopped for so long, and goes on: timers that were due meanwhile are due now,
-    /// each once. Only for implementations with the feature `suspend`.
+    /// The process was stopped for so long, and goes on now: timers that were due meanwhile are due
+    /// now, each once. Only for implementations with the feature `suspend`.
     #[serde(rename = "os.suspend")]
     OsSuspend {
         /// For how long, in milliseconds.
@@ -543,17 +546,13 @@ pub enum Effect {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         protocols: Vec<String>,
     },
-    /// It sends a message: either `text` or `b64`.
+    /// It sends a text message. No protocol here has others.
     #[serde(rename = "sock.send")]
     SockSend {
         /// Where.
         conn: Conn,
-        /// A text message.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        text: Option<String>,
-        /// A binary message, in base64.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        b64: Option<String>,
+        /// The message.
+        text: String,
     },
     /// It closes a connection, or gives up opening it. The simulator answers with
     /// [`Event::SockClose`] only if the feature `sock.closed` is announced.
@@ -671,6 +670,16 @@ pub enum Effect {
         /// The number.
         sequence: u64,
     },
+    /// It is done with everything up to this number, and will go on after it. Without it the simulator
+    /// goes by what was given to the application, and waits longer for a run to end.
+    #[serde(rename = "app.position")]
+    AppPosition {
+        /// The epoch of the number, if any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        epoch: Option<String>,
+        /// The number.
+        sequence: u64,
+    },
     /// It tells the application that a connection is open. With a ticket it waits for the
     /// application's open handlers.
     #[serde(rename = "app.open")]
@@ -740,6 +749,14 @@ pub enum Effect {
         /// The event as it is stored: a JSON object with the payload's `key`.
         event: String,
     },
+    /// It reached a place that has a name in the simulator. Only with the feature `marks`: a scenario
+    /// may wait for marks, and demand them; those of an implementation that has none are not
+    /// demanded of it. Names that are not known are ignored.
+    #[serde(rename = "mark")]
+    Mark {
+        /// As `events.resync_sent`.
+        name: String,
+    },
     /// The implementation crashed, with this message. Nothing follows.
     #[serde(rename = "panic")]
     Panic {
@@ -765,9 +782,9 @@ pub mod feature {
     pub const EXTENSION: &str = "extension";
     /// Handlers may take time: `app.event` and `app.open` carry tickets.
     pub const HANDLER_ASYNC: &str = "handler.async";
-    /// A handler that fails is noticed, and the event is offered again.
+    /// Handlers of the application may fail, and the adapter can make them.
     pub const HANDLER_FAIL: &str = "handler.fail";
-    /// Open handlers may fail.
+    /// Open handlers of the application may fail, and the adapter can make them.
     pub const OPEN_HANDLER_FAIL: &str = "open_handler.fail";
     /// Wants to be told what has left for the network.
     pub const SOCK_SENT: &str = "sock.sent";
@@ -781,6 +798,8 @@ pub mod feature {
     pub const FROM_BEGINNING: &str = "from_beginning";
     /// A log that can be told to forget.
     pub const RETAIN: &str = "retain";
+    /// Says which marks it reaches.
+    pub const MARKS: &str = "marks";
     /// Reports what its log holds.
     pub const LOG_REPORTS: &str = "log.reports";
 }

@@ -31,7 +31,7 @@ pub(crate) fn current() -> (String, u64) {
 }
 
 /// Wall time at the start of every run: 2026-01-01T00:00:00Z.
-const EPOCH_MS: i64 = 1_767_225_600_000;
+pub(crate) const EPOCH_MS: i64 = 1_767_225_600_000;
 
 /// The wall clock of a host.
 #[derive(Debug, Clone, Default)]
@@ -57,6 +57,12 @@ impl ClockState {
 impl HostClock {
     fn state(&self) -> std::sync::MutexGuard<'_, ClockState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How far it is from what it should be.
+    pub(crate) fn skew_ms(&self) -> i64 {
+        let elapsed = turmoil::sim_elapsed().unwrap_or_default().as_millis();
+        self.state().offset_at(i64::try_from(elapsed).unwrap_or(i64::MAX))
     }
 
     /// Sets the clock forward or back.

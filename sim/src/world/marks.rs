@@ -19,6 +19,37 @@ use super::record::Recorder;
 
 thread_local! {
     static RECORDER: RefCell<Option<Recorder>> = const { RefCell::new(None) };
+    static CAPTURED: RefCell<Option<Vec<&'static str>>> = const { RefCell::new(None) };
+}
+
+/// Does something, and returns the marks that were reached meanwhile on this thread instead of
+/// letting the recorder have them.
+///
+/// # Errors
+///
+/// As [`Listening::start`].
+pub(crate) fn captured<T>(what: impl FnOnce() -> T) -> Result<(T, Vec<&'static str>), String> {
+    install()?;
+    CAPTURED.set(Some(Vec::new()));
+    let done = what();
+    Ok((done, CAPTURED.take().unwrap_or_default()))
+}
+
+/// A mark by its name.
+pub(crate) fn known(name: &str) -> Option<&'static str> {
+    all().iter().find(|mark| **mark == name).copied()
+}
+
+fn install() -> Result<(), String> {
+    static INSTALLED: OnceLock<bool> = OnceLock::new();
+    match INSTALLED.get_or_init(|| set_global_default(Marks).is_ok()) {
+        true => Ok(()),
+        false => {
+            Err("another `tracing` subscriber is installed in this process, so marks cannot be \
+                      seen; install none beside the simulator"
+                .to_owned())
+        }
+    }
 }
 
 /// Marks of this thread go to a recorder as long as this lives.
@@ -31,12 +62,7 @@ impl Listening {
     ///
     /// A sentence, if something else has installed a global subscriber.
     pub(crate) fn start(recorder: Recorder) -> Result<Self, String> {
-        static INSTALLED: OnceLock<bool> = OnceLock::new();
-        if !INSTALLED.get_or_init(|| set_global_default(Marks).is_ok()) {
-            return Err("another `tracing` subscriber is installed in this process, so marks \
-                        cannot be seen; install none beside the simulator"
-                .to_owned());
-        }
+        install()?;
         RECORDER.set(Some(recorder));
         Ok(Self(()))
     }
@@ -69,7 +95,10 @@ impl Subscriber for Marks {
     fn event(&self, event: &Event<'_>) {
         let mut name = Name(None);
         event.record(&mut name);
-        if let Some(mark) = name.0 {
+        let Some(mark) = name.0 else { return };
+        let captured = CAPTURED
+            .with_borrow_mut(|captured| captured.as_mut().map(|marks| marks.push(mark)).is_some());
+        if !captured {
             RECORDER.with_borrow(|recorder| {
                 if let Some(recorder) = recorder {
                     recorder.mark(mark);
@@ -95,7 +124,7 @@ struct Name(Option<&'static str>);
 
 impl Visit for Name {
     fn record_str(&mut self, _: &Field, value: &str) {
-        self.0 = all().iter().find(|mark| **mark == value).copied();
+        self.0 = known(value);
     }
 
     fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}

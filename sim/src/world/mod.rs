@@ -16,7 +16,8 @@ mod events;
 mod frames;
 mod host;
 mod link;
-mod marks;
+pub(crate) mod marks;
+mod node;
 mod pause;
 mod record;
 mod session;
@@ -36,8 +37,10 @@ use self::disk::DiskFault;
 pub(crate) use self::host::HostClock;
 use self::host::HostState;
 use self::link::{Connecting, Link, Reading};
+pub use self::node::Attached;
 use self::record::Recorder;
 use self::vault::Replace;
+use crate::conform::NodeError;
 use crate::history::{History, Seen};
 use crate::mutants::Distorted;
 use crate::plan::{Action, Fault, Host, Options, Plan, Protocol, When};
@@ -70,12 +73,15 @@ pub struct Run {
     pub virtual_ms: u64,
 }
 
-/// A run could not be carried out: a bug of the simulator, or a panic of the code under test.
+/// A run could not be carried out: a bug of the simulator, a panic of the code under test, or an
+/// adapter that did not do its part.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}")]
 pub struct RunError {
     /// What went wrong.
     pub problem: String,
+    /// If it went wrong with a foreign implementation.
+    pub node: Option<NodeError>,
     /// The last things that happened before.
     pub last: Vec<String>,
 }
@@ -86,10 +92,26 @@ pub struct RunError {
 ///
 /// [`RunError`] if the simulation itself broke, or the code under test panicked.
 pub fn run(plan: &Plan) -> Result<Run, RunError> {
+    run_with(plan, None)
+}
+
+/// Carries out a plan with foreign implementations in the place of the hosts of one side.
+///
+/// # Errors
+///
+/// [`RunError`] as from [`run`], and if a node does not do its part.
+pub fn run_with(plan: &Plan, attached: Option<&Attached>) -> Result<Run, RunError> {
     let recorder = Recorder::default();
-    let failed = |problem: String| RunError { problem, last: recorder.last(40) };
+    let failed = |problem: String| RunError { problem, node: None, last: recorder.last(40) };
     let _listening = marks::Listening::start(recorder.clone()).map_err(failed)?;
-    let done = catch_unwind(AssertUnwindSafe(|| World::new(plan, &recorder).run()));
+    if let Some(attached) = attached {
+        attached.begin();
+    }
+    let done = catch_unwind(AssertUnwindSafe(|| World::new(plan, &recorder, attached).run()));
+    if let Some(node) = attached.and_then(Attached::failure) {
+        let problem = node.to_string();
+        return Err(RunError { problem, node: Some(node), last: recorder.last(40) });
+    }
     let virtual_ms = match done {
         Ok(Ok(virtual_ms)) => virtual_ms,
         Ok(Err(problem)) => return Err(failed(problem)),
@@ -138,6 +160,8 @@ trait Cast {
 /// Where the hosts of a protocol enter.
 struct Stage<'a> {
     plan: &'a Plan,
+    /// Nodes that take the place of hosts.
+    attached: Option<&'a Attached>,
     recorder: &'a Recorder,
     seed: Seed,
     distorted: Distorted,
@@ -158,6 +182,7 @@ struct Company {
 struct World<'a> {
     plan: &'a Plan,
     protocol: Protocol,
+    attached: Option<&'a Attached>,
     recorder: Recorder,
     company: Company,
     inspecting: Arc<Mutex<bool>>,
@@ -190,7 +215,7 @@ enum Lasting {
 }
 
 impl<'a> World<'a> {
-    fn new(plan: &'a Plan, recorder: &Recorder) -> Self {
+    fn new(plan: &'a Plan, recorder: &Recorder, attached: Option<&'a Attached>) -> Self {
         let seed = Seed(plan.seed);
         let latency = Duration::from_millis(plan.topology.latency_ms);
         let mut sim = turmoil::Builder::new()
@@ -207,6 +232,7 @@ impl<'a> World<'a> {
         let inspecting = Arc::new(Mutex::new(false));
         let mut stage = Stage {
             plan,
+            attached,
             recorder,
             seed,
             distorted: Distorted::by(plan.mutant.as_deref()),
@@ -221,6 +247,7 @@ impl<'a> World<'a> {
         Self {
             plan,
             protocol: plan.options.protocol(),
+            attached,
             recorder: recorder.clone(),
             company,
             inspecting,
@@ -285,6 +312,9 @@ impl<'a> World<'a> {
     fn tick(&mut self) -> Result<(), String> {
         self.sim.step().map_err(|error| error.to_string())?;
         self.recorder.set_time(self.now_ms());
+        if let Some(error) = self.attached.and_then(Attached::failure) {
+            return Err(error.to_string());
+        }
         let dark: Vec<Host> = self.restarts.keys().copied().collect();
         for host in dark {
             if self.state(host).process().disk.powered_off() {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use gapless::events::wire::EventBody;
+
 use crate::branches::Branches;
 use crate::chain::{Chain, Digest, Prefixes, Streams};
 use crate::history::{Entry, History, Seen, TaskSeen};
@@ -33,7 +35,7 @@ pub(crate) struct Pages {
     /// The lowest sequence that can be read in the log per agent, if it is not the first.
     oldest: BTreeMap<u32, u64>,
     /// What each event is, by agent and key, as its publisher made it.
-    digests: BTreeMap<(u32, String), Digest>,
+    published: BTreeMap<(u32, String), Made>,
     /// The chains of the log, one set for each branch of its history.
     chains: Vec<Streams>,
     /// Which log the numbers belong to.
@@ -41,6 +43,12 @@ pub(crate) struct Pages {
     /// How far each client's application is: the branch of the log, and the number in it.
     positions: BTreeMap<u32, (usize, u64)>,
     workers_running: u64,
+}
+
+/// An event as its publisher made it.
+struct Made {
+    body: EventBody,
+    digest: Digest,
 }
 
 /// How many times of a mark a plan can refer to.
@@ -180,14 +188,29 @@ impl Recorder {
     }
 
     /// A publisher has made an event.
-    pub(crate) fn publishing(&self, agent: u32, key: &str, digest: Digest) {
-        self.pages().digests.insert((agent, key.to_owned()), digest);
+    pub(crate) fn publishing(&self, agent: u32, key: &str, body: EventBody) {
+        let digest = Digest::of_body(&body);
+        self.pages().published.insert((agent, key.to_owned()), Made { body, digest });
+    }
+
+    /// What an event is that an application has as `text`, whatever it did to the form of it: the
+    /// order of fields, spaces, its number.
+    pub(crate) fn digest_of(&self, agent: u32, key: Option<&str>, text: &str) -> Digest {
+        let fields = |text: &str| {
+            let mut fields: serde_json::Map<_, _> = serde_json::from_str(text).ok()?;
+            fields.remove("agent_seq");
+            Some(fields)
+        };
+        let pages = self.pages();
+        let made = key.and_then(|key| pages.published.get(&(agent, key.to_owned())));
+        made.filter(|made| fields(made.body.as_str()) == fields(text))
+            .map_or_else(|| Digest::of_event(text), |made| made.digest)
     }
 
     /// The log holds an event. `digest` counts for one that no publisher has made.
     pub(crate) fn appended(&self, agent: u32, sequence: u64, key: Option<String>, digest: Digest) {
         let mut pages = self.pages();
-        let made = key.and_then(|key| pages.digests.get(&(agent, key)).copied());
+        let made = key.and_then(|key| pages.published.get(&(agent, key)).map(|made| made.digest));
         let branch = pages.branches.current();
         if pages.chains.len() <= branch {
             pages.chains.resize_with(branch + 1, Streams::default);

@@ -236,7 +236,8 @@ where
                 Err(error) => Input::Malformed { conn, error },
             }),
             SocketEvent::Binary(bytes) => {
-                let error = FrameError::NotAnObject(format!("a binary frame of {bytes} bytes"));
+                let error =
+                    FrameError::NotAnObject(format!("a binary frame of {} bytes", bytes.len()));
                 self.feed(Input::Malformed { conn, error });
             }
             SocketEvent::Alive => self.feed(Input::Alive { conn }),

@@ -407,7 +407,7 @@ fn input(conn: ConnectionId, event: SocketEvent) -> Input {
             Err(error) => Input::Malformed { conn, error },
         },
         SocketEvent::Binary(bytes) => {
-            let error = FrameError::NotAnObject(format!("a binary frame of {bytes} bytes"));
+            let error = FrameError::NotAnObject(format!("a binary frame of {} bytes", bytes.len()));
             Input::Malformed { conn, error }
         }
         SocketEvent::Alive => Input::Alive { conn },

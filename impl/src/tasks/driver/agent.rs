@@ -277,7 +277,7 @@ where
                 self.feed(input);
             }
             SocketEvent::Binary(bytes) => {
-                self.feed(Input::Malformed { conn, error: FrameError::binary(bytes) });
+                self.feed(Input::Malformed { conn, error: FrameError::binary(bytes.len()) });
             }
             SocketEvent::Alive => self.feed(Input::Alive { conn }),
             SocketEvent::Closed { code } => {

@@ -375,7 +375,7 @@ impl ControllerService {
                             Err(error) => Input::Malformed { conn, error },
                         },
                         SocketEvent::Binary(bytes) => {
-                            Input::Malformed { conn, error: FrameError::binary(bytes) }
+                            Input::Malformed { conn, error: FrameError::binary(bytes.len()) }
                         }
                         SocketEvent::Alive => Input::Alive { conn },
                         SocketEvent::Closed { code } => {

@@ -138,13 +138,17 @@ impl Known {
 /// How long a client that cannot open its database waits before it tries again.
 const OPEN_RETRY: Duration = Duration::from_secs(1);
 
+/// Where the application's database is.
+pub(super) const DATABASE: &str = "/data/app.db";
+
+/// What the application keeps: the events that it has taken.
+pub(super) const TABLES: &str = "CREATE TABLE IF NOT EXISTS applied (
+    nth INTEGER PRIMARY KEY,
+    epoch TEXT, sequence INTEGER, key TEXT, digest INTEGER NOT NULL) STRICT";
+
 fn open_database(process: &Process) -> rusqlite::Result<(Connection, SqliteCursor)> {
-    let database = open_connection(&process.disk.path("/data/app.db"), Some(VFS_NAME))?;
-    database.execute_batch(
-        "CREATE TABLE IF NOT EXISTS applied (
-             nth INTEGER PRIMARY KEY,
-             epoch TEXT, sequence INTEGER, key TEXT, digest INTEGER NOT NULL) STRICT",
-    )?;
+    let database = open_connection(&process.disk.path(DATABASE), Some(VFS_NAME))?;
+    database.execute_batch(TABLES)?;
     let cursor = SqliteCursor::create(&database, "events")?;
     Ok((database, cursor))
 }
@@ -174,15 +178,10 @@ pub(crate) async fn live(
             }
         }
     };
-    let app = App {
-        known,
-        process: process.clone(),
-        client: number,
-        database: Arc::new(Mutex::new(database)),
-        cursor,
-        moods,
-        options: options.clone(),
-    };
+    let database = Arc::new(Mutex::new(database));
+    let desk =
+        Desk { known, process: process.clone(), client: number, moods, options: options.clone() };
+    let app = App { desk, database, cursor };
     let reconnect = BackoffConfig {
         min: Duration::from_millis(options.reconnect_ms.0),
         max: Duration::from_millis(options.reconnect_ms.1),
@@ -206,10 +205,11 @@ pub(crate) async fn live(
         handlers: vec![Box::new(app.clone())],
         open_handlers: vec![Box::new(app.clone())],
         cursor: Box::new(app),
-        notices: Box::new(move |notice| notices.notice(notice)),
+        notices: Box::new(move |notice| notices.desk.notice(notice)),
     };
     let target = Target { limits: limits(), ..Target::new(SERVER, agent_token(agent)) };
-    let watch = Arc::new(EventWatch { client: number, recorder: process.recorder.clone() });
+    let watch =
+        Arc::new(EventWatch { client: number, recorder: process.recorder.clone(), marks: false });
     let connector = LinkConnector { server: SERVER, watch, link, process: process.clone() };
     let wall = Arc::new(process.clock.clone());
     let (_handle, run) = client_task(core, connector, target, wall, application);
@@ -217,86 +217,141 @@ pub(crate) async fn live(
     Ok(())
 }
 
-#[derive(Clone)]
-struct App {
-    known: Known,
-    process: Process,
-    client: u32,
-    database: Arc<Mutex<Connection>>,
-    cursor: SqliteCursor,
-    moods: Moods,
-    options: ClientOptions,
+/// An event that an application takes.
+pub(super) struct Taken<'a> {
+    /// The event, as the application gets it.
+    pub(super) text: &'a str,
+    pub(super) epoch: Option<&'a str>,
+    pub(super) sequence: Option<u64>,
 }
 
-impl App {
-    fn database(&self) -> MutexGuard<'_, Connection> {
-        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+/// An application: how it is getting on, and what of that can be seen.
+#[derive(Clone)]
+pub(super) struct Desk {
+    pub(super) known: Known,
+    pub(super) process: Process,
+    pub(super) client: u32,
+    pub(super) moods: Moods,
+    pub(super) options: ClientOptions,
+}
+
+impl Desk {
+    /// Spends the time that the handler takes for an event; whether it then fails.
+    pub(super) async fn handles(&self, sequence: Option<u64>) -> bool {
+        let (fails, takes) = {
+            let mut moods = self.moods.state();
+            moods.handling = true;
+            let fails = moods.fail_handler > 0;
+            moods.fail_handler = moods.fail_handler.saturating_sub(1);
+            let usual = Duration::from_millis(self.options.handler_ms);
+            (fails, moods.handler.unwrap_or(usual))
+        };
+        if !takes.is_zero() {
+            tokio::time::sleep(takes).await;
+        }
+        self.process.pause.clone().apply(std::future::ready(())).await;
+        self.moods.state().handling = false;
+        if fails {
+            let number = sequence.map_or("-".to_owned(), |it| it.to_string());
+            self.process.record(Kind::App, format!("handler fails on {number}"));
+        }
+        fails
     }
 
-    /// The event's effect and the position, in one transaction.
-    fn apply(&self, offer: &Offer) -> rusqlite::Result<()> {
-        let key = key_of(offer.event.text());
-        let epoch = offer.position.as_ref().and_then(|position| position.epoch.as_ref());
-        let mut database = self.database();
-        let transaction = database.transaction()?;
-        transaction
-            .prepare_cached(
-                "INSERT INTO applied (epoch, sequence, key, digest) VALUES (?1, ?2, ?3, ?4)",
-            )?
-            .execute(rusqlite::params![
-                epoch.map(Epoch::as_str),
-                offer.event.sequence(),
-                key,
-                Digest::of_event(offer.event.text()).to_i64()
-            ])?;
-        if let Some(position) = &offer.position {
-            self.cursor.store(&transaction, position)?;
+    /// Spends the time that the open handlers take; whether they then fail.
+    pub(super) async fn opens(&self) -> bool {
+        tokio::time::sleep(Duration::from_millis(self.options.open_handler_ms)).await;
+        let fails = {
+            let mut moods = self.moods.state();
+            let fails = moods.fail_open_handler > 0;
+            moods.fail_open_handler = moods.fail_open_handler.saturating_sub(1);
+            fails
+        };
+        if fails {
+            self.process.record(Kind::App, "open handler fails");
         }
-        transaction.commit()
+        fails
     }
 
     /// Writes down what the database holds and the history does not: what was just applied, or
     /// what a process had applied whose machine lost power before it knew.
-    fn see_applied(&self) -> rusqlite::Result<()> {
+    pub(super) fn see_applied(&self, database: &Connection) -> rusqlite::Result<()> {
         let mut known = self.known.state();
-        let database = self.database();
         let mut statement = database.prepare_cached(
             "SELECT nth, epoch, sequence, key, digest FROM applied WHERE nth > ?1 ORDER BY nth",
         )?;
         let mut rows = statement.query([known.applied])?;
         while let Some(row) = rows.next()? {
-            let (sequence, key): (Option<u64>, Option<String>) = (row.get(2)?, row.get(3)?);
             let epoch: Option<String> = row.get(1)?;
-            if let Some(sequence) = sequence {
-                let digest = Digest::from_i64(row.get(4)?);
-                known.extend(&self.process.recorder, &epoch, sequence, digest);
-            }
-            let number = sequence.map_or("-".to_owned(), |number| number.to_string());
-            let text = format!("applies {number} {}", key.as_deref().unwrap_or("?"));
-            self.process.record(Kind::App, text);
-            self.process.recorder.see(Seen::Delivered {
-                client: self.client,
-                incarnation: self.process.life,
-                epoch,
-                sequence,
-                key,
-            });
+            self.see_taken(&mut known, epoch, row.get(2)?, row.get(3)?, row.get(4)?);
             known.applied = row.get(0)?;
         }
         Ok(())
     }
 
+    fn see_taken(
+        &self,
+        known: &mut KnownState,
+        epoch: Option<String>,
+        sequence: Option<u64>,
+        key: Option<String>,
+        digest: i64,
+    ) {
+        if let Some(sequence) = sequence {
+            known.extend(&self.process.recorder, &epoch, sequence, Digest::from_i64(digest));
+        }
+        let number = sequence.map_or("-".to_owned(), |number| number.to_string());
+        let text = format!("applies {number} {}", key.as_deref().unwrap_or("?"));
+        self.process.record(Kind::App, text);
+        let (client, incarnation) = (self.client, self.process.life);
+        self.process.recorder.see(Seen::Delivered { client, incarnation, epoch, sequence, key });
+    }
+
+    /// The event's effect, in a transaction.
+    pub(super) fn apply(
+        &self,
+        taken: &Taken<'_>,
+        transaction: &rusqlite::Transaction<'_>,
+    ) -> rusqlite::Result<()> {
+        let Taken { text, epoch, sequence } = *taken;
+        let key = key_of(text);
+        let digest = self.digest(key.as_deref(), text).to_i64();
+        transaction
+            .prepare_cached(
+                "INSERT INTO applied (epoch, sequence, key, digest) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(rusqlite::params![epoch, sequence, key, digest])
+            .map(drop)
+    }
+
+    fn digest(&self, key: Option<&str>, text: &str) -> Digest {
+        self.process.recorder.digest_of(self.known.state().agent, key, text)
+    }
+
+    /// The application has taken an event, and keeps nothing over its end.
+    pub(super) fn took(&self, taken: &Taken<'_>) {
+        let epoch = taken.epoch.map(str::to_owned);
+        let key = key_of(taken.text);
+        let digest = self.digest(key.as_deref(), taken.text).to_i64();
+        self.see_taken(&mut self.known.state(), epoch, taken.sequence, key, digest);
+    }
+
     /// The client has its first cursor.
-    fn see_joined(&self, position: &Position) {
+    pub(super) fn see_joined(&self, epoch: Option<&str>, sequence: u64) {
         let mut known = self.known.state();
         if !known.joined {
             known.joined = true;
-            self.process.recorder.see(Seen::Joined {
-                client: self.client,
-                epoch: position.epoch.as_ref().map(Epoch::to_string),
-                sequence: position.sequence,
-            });
+            let epoch = epoch.map(str::to_owned);
+            self.process.recorder.see(Seen::Joined { client: self.client, epoch, sequence });
         }
+    }
+
+    /// The client tells the application something that can be seen.
+    pub(super) fn see(&self, seen: Seen) {
+        if let Seen::Gap { .. } | Seen::GaveUp { .. } = seen {
+            self.known.told();
+        }
+        self.process.recorder.see(seen);
     }
 
     fn notice(&self, notice: Notice) {
@@ -346,38 +401,54 @@ impl App {
         };
         self.process.record(Kind::App, text);
         if let Some(seen) = seen {
-            if let Seen::Gap { .. } | Seen::GaveUp { .. } = seen {
-                self.known.told();
-            }
-            self.process.recorder.see(seen);
+            self.see(seen);
         }
+    }
+}
+
+#[derive(Clone)]
+struct App {
+    desk: Desk,
+    database: Arc<Mutex<Connection>>,
+    cursor: SqliteCursor,
+}
+
+impl App {
+    fn database(&self) -> MutexGuard<'_, Connection> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The event's effect and the position, in one transaction.
+    fn apply(&self, offer: &Offer) -> rusqlite::Result<()> {
+        let epoch = offer.position.as_ref().and_then(|position| position.epoch.as_ref());
+        let taken = Taken {
+            text: offer.event.text(),
+            epoch: epoch.map(Epoch::as_str),
+            sequence: offer.event.sequence(),
+        };
+        let mut database = self.database();
+        let transaction = database.transaction()?;
+        self.desk.apply(&taken, &transaction)?;
+        if let Some(position) = &offer.position {
+            self.cursor.store(&transaction, position)?;
+        }
+        transaction.commit()
+    }
+
+    fn see_joined(&self, position: &Position) {
+        self.desk.see_joined(position.epoch.as_ref().map(Epoch::as_str), position.sequence);
     }
 }
 
 impl Handler for App {
     fn handle<'a>(&'a mut self, offer: &'a Offer) -> BoxFuture<'a, Result<Handled, HandlerError>> {
         Box::pin(async move {
-            let (fails, takes) = {
-                let mut moods = self.moods.state();
-                moods.handling = true;
-                let fails = moods.fail_handler > 0;
-                moods.fail_handler = moods.fail_handler.saturating_sub(1);
-                let usual = Duration::from_millis(self.options.handler_ms);
-                (fails, moods.handler.unwrap_or(usual))
-            };
-            if !takes.is_zero() {
-                tokio::time::sleep(takes).await;
-            }
-            self.process.pause.clone().apply(std::future::ready(())).await;
-            self.moods.state().handling = false;
-            if fails {
-                let number = offer.event.sequence().map_or("-".to_owned(), |it| it.to_string());
-                self.process.record(Kind::App, format!("handler fails on {number}"));
+            if self.desk.handles(offer.event.sequence()).await {
                 return Err(HandlerError("the handler was told to fail".to_owned()));
             }
             let applied = self.apply(offer);
-            self.process.powered().await;
-            match applied.and_then(|()| self.see_applied()) {
+            self.desk.process.powered().await;
+            match applied.and_then(|()| self.desk.see_applied(&self.database())) {
                 Ok(()) if offer.position.is_some() => Ok(Handled::Stored),
                 Ok(()) => Ok(Handled::Done),
                 Err(error) => Err(HandlerError(error.to_string())),
@@ -389,15 +460,10 @@ impl Handler for App {
 impl OpenHandler for App {
     fn opened(&mut self) -> BoxFuture<'_, Result<(), HandlerError>> {
         Box::pin(async move {
-            tokio::time::sleep(Duration::from_millis(self.options.open_handler_ms)).await;
-            let mut moods = self.moods.state();
-            if moods.fail_open_handler > 0 {
-                moods.fail_open_handler -= 1;
-                drop(moods);
-                self.process.record(Kind::App, "open handler fails");
-                return Err(HandlerError("the open handler was told to fail".to_owned()));
+            match self.desk.opens().await {
+                true => Err(HandlerError("the open handler was told to fail".to_owned())),
+                false => Ok(()),
             }
-            Ok(())
         })
     }
 }
@@ -407,10 +473,11 @@ impl CursorStore for App {
         Box::pin(async move {
             let loaded = self.cursor.load(&self.database()).map_err(|error| error.to_string())?;
             if let Some(position) = &loaded {
-                self.process.record(Kind::Store, format!("cursor is {}", position.sequence));
+                let text = format!("cursor is {}", position.sequence);
+                self.desk.process.record(Kind::Store, text);
                 self.see_joined(position);
             }
-            self.see_applied().map_err(|error| error.to_string())?;
+            self.desk.see_applied(&self.database()).map_err(|error| error.to_string())?;
             Ok(loaded)
         })
     }
@@ -418,11 +485,12 @@ impl CursorStore for App {
     fn save(&mut self, position: Position) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             let saved = self.cursor.store(&self.database(), &position);
-            self.process.powered().await;
+            let process = &self.desk.process;
+            process.powered().await;
             saved.map_err(|error| error.to_string())?;
-            self.process.record(Kind::Store, format!("cursor := {}", position.sequence));
+            process.record(Kind::Store, format!("cursor := {}", position.sequence));
             let epoch = position.epoch.as_ref().map(Epoch::as_str);
-            self.process.recorder.reached(self.client, epoch, position.sequence);
+            process.recorder.reached(self.desk.client, epoch, position.sequence);
             self.see_joined(&position);
             Ok(())
         })

@@ -1,6 +1,7 @@
 //! The hosts of event streams: `server`, `client-1` … and `publisher`.
 
 mod client;
+mod node;
 mod publisher;
 mod server;
 mod watch;
@@ -16,6 +17,7 @@ use super::host::HostState;
 use super::link::Link;
 use super::record::Recorder;
 use super::{Cast, Client, Company, Stage, lock};
+use crate::conform::Role;
 use crate::plan::{Action, ClientOptions, Fault, Host, Protocol, ServerOptions, Topology};
 
 /// The name of the server's host.
@@ -60,15 +62,35 @@ pub(super) fn enter(
         });
     }
     let (mut clients, mut minds) = (Vec::new(), Vec::new());
+    let nodes = stage.attached.filter(|attached| attached.role() == Role::EventsClient).cloned();
     for number in 1..=topology.clients {
         let name = Host::Client(number).name(Protocol::Events);
         let state = HostState::new(name, seed, &recorder, false);
         let (link, moods) = (Link::default(), Moods::default());
         let known = Known::new(number, topology.agent_of(number));
         minds.push((moods.clone(), known.clone()));
-        let process = state.process.clone();
+        let (process, state_vault) = (state.process.clone(), state.vault.clone());
         clients.push(Client { state, link: link.clone() });
         let (topology, options) = (topology.clone(), client_options.clone());
+        if let Some(nodes) = nodes.clone() {
+            let (vault, case) = (state_vault, stage.plan.scenario.clone());
+            stage.sim.host(name, move || {
+                let process = lock(&process).clone();
+                let side = node::Side {
+                    attached: nodes.clone(),
+                    case: case.clone(),
+                    agent: topology.agent_of(number),
+                    options: options.clone(),
+                    link: link.clone(),
+                    moods: moods.clone(),
+                    known: known.clone(),
+                    vault: vault.clone(),
+                    process: process.clone(),
+                };
+                process.pause.apply(node::live(side, number))
+            });
+            continue;
+        }
         stage.sim.host(name, move || {
             let process = lock(&process).clone();
             let (topology, options) = (topology.clone(), options.clone());

@@ -15,7 +15,6 @@ use turmoil::net::TcpStream;
 
 use super::SERVER;
 use super::server::{PUBLISHER_TOKEN, agent_id};
-use crate::chain::Digest;
 use crate::history::Seen;
 use crate::plan::Publish;
 use crate::seed::Seed;
@@ -88,7 +87,7 @@ async fn job(number: usize, publish: Publish, recorder: Recorder, seed: Seed) {
         };
         let Publication { id, kind, payload, .. } = &publication;
         if let Ok(body) = EventBody::new(id.as_deref(), kind, payload, usize::MAX) {
-            recorder.publishing(publish.agent, &key, Digest::of_body(&body));
+            recorder.publishing(publish.agent, &key, body);
         }
         recorder.see(Seen::Publishing { agent: publish.agent, key: key.clone() });
         let first = publisher.publish(&publication).await;

@@ -13,12 +13,17 @@ use crate::world::record::Recorder;
 pub(super) struct EventWatch {
     pub(super) client: u32,
     pub(super) recorder: Recorder,
+    /// Whether the client says of nothing by itself where it is.
+    pub(super) marks: bool,
 }
 
 impl Watch for EventWatch {
     /// The cursor with which the client resumes can be seen from outside.
     fn sent(&self, _connection: u64, frame: &Frame) {
         if let Some(Ok(ClientFrame::Resync(resync))) = frame.text().map(ClientFrame::parse) {
+            if self.marks {
+                gapless::mark!("events.resync_sent");
+            }
             self.recorder.see(Seen::Resumed {
                 client: self.client,
                 epoch: resync.epoch.map(|epoch| epoch.to_string()),

@@ -1,0 +1,340 @@
+//! An adapter as a child process: one line out, one line back, within a bound of real time.
+//!
+//! The pipes are read and written without blocking, so a process that neither reads nor writes, or
+//! that writes without end, costs the time limit and no more. Nothing here starts a thread: a
+//! request is answered before virtual time goes on.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::node::{Node, NodeError};
+use super::protocol::{Done, Hello, LINE_BYTES_MAX, Reply, Request, VERSION};
+
+/// How an adapter is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// The program and its arguments.
+    pub words: Vec<String>,
+    /// How long an answer may take, in real time.
+    pub answer_max: Duration,
+}
+
+/// How long an answer may take by default.
+pub const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// How much of what an adapter writes to its standard error is kept, in bytes.
+const STDERR_BYTES_MAX: usize = 4 << 10;
+
+/// How long a process may take to end after `stop`.
+const STOP_MAX: Duration = Duration::from_secs(2);
+
+/// How much of a line is shown, in characters.
+const SHOWN_MAX: usize = 200;
+
+/// A running adapter that has introduced itself.
+#[derive(Debug)]
+pub struct Process {
+    pipes: Pipes,
+    hello: Hello,
+}
+
+/// A child and the lines that go to and fro.
+#[derive(Debug)]
+struct Pipes {
+    launch: Launch,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: ChildStdout,
+    stderr: ChildStderr,
+    /// What was read and is no whole line yet, or was not asked for.
+    buffer: Vec<u8>,
+    /// The end of what it wrote to its standard error.
+    log: VecDeque<u8>,
+}
+
+impl Process {
+    /// Starts an adapter and makes its acquaintance.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError`] if the program cannot be started or does not introduce itself.
+    pub fn start(launch: &Launch, nonce: &str) -> Result<Self, NodeError> {
+        let mut pipes = Pipes::open(launch)?;
+        let ask = Request::Hello { protocol: vec![VERSION], nonce: nonce.to_owned() };
+        match pipes.ask(&ask)? {
+            Reply::Hello(hello) if hello.protocol != VERSION => Err(NodeError::Misused(format!(
+                "it chose version {}, and was offered {VERSION}",
+                hello.protocol
+            ))),
+            Reply::Hello(hello) if hello.nonce != nonce => Err(NodeError::Misused(format!(
+                "it said `{}` for the nonce `{nonce}`: its first line was not an answer",
+                hello.nonce
+            ))),
+            Reply::Hello(hello) => Ok(Self { pipes, hello }),
+            _ => Err(NodeError::Misused("its first reply is not `hello`".to_owned())),
+        }
+    }
+
+    /// Asks the adapter to end, and sees to it that it does.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError::Unasked`] if it had said more than it was asked.
+    pub fn stop(self) -> Result<(), NodeError> {
+        self.pipes.stop()
+    }
+}
+
+impl Pipes {
+    fn open(launch: &Launch) -> Result<Self, NodeError> {
+        let not_started = |error: std::io::Error| {
+            let words = launch.words.join(" ");
+            NodeError::NotStarted(format!("`{words}`: {error}"))
+        };
+        let Some((program, arguments)) = launch.words.split_first() else {
+            return Err(NodeError::NotStarted("the command is empty".to_owned()));
+        };
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(not_started)?;
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
+            return Err(NodeError::NotStarted("it has no pipes".to_owned()));
+        };
+        for pipe in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+            rustix::io::ioctl_fionbio(pipe, true).map_err(|error| not_started(error.into()))?;
+        }
+        Ok(Self {
+            launch: launch.clone(),
+            child,
+            stdin: Some(stdin),
+            stdout,
+            stderr,
+            buffer: Vec::new(),
+            log: VecDeque::new(),
+        })
+    }
+
+    fn stop(mut self) -> Result<(), NodeError> {
+        let line = encode(&Request::Stop);
+        // One that has ended already does not take it.
+        let _ = self.write_all(&line, "stop");
+        self.stdin = None;
+        let deadline = now() + STOP_MAX;
+        while now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.wait(false, Duration::from_millis(20));
+            if self.read_some().is_err() {
+                break;
+            }
+        }
+        let _ = self.read_some();
+        match self.buffer.is_empty() {
+            true => Ok(()),
+            false => Err(NodeError::Unasked { line: shown(&self.buffer) }),
+        }
+    }
+
+    /// Writes a request and reads the one line that answers it.
+    fn ask(&mut self, request: &Request) -> Result<Reply, NodeError> {
+        let asked = asked(request);
+        self.read_some().map_err(|()| self.died(&asked))?;
+        if !self.buffer.is_empty() {
+            return Err(NodeError::Unasked { line: shown(&self.buffer) });
+        }
+        let line = encode(request);
+        if line.len() > LINE_BYTES_MAX {
+            return Err(NodeError::Misused(format!(
+                "`{asked}` has {} bytes: its storage is too large",
+                line.len()
+            )));
+        }
+        let deadline = now() + self.launch.answer_max;
+        self.write_all(&line, &asked)?;
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let rest = self.buffer.split_off(end + 1);
+                let line = std::mem::replace(&mut self.buffer, rest);
+                let line = &line[..end];
+                if line.len() > LINE_BYTES_MAX {
+                    return Err(too_long());
+                }
+                return serde_json::from_slice(line).map_err(|error| NodeError::Garbage {
+                    asked,
+                    line: shown(line),
+                    problem: error.to_string(),
+                });
+            }
+            if self.buffer.len() > LINE_BYTES_MAX {
+                return Err(too_long());
+            }
+            let left = deadline.saturating_duration_since(now());
+            if left.is_zero() {
+                return Err(self.hung(asked));
+            }
+            self.wait(false, left).map_err(|()| self.died(&asked))?;
+            self.read_some().map_err(|()| self.died(&asked))?;
+        }
+    }
+
+    /// Writes a line, and reads meanwhile, so that neither side waits for the other.
+    fn write_all(&mut self, line: &[u8], asked: &str) -> Result<(), NodeError> {
+        let deadline = now() + self.launch.answer_max;
+        let mut written = 0;
+        while written < line.len() {
+            let Some(stdin) = &mut self.stdin else { return Err(self.died(asked)) };
+            match stdin.write(&line[written..]) {
+                Ok(count) => written += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let left = deadline.saturating_duration_since(now());
+                    if left.is_zero() || self.buffer.len() > LINE_BYTES_MAX {
+                        return Err(self.hung(asked.to_owned()));
+                    }
+                    self.wait(true, left).map_err(|()| self.died(asked))?;
+                    self.read_some().map_err(|()| self.died(asked))?;
+                }
+                Err(_) => return Err(self.died(asked)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until a pipe has something, or takes something.
+    fn wait(&self, writing: bool, time: Duration) -> Result<(), ()> {
+        let mut pipes = vec![
+            PollFd::new(&self.stdout, PollFlags::IN),
+            PollFd::new(&self.stderr, PollFlags::IN),
+        ];
+        if let Some(stdin) = self.stdin.as_ref().filter(|_| writing) {
+            pipes.push(PollFd::new(stdin, PollFlags::OUT));
+        }
+        let time = Timespec::try_from(time).map_err(|_| ())?;
+        match poll(&mut pipes, Some(&time)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(_) => Err(()),
+        }
+    }
+
+    /// Reads what there is, up to a little more than a line may have; fails at the end of the output.
+    fn read_some(&mut self) -> Result<(), ()> {
+        let mut chunk = [0; 16 << 10];
+        while let Ok(count @ 1..) = self.stderr.read(&mut chunk) {
+            self.log.extend(&chunk[..count]);
+            let surplus = self.log.len().saturating_sub(STDERR_BYTES_MAX);
+            self.log.drain(..surplus);
+        }
+        while self.buffer.len() <= LINE_BYTES_MAX {
+            match self.stdout.read(&mut chunk) {
+                // A line that came with the end is still read.
+                Ok(0) if self.buffer.contains(&b'\n') => return Ok(()),
+                Ok(0) => return Err(()),
+                Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(_) => return Err(()),
+            }
+        }
+        Ok(())
+    }
+
+    fn stderr(&self) -> String {
+        let bytes: Vec<u8> = self.log.iter().copied().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn died(&mut self, asked: &str) -> NodeError {
+        // It closed its output; how it ended is known a little later.
+        let deadline = now() + STOP_MAX;
+        let mut status = None;
+        while status.is_none() && now() < deadline {
+            status = self.child.try_wait().ok().flatten();
+            if status.is_none() {
+                let _ = self.wait(false, Duration::from_millis(5));
+            }
+        }
+        let status = status.map_or("it closed its output".to_owned(), |it| it.to_string());
+        NodeError::Died { status, asked: asked.to_owned(), stderr: self.stderr() }
+    }
+
+    fn hung(&self, asked: String) -> NodeError {
+        let seconds = self.launch.answer_max.as_secs();
+        NodeError::Hung { seconds, asked, stderr: self.stderr() }
+    }
+}
+
+impl Node for Process {
+    fn hello(&self) -> &Hello {
+        &self.hello
+    }
+
+    fn exchange(&mut self, request: &Request) -> Result<Reply, NodeError> {
+        let reply = self.pipes.ask(request)?;
+        let said = match &reply {
+            Reply::Hello(_) => None,
+            Reply::Unsupported { n, .. } | Reply::Done(Done { n, .. }) => Some(*n),
+        };
+        match (said, request.n()) {
+            (said, asked) if said == asked => Ok(reply),
+            (Some(said), Some(asked)) if said < asked => {
+                Err(NodeError::Unasked { line: format!("another reply to request {said}") })
+            }
+            (said, asked) => Err(NodeError::Misused(format!(
+                "it replied to request {said:?} when it was asked request {asked:?}"
+            ))),
+        }
+    }
+}
+
+impl Drop for Pipes {
+    /// No adapter outlives the program.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a foreign process runs in real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn too_long() -> NodeError {
+    NodeError::Misused(format!("it wrote a line of more than {LINE_BYTES_MAX} bytes"))
+}
+
+fn encode(request: &Request) -> Vec<u8> {
+    let mut line = serde_json::to_vec(request).expect("a request is always JSON");
+    line.push(b'\n');
+    line
+}
+
+/// What kind of a request it is, for a message.
+fn asked(request: &Request) -> String {
+    match request {
+        Request::Hello { .. } => "hello".to_owned(),
+        Request::Reset(reset) => format!("reset {}", reset.n),
+        Request::Deliver { n, .. } => format!("deliver {n}"),
+        Request::Advance { n, .. } => format!("advance {n}"),
+        Request::Settle { n } => format!("settle {n}"),
+        Request::Stop => "stop".to_owned(),
+    }
+}
+
+fn shown(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let line = text.lines().next().unwrap_or_default();
+    match line.char_indices().nth(SHOWN_MAX) {
+        None => line.to_owned(),
+        Some((end, _)) => format!("{}…", &line[..end]),
+    }
+}

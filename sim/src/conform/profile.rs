@@ -1,0 +1,241 @@
+//! What of the scenarios applies to an implementation.
+//!
+//! A fixed scenario that needs what the implementation has not announced is `unsupported`: it is
+//! never a pass. A swarm draws for everybody; what does not apply is taken out of what was drawn,
+//! and said.
+
+use std::collections::BTreeSet;
+
+use gapless::marks::MARKS;
+
+use super::protocol::{Hello, Role, StorageKind, feature};
+use crate::plan::{Action, Fault, Host, Options, Plan, When};
+
+/// What an implementation can be asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Profile<'a> {
+    role: Role,
+    hello: &'a Hello,
+}
+
+/// What becomes of a plan.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fit {
+    /// It can be carried out, without what is listed.
+    Runs {
+        /// The plan.
+        plan: Box<Plan>,
+        /// What was taken out of it, as `crash ×2: needs storage`.
+        left_out: Vec<String>,
+    },
+    /// It needs what the implementation does not have.
+    Unsupported(Vec<String>),
+}
+
+/// The modules in which the places of a role are that a foreign implementation does not have.
+fn modules(role: Role) -> &'static [&'static str] {
+    match role {
+        Role::EventsClient => &["gapless::events::client", "gapless_sim::world::events::client"],
+        Role::EventsServer => &[
+            "gapless::events::server",
+            "gapless::events::sqlite",
+            "gapless::events::driver::server",
+        ],
+        Role::SessionClient => &[
+            "gapless::session::client",
+            "gapless::session::view",
+            "gapless::session::sqlite::in_flight",
+            "gapless_sim::world::session::client",
+        ],
+        Role::SessionServer => {
+            &["gapless::session::server", "gapless::session::sqlite::conversations"]
+        }
+        Role::TasksAgent => {
+            &["gapless::tasks::agent", "gapless::tasks::store", "gapless::tasks::chunker"]
+        }
+        Role::TasksController => &["gapless::tasks::controller"],
+    }
+}
+
+/// Marks of a role that the simulator sees by itself.
+fn seen_from_outside(role: Role) -> &'static [&'static str] {
+    match role {
+        Role::EventsClient => &["events.resync_sent", "events.handler_failed"],
+        _ => &[],
+    }
+}
+
+impl<'a> Profile<'a> {
+    /// What an implementation has announced for a role.
+    pub fn new(role: Role, hello: &'a Hello) -> Self {
+        Self { role, hello }
+    }
+
+    fn has(&self, feature: &str) -> bool {
+        self.hello.features.iter().any(|known| known == feature)
+    }
+
+    fn keeps(&self) -> bool {
+        self.hello.storage == StorageKind::Virtual
+    }
+
+    /// Whether a mark can only be reached in code that is not there.
+    fn lacks_mark(&self, mark: &str) -> bool {
+        if self.has(feature::MARKS) || seen_from_outside(self.role).contains(&mark) {
+            return false;
+        }
+        let mut places = MARKS.iter().filter(|place| place.mark == mark).peekable();
+        let own = |module: &str| modules(self.role).iter().any(|own| module.starts_with(own));
+        places.peek().is_some() && places.all(|place| own(place.module))
+    }
+
+    fn is_own(&self, host: Host) -> bool {
+        match self.role {
+            Role::EventsClient | Role::SessionClient | Role::TasksAgent => host != Host::Server,
+            Role::EventsServer | Role::SessionServer | Role::TasksController => {
+                host == Host::Server
+            }
+        }
+    }
+
+    /// What a fault needs that is not there.
+    fn lacks_for(&self, fault: &Fault) -> Option<&'static str> {
+        match fault {
+            Fault::Crash { host, .. }
+            | Fault::PowerOff { host, .. }
+            | Fault::DiskError { host, .. }
+            | Fault::DiskFull { host, .. }
+            | Fault::SlowCommit { host, .. }
+                if self.is_own(*host) && !self.keeps() =>
+            {
+                Some("storage")
+            }
+            Fault::Backup { host }
+            | Fault::Restore { host, .. }
+            | Fault::Swap { host, .. }
+            | Fault::LoseStore { host, .. }
+                if self.is_own(*host) =>
+            {
+                match self.role {
+                    _ if !self.keeps() => Some("storage"),
+                    Role::EventsServer if !self.has(feature::LOG_REPORTS) => {
+                        Some(feature::LOG_REPORTS)
+                    }
+                    _ => None,
+                }
+            }
+            Fault::Suspend { host, .. } if self.is_own(*host) && !self.has(feature::SUSPEND) => {
+                Some(feature::SUSPEND)
+            }
+            Fault::SlowHandler { .. }
+                if self.role == Role::EventsClient && !self.has(feature::HANDLER_ASYNC) =>
+            {
+                Some(feature::HANDLER_ASYNC)
+            }
+            Fault::FailHandler { .. }
+                if self.role == Role::EventsClient && !self.has(feature::HANDLER_FAIL) =>
+            {
+                Some(feature::HANDLER_FAIL)
+            }
+            Fault::FailOpenHandler { .. }
+                if self.role == Role::EventsClient && !self.has(feature::OPEN_HANDLER_FAIL) =>
+            {
+                Some(feature::OPEN_HANDLER_FAIL)
+            }
+            Fault::Retain { .. }
+                if self.role == Role::EventsServer && !self.has(feature::RETAIN) =>
+            {
+                Some(feature::RETAIN)
+            }
+            _ => None,
+        }
+    }
+
+    /// Fits a plan to the implementation. `drawn` says that a seed drew it, so that what does not
+    /// apply may be left out.
+    pub fn fit(&self, plan: &Plan, drawn: bool) -> Fit {
+        let mut plan = plan.clone();
+        let mut lacks: Vec<(String, &str)> = Vec::new();
+        self.fit_options(&mut plan.options, &mut lacks);
+        let base = lacks.iter().any(|(_, needs)| *needs == feature::EXTENSION);
+        plan.steps.retain(|step| {
+            let waits = match &step.when {
+                When::Mark { mark, .. } if self.lacks_mark(mark) => Some(mark.clone()),
+                _ => None,
+            };
+            if let Some(mark) = waits {
+                lacks.push((format!("a step that waits for `{mark}`"), feature::MARKS));
+                return false;
+            }
+            let Action::Fault(fault) = &step.action else { return true };
+            let needs = match self.lacks_for(fault) {
+                // The base contract has no way to notice these.
+                None if base && only_with_extension(fault) => Some(feature::EXTENSION),
+                needs => needs,
+            };
+            if let Some(needs) = needs {
+                lacks.push((fault.kind().to_owned(), needs));
+            }
+            needs.is_none()
+        });
+        plan.reaches.retain(|mark| !self.lacks_mark(mark));
+        match lacks.is_empty() || drawn {
+            true => Fit::Runs { plan: Box::new(plan), left_out: counted(&lacks) },
+            false => {
+                let needs: BTreeSet<&str> = lacks.iter().map(|(_, needs)| *needs).collect();
+                Fit::Unsupported(needs.into_iter().map(str::to_owned).collect())
+            }
+        }
+    }
+
+    /// Takes out of the options of the own side what the implementation does not do.
+    fn fit_options(&self, options: &mut Options, lacks: &mut Vec<(String, &'static str)>) {
+        let mut lack = |what: &str, needs| lacks.push((what.to_owned(), needs));
+        match (self.role, options) {
+            (Role::EventsClient, Options::Events { client, .. }) => {
+                if client.extension && !self.has(feature::EXTENSION) {
+                    client.extension = false;
+                    lack("the extension", feature::EXTENSION);
+                }
+                if client.from_beginning && !self.has(feature::FROM_BEGINNING) {
+                    client.from_beginning = false;
+                    lack("from the beginning", feature::FROM_BEGINNING);
+                }
+                let slow = client.handler_ms > 0 || client.open_handler_ms > 0;
+                if slow && !self.has(feature::HANDLER_ASYNC) {
+                    (client.handler_ms, client.open_handler_ms) = (0, 0);
+                    lack("slow handlers", feature::HANDLER_ASYNC);
+                }
+            }
+            (Role::EventsServer, Options::Events { server, .. })
+                if server.extension && !self.has(feature::EXTENSION) =>
+            {
+                server.extension = false;
+                lack("the extension", feature::EXTENSION);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether only the extension lets anybody notice what the fault does. Swarms draw none of them
+/// where one side does not speak it.
+fn only_with_extension(fault: &Fault) -> bool {
+    matches!(
+        fault,
+        Fault::Lose { .. } | Fault::Backup { .. } | Fault::Restore { .. } | Fault::LoseStore { .. }
+    )
+}
+
+/// `crash ×2: needs storage`.
+fn counted(lacks: &[(String, &str)]) -> Vec<String> {
+    let kinds: BTreeSet<&(String, &str)> = lacks.iter().collect();
+    kinds
+        .into_iter()
+        .map(|kind| {
+            let times = lacks.iter().filter(|lack| *lack == kind).count();
+            let times = if times > 1 { format!(" ×{times}") } else { String::new() };
+            format!("{}{times}: needs {}", kind.0, kind.1)
+        })
+        .collect()
+}
