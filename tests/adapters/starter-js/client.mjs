@@ -125,11 +125,15 @@ export class Client {
     this.set('pingTimer', this.config.ping_every_ms);
     if (this.link.pingUnwritten) return;
     this.link.pingUnwritten = true;
-    this.watch();
+    if (this.link.reading) this.set('unwrittenTimer', this.unwrittenMs());
     this.send({ type: 'ping' });
   }
 
-  silenceTimer() {
+  unwrittenTimer() {
+    this.drop(4003, 'the server takes nothing and says nothing');
+  }
+
+  pongTimer() {
     this.drop(4003, 'nothing was heard from the server');
   }
 
@@ -212,7 +216,7 @@ export class Client {
 
   lost(reason) {
     this.stop('connectTimer', 'negotiationTimer', 'openHandlersTimer', 'resyncTimer');
-    this.stop('pingTimer', 'silenceTimer');
+    this.stop('pingTimer', 'unwrittenTimer', 'pongTimer');
     this.link = null;
     const pause = this.reconnect.next();
     this.set('reconnectTimer', pause);
@@ -228,9 +232,10 @@ export class Client {
   sent(conn, count) {
     if (this.link?.conn !== conn || !this.link.unsent.splice(0, count).includes(true)) return;
     this.link.pingUnwritten = false;
-    if (this.link.pongOwed) return;
+    this.stop('unwrittenTimer');
+    if (this.link.pongOwed) return; // the oldest ping counts
     this.link.pongOwed = true;
-    this.watch();
+    if (this.link.reading) this.set('pongTimer', this.config.pong_timeout_ms);
   }
 
   /** Anything that arrives is a sign of life, and progress of a resync. */
@@ -244,13 +249,16 @@ export class Client {
     return true;
   }
 
-  /** How long the server may be silent from here on. Its silence proves nothing while nobody reads. */
+  unwrittenMs() {
+    return this.config.ping_every_ms + this.config.pong_timeout_ms;
+  }
+
+  /** The server may be silent anew. Its silence proves nothing while nobody reads. */
   watch() {
     const { pongOwed, pingUnwritten, reading } = this.link;
-    const { ping_every_ms: ping, pong_timeout_ms: pong } = this.config;
-    if (reading && pongOwed) this.set('silenceTimer', pong);
-    else if (reading && pingUnwritten) this.set('silenceTimer', ping + pong);
-    else this.stop('silenceTimer');
+    this.stop('unwrittenTimer', 'pongTimer');
+    if (reading && pingUnwritten) this.set('unwrittenTimer', this.unwrittenMs());
+    if (reading && pongOwed) this.set('pongTimer', this.config.pong_timeout_ms);
   }
 
   read(on) {

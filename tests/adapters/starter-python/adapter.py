@@ -75,8 +75,7 @@ class Adapter:
 
     def __init__(self, make, name):
         self.make, self.name = make, name
-        self.client, self.effects = None, []
-        self.epoch_ms, self.skew_ms = 0, 0
+        self.client, self.effects, self.epoch_ms, self.skew_ms = None, [], 0, 0
 
     def answer(self, request):
         kind = request["type"]

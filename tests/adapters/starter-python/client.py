@@ -154,7 +154,7 @@ class Client:
         self.set("ping", self.config["ping_every_ms"], self.ping)
         if not self.link.ping_unwritten:
             self.link.ping_unwritten = True
-            self.watch()
+            self.expect_written()
             self.send({"type": "ping"})
 
     # ---- the link
@@ -212,7 +212,8 @@ class Client:
         self.lost(reason)
 
     def lost(self, reason):
-        self.stop("connect", "negotiation", "open_handlers", "resync", "ping", "silence")
+        self.stop("connect", "negotiation", "open_handlers", "resync")
+        self.stop("ping", "unwritten", "pong")
         self.link = None
         pause = self.reconnect.next()
         self.set("reconnect", pause, self.dial)
@@ -230,9 +231,10 @@ class Client:
         left = [link.unsent.popleft() for _ in range(count)]
         if any(left):
             link.ping_unwritten = False
-            if not link.pong_owed:
+            self.stop("unwritten")
+            if not link.pong_owed:  # the oldest ping counts
                 link.pong_owed = True
-                self.watch()
+                self.expect_pong()
 
     def heard(self, conn):
         """Anything that arrives is a sign of life, and progress of a resync."""
@@ -246,16 +248,24 @@ class Client:
             self.set_resync_timer()
         return True
 
+    def expect_written(self):
+        if self.link.reading:
+            patience = self.config["ping_every_ms"] + self.config["pong_timeout_ms"]
+            why = "the server takes nothing and says nothing"
+            self.set("unwritten", patience, lambda: self.drop(4003, why))
+
+    def expect_pong(self):
+        if self.link.reading:
+            why = "nothing was heard from the server"
+            self.set("pong", self.config["pong_timeout_ms"], lambda: self.drop(4003, why))
+
     def watch(self):
-        """How long the server may be silent. Its silence proves nothing while nobody reads."""
-        link, pong = self.link, self.config["pong_timeout_ms"]
-        dead = lambda: self.drop(4003, "nothing was heard from the server")
-        if link.reading and link.pong_owed:
-            self.set("silence", pong, dead)
-        elif link.reading and link.ping_unwritten:
-            self.set("silence", self.config["ping_every_ms"] + pong, dead)
-        else:
-            self.stop("silence")
+        """The server may be silent anew. Its silence proves nothing while nobody reads."""
+        self.stop("unwritten", "pong")
+        if self.link.ping_unwritten:
+            self.expect_written()
+        if self.link.pong_owed:
+            self.expect_pong()
 
     def read(self, on):
         self.link.reading = on
