@@ -351,11 +351,12 @@ export class Client {
   }
 
   /** From here on the position counts other numbers: what is being handled moves nothing. */
-  beginTimeline(position) {
+  beginTimeline(position, verdict, lost = []) {
     this.timeline += 1;
     this.lastOffered = null;
     this.position = position;
     this.dirty = true;
+    this.port.gap(verdict, lost, position); // before it is stored: a crash between tells it again
     this.save();
   }
 
@@ -366,8 +367,7 @@ export class Client {
   }
 
   wentBack(epoch, sequence) {
-    this.beginTimeline({ epoch, sequence });
-    this.port.gap('ahead', [], this.position);
+    this.beginTimeline({ epoch, sequence }, 'ahead');
   }
 
   /** The replay has come to this number: is what was offered under it the same event? */
@@ -424,8 +424,7 @@ export class Client {
     link.received = from - 1;
     this.set('resyncTimer', RESYNC_MS);
     if (isGap(verdict)) {
-      this.beginTimeline({ epoch, sequence: from - 1 });
-      this.port.gap(verdict, lost, this.position);
+      this.beginTimeline({ epoch, sequence: from - 1 }, verdict, lost);
       return;
     }
     if (this.position.epoch === epoch) return;
@@ -537,9 +536,8 @@ export class Client {
     const last = Math.max(end, ...numbered.map((it) => it.sequence));
     if (restarted) {
       const sequence = numbered.length > 0 ? numbered[0].sequence - 1 : end;
-      this.beginTimeline({ epoch: null, sequence });
+      this.beginTimeline({ epoch: null, sequence }, 'ahead');
       this.link.received = sequence;
-      this.port.gap('ahead', [], this.position);
     } else {
       this.link.received = position;
       const hole = unnumbered.length > 0 ? null : this.holeIn(numbered, end, gap);
@@ -608,8 +606,8 @@ export class Client {
       this.queueBytes -= (event?.text.length ?? 0) + OVERHEAD;
       if (event) this.offerFirst(event);
       else if (lost) {
+        this.port.gap(verdict, [lost], { ...this.position, sequence: lost.to });
         this.moveTo(lost.to, false);
-        this.port.gap(verdict, [lost], this.position);
       } else if (resynced) this.port.resynced(resynced);
       else this.moveTo(caughtUp, false);
     }

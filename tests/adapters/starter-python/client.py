@@ -356,12 +356,13 @@ class Client:
         self.port.note(f"joins at {sequence}")
         self.save()
 
-    def begin_timeline(self, epoch, sequence):
+    def begin_timeline(self, epoch, sequence, verdict, lost=()):
         """From here on the position counts other numbers: what is handled now moves nothing."""
         self.timeline += 1
         self.last_offered = None
         self.position = (epoch, sequence)
         self.dirty = True
+        self.port.gap(verdict, lost, self.position)  # first: a crash between tells it again
         self.save()
 
     def continue_in(self, epoch):
@@ -370,8 +371,7 @@ class Client:
         self.save()
 
     def went_back(self, epoch, sequence):
-        self.begin_timeline(epoch, sequence)
-        self.port.gap("ahead", [], self.position)
+        self.begin_timeline(epoch, sequence, "ahead")
 
     def confirm(self, sequence, event):
         """The replay has come to this number: is what was offered under it the same event?"""
@@ -434,8 +434,7 @@ class Client:
         link.received = start - 1
         self.set_resync_timer()
         if is_gap(begin["verdict"]):
-            self.begin_timeline(epoch, start - 1)
-            self.port.gap(begin["verdict"], begin["lost"], self.position)
+            self.begin_timeline(epoch, start - 1, begin["verdict"], begin["lost"])
         elif self.position[0] != epoch:
             # What was offered after the position is the log's only if the log still has it.
             offered = self.last_offered.sequence if self.last_offered is not None else None
@@ -558,8 +557,7 @@ class Client:
         restarted = end < self.reached()
         last = max([end] + numbers)
         if restarted:
-            self.begin_timeline(None, numbers[0] - 1 if numbers else end)
-            self.port.gap("ahead", [], self.position)
+            self.begin_timeline(None, numbers[0] - 1 if numbers else end, "ahead")
         self.link.received = self.position[1]
         if not restarted and not unnumbered:
             hole = self.hole_in(numbers, end, gap)
@@ -623,8 +621,8 @@ class Client:
                 self.offer_first(what[0])
             elif kind == "lost":
                 lost, verdict = what
+                self.port.gap(verdict, [lost], (self.position[0], lost[1]))
                 self.move_to(lost[1], False)
-                self.port.gap(verdict, [lost], self.position)
             elif kind == "resynced":
                 self.port.resynced(*what)
             else:
