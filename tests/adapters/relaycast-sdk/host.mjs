@@ -86,8 +86,12 @@ export const host = {
   drain: () => new Promise((resolve) => setImmediate(resolve)),
 };
 
+/** What the application throws when it is told to: a browser would report it and go on. */
+export class ToldToFail extends Error {}
+
 const panic = (error) => {
   console.error(error?.stack);
+  if (error instanceof ToldToFail) return;
   host.effects.push({ type: 'panic', message: String(error) });
 };
 process.on('uncaughtException', panic).on('unhandledRejection', panic);

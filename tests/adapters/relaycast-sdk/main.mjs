@@ -2,7 +2,7 @@
 // protocol. The adapter passes on what is said and repairs nothing.
 import { readFileSync, writeSync } from 'node:fs';
 import { createInterface } from 'node:readline';
-import { host } from './host.mjs';
+import { host, ToldToFail } from './host.mjs';
 
 const { WsClient } = await import('@relaycast/sdk');
 const installed = new URL('node_modules/@relaycast/sdk/package.json', import.meta.url);
@@ -27,7 +27,7 @@ function told(event) {
     host.effects.push({ type: 'app.state', text: JSON.stringify(event) });
   } else if (event.type === 'open') {
     host.effects.push({ type: 'app.open' });
-    if (fails('open')) throw new Error('the open handler was told to fail');
+    if (fails('open')) throw new ToldToFail('the open handler was told to fail');
   } else if (event.type === 'resynced') {
     const { replayed, gapDetected } = event;
     host.effects.push({ type: 'app.resynced', replayed, gap_detected: gapDetected });
@@ -35,7 +35,7 @@ function told(event) {
     const failed = fails('event');
     const text = frame ?? JSON.stringify({ ...event, agent_seq: event.agentSeq });
     host.effects.push({ type: 'app.event', event: text, failed });
-    if (failed) throw new Error('the handler was told to fail');
+    if (failed) throw new ToldToFail('the handler was told to fail');
   }
 }
 
