@@ -391,6 +391,18 @@ pub enum Event {
         /// For how long, in milliseconds.
         for_ms: u64,
     },
+    /// What does the log hold? Answered at once with one [`Effect::LogState`], then with the events
+    /// above `after`, `count` at most, as [`Effect::LogEvent`]. It comes before `app.connect`, too,
+    /// and changes nothing. Only for `events.server` with the feature `log.reports`.
+    #[serde(rename = "log.read")]
+    LogRead {
+        /// Whose.
+        agent: String,
+        /// The number above which events are wanted.
+        after: u64,
+        /// How many events at most.
+        count: usize,
+    },
     /// The log of an agent is to forget what is below a number. Only for `events.server` with the
     /// feature `retain`.
     #[serde(rename = "server.retain")]
@@ -721,15 +733,16 @@ pub enum Effect {
         /// As one line.
         text: String,
     },
-    /// The log has opened an epoch. Only of `events.server` with the feature `log.reports`, as the
-    /// next two: with them the simulator can judge what a log holds and take its place.
+    /// The log has opened an epoch: it is durable. Only of `events.server` with the feature
+    /// `log.reports`, as the next two: with them the simulator can judge what a log holds, and put an
+    /// older one in its place.
     #[serde(rename = "log.epoch")]
     LogEpoch {
         /// Its name.
         epoch: String,
     },
-    /// The log holds this of a stream: told of every stream at the start, and after each commit that
-    /// changed it.
+    /// The log holds this of a stream: the answer to [`Event::LogRead`], and told after each commit
+    /// that changed it.
     #[serde(rename = "log.state")]
     LogState {
         /// Whose.
@@ -739,7 +752,7 @@ pub enum Effect {
         /// The highest number that was given.
         head: u64,
     },
-    /// The log holds this event.
+    /// The log holds this event: in the answer to [`Event::LogRead`], and told after it was stored.
     #[serde(rename = "log.event")]
     LogEvent {
         /// Whose.

@@ -53,14 +53,16 @@ pub(crate) async fn work(
     mut jobs: mpsc::UnboundedReceiver<Job>,
     recorder: Recorder,
     seed: Seed,
+    silent: bool,
 ) -> turmoil::Result {
     while let Some((number, publish)) = jobs.recv().await {
-        tokio::spawn(job(number, publish, recorder.clone(), seed));
+        tokio::spawn(job(number, publish, recorder.clone(), seed, silent));
     }
     std::future::pending().await
 }
 
-async fn job(number: usize, publish: Publish, recorder: Recorder, seed: Seed) {
+/// `silent` says that nobody else tells what the log holds.
+async fn job(number: usize, publish: Publish, recorder: Recorder, seed: Seed, silent: bool) {
     let config = PublisherConfig {
         timeout: Duration::from_secs(4),
         attempts_max: 12,
@@ -92,6 +94,11 @@ async fn job(number: usize, publish: Publish, recorder: Recorder, seed: Seed) {
         recorder.see(Seen::Publishing { agent: publish.agent, key: key.clone() });
         let first = publisher.publish(&publication).await;
         report(&recorder, publish.agent, &key, &first);
+        if let Ok(Receipt { sequence, .. }) = &first
+            && silent
+        {
+            recorder.stored(publish.agent, *sequence);
+        }
         if publish.twice && publish.ids && first.is_ok() {
             let second = publisher.publish(&publication).await;
             report(&recorder, publish.agent, &key, &second);
