@@ -6,17 +6,20 @@
 //! writes an adapter.
 
 pub mod adapter;
+pub(crate) mod keys;
 mod node;
 mod process;
 pub mod profile;
 pub mod protocol;
 mod reference;
 pub mod suite;
+mod tasks;
 
 pub use self::node::{Node, NodeError, SharedNode};
 pub use self::process::{ANSWER_MAX, Launch, Process};
 pub use self::protocol::{
     Config, Conn, DialProblem, Done, Effect, Event, EventsClientConfig, EventsServerConfig, Hello,
-    Reply, Request, Reset, Role, StorageKind, StoreProblem, feature,
+    PublicKey, Reply, Request, Reset, Role, SigningKey, StorageKind, StoreProblem, Stream,
+    TasksAgentConfig, TasksControllerConfig, feature,
 };
 pub use self::reference::{NotAttachable, Reference};

@@ -4,6 +4,7 @@
 //! timer. It decides nothing: what it does with an input or an output follows from the type.
 
 mod agent;
+pub mod agent_http;
 mod controller;
 mod executor;
 mod http_wire;

@@ -5,6 +5,7 @@
 //! the faults are; its timers are due by the virtual time of its host; and what it commits is in a
 //! database on the host's disk. What it does for an application is a matter of its role ([`Part`]).
 
+mod requests;
 mod sockets;
 mod storage;
 
@@ -101,6 +102,11 @@ pub(in crate::world) trait Part: Send + 'static {
     /// What the node is to be told before anything else that happens now.
     fn first(&mut self) -> Vec<Event>;
 
+    /// With what a life begins.
+    fn begin(&mut self, _outside: &Outside) -> Event {
+        Event::AppConnect
+    }
+
     /// An effect that is not about sockets, requests or the store.
     ///
     /// # Errors
@@ -173,7 +179,8 @@ impl<P: Part> Driver<P> {
     /// Until the machine loses power.
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Event>) -> Result<(), NodeError> {
         self.reset()?;
-        self.deliver(Event::AppConnect)?;
+        let begin = self.part.begin(&self.outside);
+        self.deliver(begin)?;
         loop {
             self.entrance.process.powered().await;
             let wait = self.next.map(|at| Duration::from_millis(at.saturating_sub(now_ms())));
@@ -340,10 +347,19 @@ impl<P: Part> Driver<P> {
                 self.sockets.insert(conn, socket);
             }
             Effect::SockSend { conn, text } => self.order(conn, Order::Send(text)),
+            Effect::SockPing { conn } => self.order(conn, Order::Ping),
             Effect::SockRead { conn, on } => self.order(conn, Order::Read(on)),
             Effect::SockClose { conn, code, .. } => {
                 self.order(conn, Order::Close(code.unwrap_or(1000)));
                 self.sockets.remove(&conn);
+            }
+            Effect::HttpRequest { id, method, url, headers, body } => {
+                let misused = |problem: String| NodeError::Misused(format!("{problem}: `{url}`"));
+                let Some(connector) = &self.entrance.connector else {
+                    return Err(misused("a server sends no requests".to_owned()));
+                };
+                let request = requests::request(&method, &url, &headers, body).map_err(misused)?;
+                requests::send(id, connector, request, self.outside.clone());
             }
             Effect::StoreCommit { id, writes } => self.commit(id, &writes)?,
             Effect::Mark { name } => {

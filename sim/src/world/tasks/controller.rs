@@ -21,6 +21,7 @@ use turmoil::net::TcpListener;
 
 use super::watch::digest_of;
 use super::{Ledger, SUBMITTER_TOKEN, script, signing};
+use crate::conform::keys;
 use crate::history::{AttemptEnd, StreamEnd, TaskSeen};
 use crate::mutants::{Distorted, Settings};
 use crate::plan::{ControllerOptions, Host};
@@ -114,7 +115,7 @@ pub(super) async fn serve(side: Side, distorted: Distorted) -> turmoil::Result {
     let (handle, task) =
         controller_task(core, store, wall.clone(), notices, ControllerTaskConfig::default());
     let tokens = Tokens::default().publisher(SUBMITTER_TOKEN, "submitter");
-    let verifier = signing::verifier(agents, rsa);
+    let verifier = keys::verifier(&signing::public_keys(agents, rsa))?;
     let service = ControllerService::new(handle, Arc::new(tokens), verifier, wall, limits());
     let listener = TracedListener {
         listener: TcpListener::bind(("0.0.0.0", PORT)).await?,

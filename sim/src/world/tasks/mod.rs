@@ -3,10 +3,12 @@
 mod agent;
 mod controller;
 mod executor;
+mod node;
 mod script;
 mod signing;
 mod submitter;
 mod watch;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,6 +21,7 @@ use super::host::HostState;
 use super::link::Link;
 use super::record::Recorder;
 use super::{Cast, Client, Company, Stage, lock};
+use crate::conform::Role;
 use crate::plan::{Action, AgentOptions, ControllerOptions, Fault, Host, Protocol, Topology};
 
 /// The name of the controller's host.
@@ -111,6 +114,7 @@ pub(super) fn enter(
         });
     }
     let mut clients = Vec::new();
+    let agents = stage.attached.filter(|attached| attached.role() == Role::TasksAgent).cloned();
     for number in 1..=topology.clients {
         let name = Host::Client(number).name(Protocol::Tasks);
         let state = HostState::new(name, seed, &recorder, lying);
@@ -119,8 +123,10 @@ pub(super) fn enter(
         clients.push(Client { state, link: link.clone() });
         let (options, inspecting) = (agent_options.clone(), stage.inspecting.clone());
         let extension = agent_options.extension && controller_options.extension;
+        let (agents, case) = (agents.clone(), stage.plan.scenario.clone());
         stage.sim.host(name, move || {
             let process = lock(&process).clone();
+            let (agents, case) = (agents.clone(), case.clone());
             let side = agent::Side {
                 process: process.clone(),
                 number,
@@ -132,9 +138,10 @@ pub(super) fn enter(
             };
             let inspecting = *lock(&inspecting);
             process.pause.apply(async move {
-                match inspecting {
-                    true => agent::inspect(side).await,
-                    false => agent::live(side, distorted).await,
+                match (agents, inspecting) {
+                    (Some(attached), _) => node::live(side, attached, case, inspecting).await,
+                    (None, true) => agent::inspect(side).await,
+                    (None, false) => agent::live(side, distorted).await,
                 }
             })
         });
