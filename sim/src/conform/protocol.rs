@@ -877,6 +877,16 @@ pub enum Effect {
         /// How many runs of output wait for an acknowledgement.
         output: usize,
     },
+    /// Its record has it durably that an attempt is in a state: told before anybody else hears of it.
+    /// Only of `tasks.controller` with the feature `record.reports`; without, that states only
+    /// ascend is judged by the last look alone.
+    #[serde(rename = "record.state")]
+    RecordState {
+        /// Which attempt, as in `exec.start`.
+        attempt: String,
+        /// `delivered`, `received`, `running`, `discarded`, `interrupted` or `final`.
+        state: String,
+    },
     /// It reached a place that has a name in the simulator. Only with the feature `marks`: a scenario
     /// may wait for marks, and demand them; those of an implementation that has none are not
     /// demanded of it. Names that are not known are ignored.
@@ -932,6 +942,8 @@ pub mod feature {
     pub const LOG_REPORTS: &str = "log.reports";
     /// An agent that reports what its store holds.
     pub const TASK_REPORTS: &str = "task.reports";
+    /// A controller that reports in which state each attempt is.
+    pub const RECORD_REPORTS: &str = "record.reports";
     /// Signs, or checks, with the cheap stand-in for RSA-PSS.
     pub const SIGN_FNV1A: &str = "sign.fnv1a";
 }

@@ -6,6 +6,7 @@
 mod agent;
 pub mod agent_http;
 mod controller;
+pub mod controller_http;
 mod executor;
 mod http_wire;
 mod submitter;

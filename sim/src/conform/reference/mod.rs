@@ -6,6 +6,7 @@
 mod events_client;
 mod store;
 mod tasks_agent;
+mod tasks_controller;
 
 use gapless::recovery::{Instant, WallTime};
 
@@ -66,6 +67,7 @@ impl Reference {
         let features: &[&str] = match role {
             Role::EventsClient => events_client::FEATURES,
             Role::TasksAgent => tasks_agent::FEATURES,
+            Role::TasksController => tasks_controller::FEATURES,
             _ => return Err(NotAttachable(role)),
         };
         let hello = Hello {
@@ -116,6 +118,7 @@ impl Reference {
         let endpoint = match reset.role {
             Role::EventsClient => events_client::begin(reset, self.distorted),
             Role::TasksAgent => tasks_agent::begin(reset, self.distorted),
+            Role::TasksController => tasks_controller::begin(reset, self.distorted),
             other => return Ok(Reply::Unsupported { n: reset.n, what: vec![other.to_string()] }),
         };
         self.endpoint = Some(endpoint.map_err(NodeError::Misused)?);

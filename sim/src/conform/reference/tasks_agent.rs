@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use gapless::recovery::{BackoffConfig, Entropy, Instant, LivenessConfig, WallTime};
 use gapless::storage::Transact as _;
-use gapless::tasks::agent::{Agent, AgentConfig, Exit, Input, Notice, Output, Posted};
+use gapless::tasks::agent::{Agent, AgentConfig, Exit, Input, Output, Posted};
 use gapless::tasks::auth::{ClockOffset, SignedHeaders, Signer};
 use gapless::tasks::driver::agent_http::{self, AgentRequest, Refused, WEBSOCKET_PATH};
 use gapless::tasks::store::sqlite::{SqliteTaskStore, TaskStoreConfig};
@@ -248,7 +248,7 @@ impl Life {
                     }
                 }
             }
-            Output::Notify(notice) => Effect::AppState { text: said(&notice) },
+            Output::Notify(notice) => Effect::AppState { text: notice.to_string() },
         };
         self.effects.push(effect);
         None
@@ -495,29 +495,6 @@ fn attempt(name: &str) -> Result<Attempt, String> {
     let (task, id) = name.split_once('/').ok_or_else(problem)?;
     let task = TaskId::parse(task).map_err(|_| problem())?;
     Ok(Attempt { task, id: AttemptId::parse(id).map_err(|_| problem())? })
-}
-
-fn said(notice: &Notice) -> String {
-    match notice {
-        Notice::Recovered { interrupted } => {
-            let names: Vec<_> = interrupted.iter().map(ToString::to_string).collect();
-            format!("opens its store; interrupted: {}", names.join(", "))
-        }
-        Notice::Active => "agrees with the controller".to_owned(),
-        Notice::Disconnected { reason, retry_in } => {
-            format!("disconnected: {reason}; again in {} ms", retry_in.as_millis())
-        }
-        Notice::Refused { attempt, code } => format!("does not take {attempt}: {code}"),
-        Notice::Quarantined { message_id, reason } => {
-            format!("passes over {}: {reason}", message_id.as_str())
-        }
-        Notice::StreamStopped { attempt, stream } => {
-            format!("stops {} of {attempt}", stream.as_str())
-        }
-        Notice::Forked { reason } => format!("is not served any more: {reason}"),
-        Notice::StoreFailed { error } => format!("the store failed: {error}"),
-        Notice::Ignored { error } => format!("ignores a frame: {error}"),
-    }
 }
 
 impl Endpoint for Life {

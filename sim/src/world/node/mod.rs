@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use self::serve::{Answer, Call, Calls, Decision};
 use self::sockets::{Order, Socket};
+pub(in crate::world) use self::serve::Inquirer;
 pub(in crate::world) use self::storage::{Storage, decoded, write};
 use super::host::{EPOCH_MS, Process};
 use super::link::LinkConnector;

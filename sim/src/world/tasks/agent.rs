@@ -163,7 +163,7 @@ pub(super) async fn live(side: Side, distorted: Distorted) -> turmoil::Result {
     let entropy = Box::new(process.entropy("nonces"));
     let notices = {
         let process = process.clone();
-        Box::new(move |notice| process.record(Kind::App, describe_notice(&notice)))
+        Box::new(move |notice: Notice| process.record(Kind::App, notice.to_string()))
     };
     let (_handle, run) =
         agent_task(core, connector, target, inline, executor, wall, entropy, notices);
@@ -413,28 +413,5 @@ fn describe_reply(reply: &Reply) -> String {
         ),
         Reply::LostEnds(ends) => format!("{} ends", ends.len()),
         Reply::Outbox(messages) => format!("{} messages", messages.len()),
-    }
-}
-
-fn describe_notice(notice: &Notice) -> String {
-    match notice {
-        Notice::Recovered { interrupted } => {
-            let names: Vec<_> = interrupted.iter().map(ToString::to_string).collect();
-            format!("opens its store; interrupted: {}", names.join(", "))
-        }
-        Notice::Active => "agrees with the controller".to_owned(),
-        Notice::Disconnected { reason, retry_in } => {
-            format!("disconnected: {reason}; again in {} ms", retry_in.as_millis())
-        }
-        Notice::Refused { attempt, code } => format!("does not take {attempt}: {code}"),
-        Notice::Quarantined { message_id, reason } => {
-            format!("passes over {}: {reason}", message_id.as_str())
-        }
-        Notice::StreamStopped { attempt, stream } => {
-            format!("stops {} of {attempt}", stream.as_str())
-        }
-        Notice::Forked { reason } => format!("is not served any more: {reason}"),
-        Notice::StoreFailed { error } => format!("the store failed: {error}"),
-        Notice::Ignored { error } => format!("ignores a frame: {error}"),
     }
 }
