@@ -116,16 +116,14 @@ mod tests {
                 SigningKey::RsaPss { pem: pem("PRIVATE KEY", PRIVATE) },
                 PublicKey::RsaPss { pem: pem("RSA PUBLIC KEY", PUBLIC) },
             ),
-            (
-                SigningKey::Fnv1a { secret: one.clone() },
-                PublicKey::Fnv1a { secret: one },
-            ),
+            (SigningKey::Fnv1a { secret: one.clone() }, PublicKey::Fnv1a { secret: one }),
         ];
         for (private, public) in pairs {
             let stranger = PublicKey::Fnv1a { secret: other.clone() };
             let agents = [("agent-1".to_owned(), public), ("agent-2".to_owned(), stranger)];
             let verifier = verifier(&agents.into()).expect("the keys are good");
-            let signed = signer(&private).expect("the key is good").sign(b"text").expect("it signs");
+            let signed =
+                signer(&private).expect("the key is good").sign(b"text").expect("it signs");
             let checks = |agent: &str, text: &[u8]| {
                 verifier.verify(&AgentId::parse(agent).expect("valid"), text, &signed)
             };

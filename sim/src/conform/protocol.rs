@@ -17,9 +17,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use super::tasks::{
-    PublicKey, SigningKey, Stream, TasksAgentConfig, TasksControllerConfig,
-};
+pub use super::tasks::{PublicKey, SigningKey, Stream, TasksAgentConfig, TasksControllerConfig};
 use crate::history::Stage;
 
 /// The version of the protocol that this program speaks.

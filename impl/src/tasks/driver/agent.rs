@@ -7,8 +7,8 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::Request;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::Error;

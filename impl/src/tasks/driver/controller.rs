@@ -277,11 +277,7 @@ impl ControllerService {
     }
 
     /// Who asks; before any state is read.
-    async fn caller(
-        &self,
-        route: &Route,
-        request: &Request<Incoming>,
-    ) -> Result<Caller, Answer> {
+    async fn caller(&self, route: &Route, request: &Request<Incoming>) -> Result<Caller, Answer> {
         match route.callers() {
             Callers::Agents => {
                 let header =

@@ -200,11 +200,9 @@ impl Route {
     pub fn callers(&self) -> Callers {
         match self {
             Self::Connect | Self::Tasks(_) | Self::Result(_) => Callers::Agents,
-            Self::Submit
-            | Self::Look(_)
-            | Self::Cancel(_)
-            | Self::Retry(_)
-            | Self::Output(..) => Callers::Submitters,
+            Self::Submit | Self::Look(_) | Self::Cancel(_) | Self::Retry(_) | Self::Output(..) => {
+                Callers::Submitters
+            }
             Self::Health => Callers::All,
         }
     }
@@ -261,8 +259,7 @@ impl Route {
             (Self::Output(task, attempt, stream), Caller::Submitter(_)) => {
                 let attempt =
                     Attempt { task: id(task, TaskId::parse)?, id: id(attempt, AttemptId::parse)? };
-                let after =
-                    http_wire::after(query).map_err(|error| Answer::error(400, &error))?;
+                let after = http_wire::after(query).map_err(|error| Answer::error(400, &error))?;
                 let (stream, count_max) = (*stream, PIECES_MAX);
                 Question::Ask(Command::ReadOutput { attempt, stream, after, count_max })
             }

@@ -47,8 +47,7 @@ pub(super) fn begin(reset: &Reset, distorted: Distorted) -> Result<Box<dyn Endpo
         return Err("the configuration is of another role".to_owned());
     };
     let seed: Seed = reset.seed.parse().map_err(|error| format!("{error}"))?;
-    let entropy =
-        distorted.entropy(Box::new(seed.stream("agent", &reset.host, reset.life)));
+    let entropy = distorted.entropy(Box::new(seed.stream("agent", &reset.host, reset.life)));
     let clock = HostClock::default();
     let store = NodeStore::open(PAGES, &reset.storage, opener(config, distorted, clock.clone()))?;
     Ok(Box::new(Life {
@@ -221,9 +220,7 @@ impl Life {
             Output::Run { attempt, command } => {
                 Effect::ExecStart { attempt: attempt.to_string(), command }
             }
-            Output::Listen { attempt, on } => {
-                Effect::ExecRead { attempt: attempt.to_string(), on }
-            }
+            Output::Listen { attempt, on } => Effect::ExecRead { attempt: attempt.to_string(), on },
             Output::Kill { attempt } => Effect::ExecKill { attempt: attempt.to_string() },
             Output::Post { ticket, message_id, result } => {
                 match self.request(wall, ticket, AgentRequest::post(message_id, &result)) {

@@ -14,16 +14,16 @@ use gapless::tasks::auth::Verifier;
 use gapless::tasks::controller::record::{Command, FinalTaken, Reconciled, Reply};
 use gapless::tasks::controller::sqlite::{RecordConfig, SqliteRecord};
 use gapless::tasks::controller::{Controller, ControllerConfig, Input, Output};
-use gapless::tasks::driver::controller_http::{
-    self, Answer, Caller, Callers, Question, Route,
-};
+use gapless::tasks::driver::controller_http::{self, Answer, Caller, Callers, Question, Route};
 use gapless::tasks::wire::{self, Envelope, FrameError};
 use gapless::{AgentId, ConnectionId, Ticket};
 
 use super::store::{Answer as Stored, NodeStore, Step};
 use super::{Endpoint, Moment};
 use crate::conform::keys;
-use crate::conform::protocol::{Config, Conn, Effect, Event, Reset, TasksControllerConfig, feature};
+use crate::conform::protocol::{
+    Config, Conn, Effect, Event, Reset, TasksControllerConfig, feature,
+};
 use crate::mutants::{ControllerCore, Distorted};
 use crate::seed::Seed;
 

@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+pub(in crate::world) use self::serve::Inquirer;
 use self::serve::{Answer, Call, Calls, Decision};
 use self::sockets::{Order, Socket};
-pub(in crate::world) use self::serve::Inquirer;
 pub(in crate::world) use self::storage::{Storage, decoded, write};
 use super::host::{EPOCH_MS, Process};
 use super::link::LinkConnector;

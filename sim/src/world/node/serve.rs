@@ -63,7 +63,11 @@ pub(super) fn protocol(name: &str) -> Option<&'static str> {
 }
 
 /// Listens on the host of a node.
-pub(super) async fn listen(process: Process, wants: Wants, outside: Outside) -> std::io::Result<()> {
+pub(super) async fn listen(
+    process: Process,
+    wants: Wants,
+    outside: Outside,
+) -> std::io::Result<()> {
     let listener =
         TracedListener { listener: TcpListener::bind(("0.0.0.0", PORT)).await?, process };
     let service = NodeService { outside, wants, limits: limits(), names: Arc::default() };
@@ -91,11 +95,8 @@ impl NodeService {
         let conn = self.name();
         let (orders, inbox) = mpsc::unbounded_channel();
         let (answer, decision) = oneshot::channel();
-        let event = Event::SockRequest {
-            conn,
-            target: target(&request),
-            headers: headers(&request),
-        };
+        let event =
+            Event::SockRequest { conn, target: target(&request), headers: headers(&request) };
         let call = Call::Socket { socket: Socket::new(orders), answer };
         self.outside.called(event, call);
         let protocol = match decision.await {

@@ -64,8 +64,12 @@ pub(super) async fn live(
     if !attached.has(feature::MARKS) {
         watch = watch.marking();
     }
-    let connector =
-        LinkConnector { server: CONTROLLER, watch: Arc::new(watch), link, process: process.clone() };
+    let connector = LinkConnector {
+        server: CONTROLLER,
+        watch: Arc::new(watch),
+        link,
+        process: process.clone(),
+    };
     let part = AgentPart {
         number,
         reports,

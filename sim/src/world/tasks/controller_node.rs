@@ -43,12 +43,7 @@ pub(super) async fn serve(
         }
         false => None,
     };
-    let part = ControllerPart {
-        recorder: process.recorder.clone(),
-        ledger,
-        extension,
-        inspecting,
-    };
+    let part = ControllerPart { recorder: process.recorder.clone(), ledger, extension, inspecting };
     let entrance = Entrance {
         seat: 0,
         case,

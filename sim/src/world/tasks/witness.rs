@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use gapless::tasks::store::Append;
 use gapless::tasks::Attempt;
+use gapless::tasks::store::Append;
 
 use super::{Ledger, script};
 use crate::history::{Stage, TaskSeen};
