@@ -65,6 +65,11 @@ impl HostClock {
         self.state().offset_at(i64::try_from(elapsed).unwrap_or(i64::MAX))
     }
 
+    /// Sets the clock to a time.
+    pub(crate) fn set(&self, wall: WallTime) {
+        self.step(wall.as_millis().saturating_sub(self.wall_time().as_millis()));
+    }
+
     /// Sets the clock forward or back.
     pub(crate) fn step(&self, by_ms: i64) {
         let mut state = self.state();

@@ -6,6 +6,8 @@
 mod events_client;
 mod events_server;
 mod store;
+mod tasks_agent;
+mod tasks_controller;
 
 use gapless::recovery::{Instant, WallTime};
 
@@ -66,6 +68,8 @@ impl Reference {
         let features: &[&str] = match role {
             Role::EventsClient => events_client::FEATURES,
             Role::EventsServer => events_server::FEATURES,
+            Role::TasksAgent => tasks_agent::FEATURES,
+            Role::TasksController => tasks_controller::FEATURES,
             _ => return Err(NotAttachable(role)),
         };
         let hello = Hello {
@@ -116,6 +120,8 @@ impl Reference {
         let endpoint = match reset.role {
             Role::EventsClient => events_client::begin(reset, self.distorted),
             Role::EventsServer => events_server::begin(reset, self.distorted),
+            Role::TasksAgent => tasks_agent::begin(reset, self.distorted),
+            Role::TasksController => tasks_controller::begin(reset, self.distorted),
             other => return Ok(Reply::Unsupported { n: reset.n, what: vec![other.to_string()] }),
         };
         self.endpoint = Some(endpoint.map_err(NodeError::Misused)?);

@@ -5,6 +5,7 @@
 //! the faults are; its timers are due by the virtual time of its host; and what it commits is in a
 //! database on the host's disk. What it does for an application is a matter of its role ([`Part`]).
 
+mod requests;
 mod serve;
 mod sockets;
 mod storage;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+pub(in crate::world) use self::serve::Inquirer;
 use self::serve::{Answer, Call, Calls, Decision};
 use self::sockets::{Order, Socket};
 pub(in crate::world) use self::storage::{Storage, decoded, write};
@@ -418,10 +420,19 @@ impl<P: Part> Driver<P> {
                 self.sockets.insert(conn, socket);
             }
             Effect::SockSend { conn, text } => self.order(conn, Order::Send(text)),
+            Effect::SockPing { conn } => self.order(conn, Order::Ping),
             Effect::SockRead { conn, on } => self.order(conn, Order::Read(on)),
             Effect::SockClose { conn, code, .. } => {
                 self.order(conn, Order::Close(code.unwrap_or(1000)));
                 self.sockets.remove(&conn);
+            }
+            Effect::HttpRequest { id, method, url, headers, body } => {
+                let misused = |problem: String| NodeError::Misused(format!("{problem}: `{url}`"));
+                let Some(connector) = &self.entrance.connector else {
+                    return Err(misused("a server sends no requests".to_owned()));
+                };
+                let request = requests::request(&method, &url, &headers, body).map_err(misused)?;
+                requests::send(id, connector, request, self.outside.clone());
             }
             Effect::SockAccept { conn, protocol } => {
                 let known = protocol.as_deref().map(|name| {
