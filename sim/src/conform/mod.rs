@@ -11,6 +11,7 @@ mod process;
 pub mod profile;
 pub mod protocol;
 mod reference;
+pub mod session;
 pub mod suite;
 
 pub use self::node::{Node, NodeError, SharedNode};

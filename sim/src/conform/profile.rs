@@ -213,6 +213,18 @@ impl<'a> Profile<'a> {
                 server.extension = false;
                 lack("the extension", feature::EXTENSION);
             }
+            (Role::SessionClient, Options::Session { client, .. })
+                if client.extension && !self.has(feature::EXTENSION) =>
+            {
+                client.extension = false;
+                lack("the extension", feature::EXTENSION);
+            }
+            (Role::SessionServer, Options::Session { server, .. })
+                if server.extension && !self.has(feature::EXTENSION) =>
+            {
+                server.extension = false;
+                lack("the extension", feature::EXTENSION);
+            }
             _ => {}
         }
     }

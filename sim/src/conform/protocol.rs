@@ -17,6 +17,8 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::session::{Attachment, NotTaken, SessionClientConfig, ViewUpdate};
+
 /// The version of the protocol that this program speaks.
 pub const VERSION: u32 = 1;
 
@@ -183,6 +185,8 @@ pub enum Config {
     EventsClient(EventsClientConfig),
     /// A server of event streams.
     EventsServer(EventsServerConfig),
+    /// A view of a conversation.
+    SessionClient(SessionClientConfig),
     /// Those of the other roles.
     Other(BTreeMap<String, serde_json::Value>),
 }
@@ -400,6 +404,30 @@ pub enum Event {
         /// The first number that is kept.
         oldest: u64,
     },
+    /// The user says a message. Answered, at once or later, by [`Effect::AppInput`] or
+    /// [`Effect::AppRefused`]. Only for `session.client`, as the next two.
+    #[serde(rename = "app.say")]
+    AppSay {
+        /// Names the wish.
+        ticket: u64,
+        /// The text.
+        text: String,
+        /// What comes with it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        attachments: Vec<Attachment>,
+    },
+    /// The user answers the question that is shown; as `app.say`.
+    #[serde(rename = "app.answer")]
+    AppAnswer {
+        /// Names the wish.
+        ticket: u64,
+        /// The text.
+        text: String,
+    },
+    /// The user wants to be connected: now, and also after another connection took the place of this
+    /// client's.
+    #[serde(rename = "app.reconnect")]
+    AppReconnect,
 }
 
 /// Why a connection could not be opened.
@@ -757,6 +785,43 @@ pub enum Effect {
         /// As `events.resync_sent`.
         name: String,
     },
+    /// The client has taken what the user said, under this id. Only of `session.client`, as the next
+    /// two.
+    #[serde(rename = "app.input")]
+    AppInput {
+        /// That of `app.say` or `app.answer`.
+        ticket: u64,
+        /// The id: that under which a message is sent. The answer of a client that knows only the base
+        /// contract has none on the wire; its adapter makes one up that was not used before.
+        id: String,
+    },
+    /// The client has not taken what the user said.
+    #[serde(rename = "app.refused")]
+    AppRefused {
+        /// That of `app.say` or `app.answer`.
+        ticket: u64,
+        /// Why.
+        problem: NotTaken,
+        /// For a log.
+        message: String,
+    },
+    /// What the user sees has changed.
+    #[serde(rename = "app.view")]
+    AppView(Box<ViewUpdate>),
+    /// What a commit, which has to follow in the same reply, means for the inputs in flight. Only of
+    /// `session.client` with the feature `in_flight.reports`: without, an input counts as stored when
+    /// it is sent, so that one that is sent too early shows when it does not survive.
+    #[serde(rename = "store.in_flight")]
+    StoreInFlight {
+        /// Which commit.
+        id: u64,
+        /// The inputs that it keeps.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        kept: Vec<String>,
+        /// The inputs that it keeps no longer.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        dropped: Vec<String>,
+    },
     /// The implementation crashed, with this message. Nothing follows.
     #[serde(rename = "panic")]
     Panic {
@@ -802,4 +867,6 @@ pub mod feature {
     pub const MARKS: &str = "marks";
     /// Reports what its log holds.
     pub const LOG_REPORTS: &str = "log.reports";
+    /// Reports which inputs its commits keep.
+    pub const IN_FLIGHT_REPORTS: &str = "in_flight.reports";
 }

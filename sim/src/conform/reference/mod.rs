@@ -4,6 +4,8 @@
 //! the same history. And it is what an adapter may look like.
 
 mod events_client;
+mod session_client;
+mod store;
 
 use gapless::recovery::{Instant, WallTime};
 
@@ -63,6 +65,7 @@ impl Reference {
     pub fn new(role: Role, mutant: Option<&str>) -> Result<Self, NotAttachable> {
         let features: &[&str] = match role {
             Role::EventsClient => events_client::FEATURES,
+            Role::SessionClient => session_client::FEATURES,
             _ => return Err(NotAttachable(role)),
         };
         let hello = Hello {
@@ -112,6 +115,7 @@ impl Reference {
         self.epoch_ms = reset.epoch_ms;
         let endpoint = match reset.role {
             Role::EventsClient => events_client::begin(reset, self.distorted),
+            Role::SessionClient => session_client::begin(reset, self.distorted),
             other => return Ok(Reply::Unsupported { n: reset.n, what: vec![other.to_string()] }),
         };
         self.endpoint = Some(endpoint.map_err(NodeError::Misused)?);

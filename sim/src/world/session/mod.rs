@@ -3,6 +3,7 @@
 mod application;
 mod client;
 mod link;
+mod node;
 mod script;
 mod server;
 mod store;
@@ -12,7 +13,7 @@ pub(crate) mod watch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use gapless::session::conversation::{Loaded, Role, Row};
+use gapless::session::conversation::{Loaded, Role as Speaker, Row};
 use gapless::session::view::{Connection, View};
 
 use self::user::{User, Wish};
@@ -20,6 +21,7 @@ use super::host::HostState;
 use super::link::Link;
 use super::record::Recorder;
 use super::{Cast, Client, Company, Stage, lock};
+use crate::conform::Role;
 use crate::plan::{
     Action, Fault, Host, Protocol, SessionClientOptions, SessionServerOptions, Topology,
 };
@@ -99,6 +101,7 @@ pub(super) fn enter(
         });
     }
     let (mut clients, mut users) = (Vec::new(), Vec::new());
+    let nodes = stage.attached.filter(|attached| attached.role() == Role::SessionClient).cloned();
     for number in 1..=topology.clients {
         let name = Host::Client(number).name(Protocol::Session);
         let state = HostState::new(name, seed, &recorder, lying);
@@ -108,6 +111,7 @@ pub(super) fn enter(
         clients.push(Client { state, link: link.clone() });
         let (options, of) = (client_options.clone(), topology.user_of(number));
         let inspecting = stage.inspecting.clone();
+        let (nodes, case) = (nodes.clone(), stage.plan.scenario.clone());
         stage.sim.host(name, move || {
             let process = lock(&process).clone();
             let side = client::Side {
@@ -122,11 +126,13 @@ pub(super) fn enter(
                 link: link.clone(),
             };
             let inspecting = *lock(&inspecting);
+            let (nodes, case) = (nodes.clone(), case.clone());
             process.pause.apply(async move {
-                match inspecting {
+                match nodes {
                     // A client that has ended does not see the server end.
-                    true => Ok(()),
-                    false => client::live(side, distorted).await,
+                    _ if inspecting => Ok(()),
+                    Some(nodes) => node::live(side, nodes, case).await,
+                    None => client::live(side, distorted).await,
                 }
             })
         });
@@ -164,7 +170,7 @@ impl Session {
     /// Whether a view shows the newest row; to a base client only those of the application are
     /// sent.
     fn shows_the_newest(&self, view: &View, rows: &[Row]) -> bool {
-        let sent = |role: Role| self.extension || role == Role::Assistant;
+        let sent = |role: Speaker| self.extension || role == Speaker::Assistant;
         let newest = rows.iter().rfind(|row| sent(row.role));
         let shown = view.messages.iter().rfind(|message| sent(message.role));
         match (newest, shown) {

@@ -184,8 +184,8 @@ impl Core for WatchedClient {
     }
 }
 
-/// In what two views differ.
-fn change(before: &View, after: &View, history: bool) -> ViewChange {
+/// In what two views differ. `history` says whether a history came.
+pub(super) fn change(before: &View, after: &View, history: bool) -> ViewChange {
     let ids = |view: &View| -> Vec<String> {
         view.pending.iter().map(|pending| pending.input.id.to_string()).collect()
     };
