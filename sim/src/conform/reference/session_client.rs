@@ -1,22 +1,23 @@
 //! The client of sessions as a node.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gapless::net::http;
-use gapless::recovery::{BackoffConfig, Entropy, Instant, random_hex_128};
+use gapless::recovery::{BackoffConfig, Instant};
 use gapless::session::client::{Client, ClientConfig, Input, Output, Resume, Submission, SubmitError};
-use gapless::session::conversation::{self, What};
-use gapless::session::in_flight::Command;
+use gapless::session::conversation::What;
+use gapless::session::in_flight::{Command, Kept};
+use gapless::session::sqlite::SqliteInFlight;
 use gapless::session::view::View;
 use gapless::session::wire::{FrameError, HistoryMessage, SUBPROTOCOL, ServerFrame};
-use gapless::session::{CloseCode, ConnectionId, DialFailure, Name, Ticket};
+use gapless::session::{CloseCode, ConnectionId, DialFailure, Name, StoreId, Ticket};
 use gapless::storage::{StoreError, Transact};
 
-use super::store::{Rows, Transactions};
+use super::store::{Answer, NodeStore, Step};
 use super::{Endpoint, Moment};
-use crate::conform::protocol::{Config, DialProblem, Effect, Event, Reset, StoreProblem, feature};
+use crate::conform::protocol::{Config, DialProblem, Effect, Event, Reset, feature};
 use crate::conform::session::{
     LinkState, NotTaken, PendingInput, Question, QuestionShown, RejectedInput, SessionClientConfig,
     Splice, StatusShown, ViewUpdate,
@@ -27,54 +28,30 @@ use crate::seed::Seed;
 pub(super) const FEATURES: &[&str] =
     &[feature::EXTENSION, feature::SOCK_ALIVE, feature::SUSPEND, feature::IN_FLIGHT_REPORTS];
 
-/// Under which the client's name is stored.
-const NAME: &str = "name";
+/// The database's pages are stored as `in_flight/NUMBER`.
+const PAGES: &str = "in_flight";
 
-/// Under which the inputs in flight are stored, each with a number that tells their order.
-const INPUT: &str = "input/";
+/// How long a client whose name is not stored waits before it tries again.
+const NAME_RETRY: Duration = Duration::from_secs(1);
 
-/// The inputs in flight, as rows.
-struct InFlight {
-    rows: Rows,
-    /// What the transaction that runs is to do.
-    told: Arc<Mutex<Vec<Command>>>,
+/// The store, and what of it is told to the simulator.
+struct Told {
+    store: SqliteInFlight,
+    commands: Shared<Vec<Command>>,
 }
 
-fn stored(rows: &Rows) -> Result<Vec<(String, conversation::Input)>, String> {
-    let parse = |(key, bytes): (String, Vec<u8>)| {
-        let input = serde_json::from_slice(&bytes).map_err(|error| format!("`{key}`: {error}"))?;
-        Ok((key, input))
-    };
-    rows.of(INPUT).into_iter().map(parse).collect()
+type Shared<T> = Arc<Mutex<T>>;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Transact<Command> for InFlight {
+impl Transact<Command> for Told {
     fn transact(&mut self, commands: Vec<Command>) -> Result<Vec<()>, StoreError> {
-        let mut kept = stored(&self.rows).map_err(StoreError::NotApplied)?;
-        for command in &commands {
-            match command {
-                Command::Keep(input) if kept.iter().any(|(_, it)| it.id == input.id) => {}
-                Command::Keep(input) => {
-                    let last = kept.last().and_then(|(key, _)| key[INPUT.len()..].parse::<u64>().ok());
-                    let key = format!("{INPUT}{:020}", last.unwrap_or(0) + 1);
-                    let bytes = serde_json::to_vec(input).expect("an input is always JSON");
-                    self.rows.put(key.clone(), bytes);
-                    kept.push((key, input.clone()));
-                }
-                Command::Drop(id) => {
-                    kept.extract_if(.., |(_, input)| input.id == *id)
-                        .for_each(|(key, _)| self.rows.take_away(&key));
-                }
-            }
-        }
-        let replies = vec![(); commands.len()];
-        lock(&self.told).extend(commands);
+        let replies = self.store.transact(commands.clone())?;
+        lock(&self.commands).extend(commands);
         Ok(replies)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// One life of a client.
@@ -83,11 +60,45 @@ pub(super) fn begin(reset: &Reset, distorted: Distorted) -> Result<Box<dyn Endpo
         return Err("the configuration is of another role".to_owned());
     };
     let seed: Seed = reset.seed.parse().map_err(|error| format!("{error}"))?;
-    let mut entropy = seed.stream("page", &reset.host, reset.life);
-    let rows = Rows::load(&reset.storage)?;
-    let name = name(config, &rows, &mut entropy)?;
+    let mut entropy = seed.stream("store", &reset.host, reset.life);
+    let (kept, commands) = (Shared::default(), Shared::default());
+    let store = {
+        let (kept, commands) = (Arc::clone(&kept), Arc::clone(&commands));
+        NodeStore::open(
+            PAGES,
+            &reset.storage,
+            Box::new(move |path, _| {
+                let opened = SqliteInFlight::open(path, None, &mut entropy);
+                let (store, found) = opened.map_err(|error| error.to_string())?;
+                *lock(&kept) = Some(found);
+                let store = Told { store, commands: Arc::clone(&commands) };
+                Ok(distorted.in_flight(store))
+            }),
+        )?
+    };
+    let core = Client::new(
+        client_config(config),
+        distorted.entropy(Box::new(seed.stream("page", &reset.host, reset.life))),
+    );
+    Ok(Box::new(Life {
+        core: distorted.session_client(core),
+        config: config.clone(),
+        name: None,
+        is_new: reset.storage.is_empty(),
+        early: Vec::new(),
+        retry_at: None,
+        store,
+        kept,
+        commands,
+        speaks: BTreeMap::new(),
+        shown: Arc::default(),
+        effects: Vec::new(),
+    }))
+}
+
+fn client_config(config: &SessionClientConfig) -> ClientConfig {
     let ms = Duration::from_millis;
-    let core = ClientConfig {
+    ClientConfig {
         extension: config.extension,
         connect_timeout: ms(config.connect_ms),
         ping_every: ms(config.ping_every_ms),
@@ -102,94 +113,97 @@ pub(super) fn begin(reset: &Reset, distorted: Distorted) -> Result<Box<dyn Endpo
         base_grace: ms(config.base_grace_ms),
         messages_max: config.messages,
         ..ClientConfig::default()
-    };
-    let in_flight = stored(&rows)?.into_iter().map(|(_, input)| input).collect();
-    let told = Arc::<Mutex<Vec<Command>>>::default();
-    let store = distorted.in_flight(InFlight { rows: rows.clone(), told: Arc::clone(&told) });
-    Ok(Box::new(Life {
-        core: distorted.session_client(Client::new(core, distorted.entropy(Box::new(entropy)))),
-        config: config.clone(),
-        name,
-        begun: Begun::Not { in_flight, early: Vec::new(), retry_at: None },
-        store: Transactions::new(store, rows.clone()),
-        rows,
-        told,
-        speaks: BTreeMap::new(),
-        shown: Arc::default(),
-        effects: Vec::new(),
-    }))
+    }
 }
-
-/// What the client calls itself: if nobody says it, it is drawn once, and stored before anybody hears
-/// it.
-fn name(
-    config: &SessionClientConfig,
-    rows: &Rows,
-    entropy: &mut dyn Entropy,
-) -> Result<Name, String> {
-    let name = match (&config.client_id, rows.get(NAME)) {
-        (Some(name), _) => name.clone(),
-        (None, Some(name)) => {
-            String::from_utf8(name).map_err(|error| format!("`{NAME}`: {error}"))?
-        }
-        (None, None) => {
-            let name = random_hex_128(entropy);
-            rows.put(NAME.to_owned(), name.clone().into_bytes());
-            name
-        }
-    };
-    Name::parse(&name).map_err(|error| error.to_string())
-}
-
-/// How long a client whose name is not stored waits before it tries again.
-const NAME_RETRY: Duration = Duration::from_secs(1);
 
 struct Life {
     core: SessionClientCore,
     config: SessionClientConfig,
-    name: Name,
-    begun: Begun,
-    rows: Rows,
-    store: Transactions<Command>,
-    told: Arc<Mutex<Vec<Command>>>,
+    /// What the client calls itself, as soon as that is durable: before, it has not begun.
+    name: Option<Name>,
+    /// Nothing is stored yet, so the name is not either.
+    is_new: bool,
+    /// What the user wants before the client has begun.
+    early: Vec<Event>,
+    /// When the name is stored again.
+    retry_at: Option<Instant>,
+    store: NodeStore<Command>,
+    /// What the store had when it was opened.
+    kept: Shared<Option<Kept>>,
+    /// What the store did in the transaction that runs.
+    commands: Shared<Vec<Command>>,
     /// Whether the extension is spoken, by connection.
     speaks: BTreeMap<u64, bool>,
     shown: Arc<View>,
     effects: Vec<Effect>,
 }
 
-/// Whether the name is durable, so that the client can begin.
-enum Begun {
-    Not {
-        in_flight: Vec<conversation::Input>,
-        /// What the user wants meanwhile.
-        early: Vec<Event>,
-        /// When it is stored again.
-        retry_at: Option<Instant>,
-    },
-    Yes,
-}
-
 impl Life {
-    fn feed(&mut self, now: Instant, input: Input) {
+    fn feed(&mut self, now: Instant, input: Input) -> Result<(), String> {
         self.core.handle(now, input);
         while let Some(output) = self.core.poll() {
             self.perform(output);
         }
-        self.commit();
+        self.step(now)
     }
 
-    /// Begins the next transaction, if it is its turn.
-    fn commit(&mut self) {
-        let Some((id, commit)) = self.store.begin() else { return };
+    /// What the store is to do next.
+    fn step(&mut self, now: Instant) -> Result<(), String> {
+        match self.store.next()? {
+            None => Ok(()),
+            Some(Step::Commits(commit)) => {
+                self.report(&commit);
+                self.effects.push(commit);
+                Ok(())
+            }
+            Some(Step::Answered(answers)) => {
+                lock(&self.commands).clear();
+                self.answered(now, answers)
+            }
+        }
+    }
+
+    /// What a commit means.
+    fn report(&mut self, commit: &Effect) {
+        let Effect::StoreCommit { id, .. } = commit else { return };
         let (mut kept, mut dropped) = (Vec::new(), Vec::new());
-        for command in std::mem::take(&mut *lock(&self.told)) {
+        for command in std::mem::take(&mut *lock(&self.commands)) {
             match command {
                 Command::Keep(input) => kept.push(input.id.to_string()),
                 Command::Drop(id) => dropped.push(id.to_string()),
             }
         }
-        self.effects.extend([Effect::StoreInFlight { id, kept, dropped }, commit]);
+        self.effects.push(Effect::StoreInFlight { id: *id, kept, dropped });
+    }
+
+    fn answered(&mut self, now: Instant, answers: Vec<Answer<Command>>) -> Result<(), String> {
+        for Answer { id, result, .. } in answers {
+            match (&self.name, result) {
+                (Some(_), result) => self.feed(now, Input::Stored(id, result))?,
+                (None, Ok(())) => self.start(now)?,
+                (None, Err(_)) => self.retry_at = Some(now + NAME_RETRY),
+            }
+        }
+        self.step(now)
+    }
+
+    /// Stores the name. That nothing is to be dropped is as good a reason as any.
+    fn store_name(&mut self, now: Instant) -> Result<(), String> {
+        let nothing = Name::parse("nothing").expect("a fixed pattern");
+        self.store.push(StoreId(0), Command::Drop(nothing));
+        self.step(now)
+    }
+
+    /// The name is durable.
+    fn start(&mut self, now: Instant) -> Result<(), String> {
+        let Some(Kept { client, in_flight }) = lock(&self.kept).take() else { return Ok(()) };
+        let name = self.config.client_id.as_deref().map(Name::parse).transpose();
+        self.name = Some(name.map_err(|error| error.to_string())?.unwrap_or(client));
+        self.feed(now, Input::Start { in_flight })?;
+        for event in std::mem::take(&mut self.early) {
+            self.wants(now, event)?;
+        }
+        Ok(())
     }
 
     fn perform(&mut self, output: Output) {
@@ -239,7 +253,7 @@ impl Life {
     fn url(&self, offer_extension: bool, resume: &Resume) -> String {
         let base = self.config.base_url.replacen("http", "ws", 1);
         let Resume { since, epoch, view, attempt } = resume;
-        let name = http::escape(self.name.as_str());
+        let name = http::escape(self.name.as_ref().map_or("", Name::as_str));
         let mut url = format!("{base}/ws?client_id={name}&since={since}");
         if offer_extension {
             if let Some(epoch) = epoch {
@@ -250,29 +264,11 @@ impl Life {
         url
     }
 
-    fn done(&mut self, now: Instant, id: u64, error: Option<StoreProblem>) {
-        for (id, reply) in self.store.done(id, error) {
-            self.feed(now, Input::Stored(id, reply));
-        }
-        // What has come together meanwhile.
-        self.commit();
-    }
-
-    /// The name is durable.
-    fn start(&mut self, now: Instant) {
-        let Begun::Not { in_flight, early, .. } = std::mem::replace(&mut self.begun, Begun::Yes) else {
-            return;
-        };
-        self.feed(now, Input::Start { in_flight });
-        for event in early {
-            self.wanted(now, event);
-        }
-    }
-
     /// The user wants something.
-    fn wanted(&mut self, now: Instant, event: Event) {
-        if let Begun::Not { early, .. } = &mut self.begun {
-            return early.push(event);
+    fn wants(&mut self, now: Instant, event: Event) -> Result<(), String> {
+        if self.name.is_none() {
+            self.early.push(event);
+            return Ok(());
         }
         let (ticket, what) = match event {
             Event::AppSay { ticket, text, attachments } => {
@@ -282,38 +278,21 @@ impl Life {
             Event::AppAnswer { ticket, text } => (ticket, Submission::Answer { text }),
             _ => return self.feed(now, Input::Reconnect),
         };
-        self.feed(now, Input::Submit { ticket: Ticket(ticket), what });
+        self.feed(now, Input::Submit { ticket: Ticket(ticket), what })
     }
 }
 
 impl Endpoint for Life {
     fn event(&mut self, Moment { now, .. }: Moment, event: Event) -> Result<(), String> {
         let input = match event {
-            Event::AppConnect => {
-                let (_, commit) = self.store.commit();
-                match &commit {
-                    Effect::StoreCommit { writes, .. } if writes.is_empty() => self.start(now),
-                    _ => self.effects.push(commit),
-                }
-                return Ok(());
-            }
+            Event::AppConnect if self.is_new => return self.store_name(now),
+            Event::AppConnect => return self.start(now),
             Event::StoreDone { id, error } => {
-                match (&mut self.begun, error) {
-                    (Begun::Yes, _) => self.done(now, id, error),
-                    (Begun::Not { .. }, None) => {
-                        self.store.done(id, None);
-                        self.start(now);
-                    }
-                    (Begun::Not { retry_at, .. }, Some(_)) => {
-                        *retry_at = Some(now + NAME_RETRY);
-                        self.store.done(id, error);
-                    }
-                }
-                return Ok(());
+                let answers = self.store.done(id, error)?;
+                return self.answered(now, answers);
             }
             Event::AppSay { .. } | Event::AppAnswer { .. } | Event::AppReconnect => {
-                self.wanted(now, event);
-                return Ok(());
+                return self.wants(now, event);
             }
             Event::SockOpen { conn, protocol } => {
                 let extension = protocol.as_deref() == Some(SUBPROTOCOL);
@@ -346,26 +325,21 @@ impl Endpoint for Life {
             }
             other => return Err(format!("no client of sessions knows {other:?}")),
         };
-        self.feed(now, input);
-        Ok(())
+        self.feed(now, input)
     }
 
     fn timeout(&mut self, Moment { now, .. }: Moment) {
-        let Begun::Not { retry_at, .. } = &mut self.begun else {
-            return self.feed(now, Input::Timeout);
+        let done = match self.retry_at.take_if(|at| *at <= now) {
+            Some(_) => self.store_name(now),
+            None if self.name.is_some() => self.feed(now, Input::Timeout),
+            None => Ok(()),
         };
-        if retry_at.take_if(|at| *at <= now).is_some() {
-            self.rows.put(NAME.to_owned(), self.name.to_string().into_bytes());
-            let (_, commit) = self.store.commit();
-            self.effects.push(commit);
-        }
+        // Nothing fails in memory.
+        done.expect("SQLite works in memory");
     }
 
     fn deadline(&self) -> Option<Instant> {
-        match &self.begun {
-            Begun::Not { retry_at, .. } => *retry_at,
-            Begun::Yes => self.core.deadline(),
-        }
+        self.retry_at.or_else(|| self.core.deadline())
     }
 
     fn effects(&mut self) -> Vec<Effect> {

@@ -1,160 +1,382 @@
-//! A store of the reference as a node: it changes in memory at once, and what it answers is held
-//! back until the simulator has made the changes durable.
+//! A SQLite store inside of a node: in memory, and committed page by page with `store.commit`.
+//!
+//! A transaction is carried out at once on a database in memory. What it says is held back until
+//! the pages that it changed are durable; if they are not, the store is opened again as it was
+//! before. Nothing here touches a disk.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use gapless::storage::{StoreCommand, StoreError, StoreId, Transact};
+use gapless::storage::{StoreCommand, StoreError, StoreId, Transact, next_batch};
+use rusqlite::backup::Backup;
+use rusqlite::{Connection, MAIN_DB};
 
 use crate::conform::protocol::{Effect, StoreProblem};
 
-/// What a store holds: bytes by key, and which of them are durable. Cheap to clone; all clones are the
-/// same rows.
-#[derive(Clone, Default)]
-pub(super) struct Rows(Arc<Mutex<RowsState>>);
-
-#[derive(Default)]
-struct RowsState {
-    now: BTreeMap<String, Vec<u8>>,
-    durable: BTreeMap<String, Vec<u8>>,
-}
-
-impl Rows {
-    /// What earlier lives have committed.
-    ///
-    /// # Errors
-    ///
-    /// A sentence, if something is no base64.
-    pub(super) fn load(storage: &BTreeMap<String, String>) -> Result<Self, String> {
-        let decode = |(key, text): (&String, &String)| {
-            let value = STANDARD.decode(text).map_err(|error| format!("`{key}`: {error}"))?;
-            Ok((key.clone(), value))
-        };
-        let durable: BTreeMap<_, _> = storage.iter().map(decode).collect::<Result<_, String>>()?;
-        Ok(Self(Arc::new(Mutex::new(RowsState { now: durable.clone(), durable }))))
-    }
-
-    fn state(&self) -> MutexGuard<'_, RowsState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn get(&self, key: &str) -> Option<Vec<u8>> {
-        self.state().now.get(key).cloned()
-    }
-
-    pub(super) fn put(&self, key: String, value: Vec<u8>) {
-        self.state().now.insert(key, value);
-    }
-
-    pub(super) fn take_away(&self, key: &str) {
-        self.state().now.remove(key);
-    }
-
-    /// The rows whose key begins so, ascending.
-    pub(super) fn of(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
-        let state = self.state();
-        let rows = state.now.range(prefix.to_owned()..);
-        let rows = rows.take_while(|(key, _)| key.starts_with(prefix));
-        rows.map(|(key, value)| (key.clone(), value.clone())).collect()
-    }
-
-    /// What is to be made durable.
-    fn changes(&self) -> BTreeMap<String, Option<String>> {
-        let state = self.state();
-        let changed = state.now.iter().filter(|(key, value)| state.durable.get(*key) != Some(value));
-        let changed = changed.map(|(key, value)| (key.clone(), Some(STANDARD.encode(value))));
-        let gone = state.durable.keys().filter(|key| !state.now.contains_key(*key));
-        changed.chain(gone.map(|key| (key.clone(), None))).collect()
-    }
-
-    /// It is durable now, or it never was.
-    fn settle(&self, stored: bool) {
-        let RowsState { now, durable } = &mut *self.state();
-        match stored {
-            true => durable.clone_from(now),
-            false => now.clone_from(durable),
-        }
-    }
-}
+/// SQLite's default, which no schema changes.
+const PAGE_BYTES: usize = 4096;
 
 /// How many commands are joined to one transaction.
-const BATCH_MAX: usize = 64;
+const BATCH_MAX: usize = 256;
 
-/// The transactions of a store: one at a time, of everything that has come together meanwhile.
-pub(super) struct Transactions<C: StoreCommand> {
-    /// The store over the rows, or a distorted one.
+/// Opens the store at a path that SQLite understands, with the operating system's VFS. `again` says
+/// that the process had it open before, and that a commit has failed since.
+pub(super) type Opener<C> =
+    Box<dyn FnMut(&Path, bool) -> Result<Box<dyn Transact<C>>, String> + Send>;
+
+/// A store, and what of it is durable.
+pub(super) struct NodeStore<C: StoreCommand> {
+    /// The keys of its pages are `NAME/NUMBER`.
+    name: &'static str,
+    open: Opener<C>,
+    memory: Memory,
     store: Box<dyn Transact<C>>,
-    rows: Rows,
-    waiting: VecDeque<(StoreId, C)>,
-    running: Option<Running<C::Reply>>,
+    /// The database, as it is known to be durable.
+    durable: Vec<u8>,
+    /// Pages that a commit of unknown outcome may have written: the next one writes them too.
+    unsure: BTreeSet<usize>,
+    waiting: Vec<(StoreId, C)>,
+    committing: Option<Committing<C>>,
     commits: u64,
 }
 
-struct Running<R> {
-    commit: u64,
-    ids: Vec<StoreId>,
-    result: Result<Vec<R>, StoreError>,
+/// A transaction whose pages are on their way.
+struct Committing<C: StoreCommand> {
+    id: u64,
+    pages: BTreeSet<usize>,
+    image: Vec<u8>,
+    answers: Vec<Answer<C>>,
 }
 
-/// What came of commands, in their order.
-pub(super) type Replies<R> = Vec<(StoreId, Result<R, StoreError>)>;
+/// What came of a command.
+pub(super) struct Answer<C: StoreCommand> {
+    pub(super) id: StoreId,
+    pub(super) command: C,
+    pub(super) result: Result<C::Reply, StoreError>,
+}
 
-impl<C: StoreCommand> Transactions<C> {
-    pub(super) fn new(store: Box<dyn Transact<C>>, rows: Rows) -> Self {
-        Self { store, rows, waiting: VecDeque::new(), running: None, commits: 0 }
+/// What a store does next.
+pub(super) enum Step<C: StoreCommand> {
+    /// It answers.
+    Answered(Vec<Answer<C>>),
+    /// It answers when this is done: a [`Effect::StoreCommit`].
+    Commits(Effect),
+}
+
+impl<C: StoreCommand + Clone> NodeStore<C> {
+    /// Opens the store with what was committed in earlier lives.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, if what was committed is no database.
+    pub(super) fn open(
+        name: &'static str,
+        storage: &BTreeMap<String, String>,
+        mut open: Opener<C>,
+    ) -> Result<Self, String> {
+        let durable = pages_of(name, storage)?;
+        let memory = Memory::holding(&durable)?;
+        let store = open(&memory.path, false)?;
+        Ok(Self {
+            name,
+            open,
+            memory,
+            store,
+            durable,
+            unsure: BTreeSet::new(),
+            waiting: Vec::new(),
+            committing: None,
+            commits: 0,
+        })
     }
 
+    /// A command that is to be carried out.
     pub(super) fn push(&mut self, id: StoreId, command: C) {
-        self.waiting.push_back((id, command));
+        self.waiting.push((id, command));
     }
 
-    /// Begins the next transaction if none runs and something waits; its commit.
-    pub(super) fn begin(&mut self) -> Option<(u64, Effect)> {
-        if self.running.is_some() {
-            return None;
-        }
-        let read_only = self.waiting.front()?.1.is_read_only();
-        let (mut ids, mut commands) = (Vec::new(), Vec::new());
-        while ids.len() < BATCH_MAX
-            && let Some((id, command)) =
-                self.waiting.pop_front_if(|(_, command)| command.is_read_only() == read_only)
-        {
-            ids.push(id);
-            commands.push(command);
-        }
-        let result = self.store.transact(commands);
-        let (commit, effect) = self.commit();
-        self.running = Some(Running { commit, ids, result });
-        Some((commit, effect))
+    /// The store, for a look.
+    pub(super) fn look(&mut self) -> &mut dyn Transact<C> {
+        &mut *self.store
     }
 
-    /// Commits what has changed. Without a change it takes the time of a look into the store.
-    pub(super) fn commit(&mut self) -> (u64, Effect) {
+    /// How large the database is, in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.durable.len() as u64
+    }
+
+    /// What is to be done now; `None` if there is nothing, or a commit is awaited.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, if SQLite fails in memory.
+    pub(super) fn next(&mut self) -> Result<Option<Step<C>>, String> {
+        if self.committing.is_some() || self.waiting.is_empty() {
+            return Ok(None);
+        }
+        let batch = next_batch(&mut self.waiting, BATCH_MAX);
+        let read_only = batch.iter().all(|(_, command)| command.is_read_only());
+        let commands = batch.iter().map(|(_, command)| command.clone()).collect();
+        let replies = match self.store.transact(commands) {
+            Ok(replies) => replies,
+            Err(error) => {
+                self.go_back()?;
+                return Ok(Some(Step::Answered(failed(batch, &error))));
+            }
+        };
+        let answers = batch.into_iter().zip(replies);
+        let answers = answers
+            .map(|((id, command), reply)| Answer { id, command, result: Ok(reply) })
+            .collect();
+        if read_only {
+            return Ok(Some(Step::Answered(answers)));
+        }
+        let image = self.memory.image()?;
+        let mut pages = changed(&self.durable, &image);
+        pages.extend(&self.unsure);
+        if pages.is_empty() {
+            return Ok(Some(Step::Answered(answers)));
+        }
         self.commits += 1;
-        (self.commits, Effect::StoreCommit { id: self.commits, writes: self.rows.changes() })
+        let id = self.commits;
+        let writes = pages.iter().map(|number| {
+            let page = page(&image, *number).map(|bytes| STANDARD.encode(bytes));
+            (format!("{}/{number}", self.name), page)
+        });
+        let effect = Effect::StoreCommit { id, writes: writes.collect() };
+        self.committing = Some(Committing { id, pages, image, answers });
+        Ok(Some(Step::Commits(effect)))
     }
 
-    /// A commit is done; the replies that waited for it.
-    pub(super) fn done(&mut self, commit: u64, error: Option<StoreProblem>) -> Replies<C::Reply> {
-        self.rows.settle(error.is_none());
-        let Some(running) = self.running.take_if(|running| running.commit == commit) else {
-            return Vec::new();
+    /// What came of a commit, and so of the commands in it.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, if no such commit is awaited, or SQLite fails in memory.
+    pub(super) fn done(
+        &mut self,
+        id: u64,
+        error: Option<StoreProblem>,
+    ) -> Result<Vec<Answer<C>>, String> {
+        let Some(commit) = self.committing.take().filter(|commit| commit.id == id) else {
+            return Err(format!("no commit {id} is awaited"));
         };
-        let result = match error {
-            None => running.result,
-            Some(StoreProblem::NotApplied) => {
-                Err(StoreError::NotApplied("nothing of it is stored".to_owned()))
-            }
-            Some(StoreProblem::Unknown) => {
-                Err(StoreError::Unknown("it may be there after a restart".to_owned()))
+        let Some(problem) = error else {
+            self.durable = commit.image;
+            self.unsure.clear();
+            return Ok(commit.answers);
+        };
+        let error = match problem {
+            StoreProblem::NotApplied => StoreError::NotApplied("the disk refuses".to_owned()),
+            StoreProblem::Unknown => {
+                self.unsure.extend(commit.pages);
+                StoreError::Unknown("the disk failed".to_owned())
             }
         };
-        let ids = running.ids.into_iter();
-        match result {
-            Ok(replies) => ids.zip(replies.into_iter().map(Ok)).collect(),
-            Err(error) => ids.map(|id| (id, Err(error.clone()))).collect(),
+        self.go_back()?;
+        let commands = commit.answers.into_iter().map(|answer| (answer.id, answer.command));
+        Ok(failed(commands, &error))
+    }
+
+    /// Everything is as it was when the last commit was done.
+    fn go_back(&mut self) -> Result<(), String> {
+        self.memory = Memory::holding(&self.durable)?;
+        self.store = (self.open)(&self.memory.path, true)?;
+        Ok(())
+    }
+}
+
+fn failed<C: StoreCommand>(
+    commands: impl IntoIterator<Item = (StoreId, C)>,
+    error: &StoreError,
+) -> Vec<Answer<C>> {
+    let answer = |(id, command)| Answer { id, command, result: Err(error.clone()) };
+    commands.into_iter().map(answer).collect()
+}
+
+// ---- pages ---------------------------------------------------------------------------------------
+
+/// A page by its number, which counts from 1; `None` beyond the last.
+fn page(image: &[u8], number: usize) -> Option<&[u8]> {
+    image.chunks(PAGE_BYTES).nth(number - 1)
+}
+
+/// The numbers of the pages that differ.
+fn changed(before: &[u8], after: &[u8]) -> BTreeSet<usize> {
+    let count = before.len().max(after.len()).div_ceil(PAGE_BYTES);
+    (1..=count).filter(|number| page(before, *number) != page(after, *number)).collect()
+}
+
+/// The database that was committed.
+fn pages_of(name: &str, storage: &BTreeMap<String, String>) -> Result<Vec<u8>, String> {
+    let mut pages: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
+    for (key, text) in storage {
+        let Some(number) = key.strip_prefix(name).and_then(|rest| rest.strip_prefix('/')) else {
+            continue;
+        };
+        let number = number.parse().map_err(|_| format!("`{key}` is not the key of a page"))?;
+        let bytes = STANDARD.decode(text).map_err(|error| format!("`{key}`: {error}"))?;
+        if bytes.len() != PAGE_BYTES {
+            return Err(format!("`{key}` has {} bytes, and a page {PAGE_BYTES}", bytes.len()));
         }
+        pages.insert(number, bytes);
+    }
+    let whole = pages.keys().copied().eq(1..=pages.len());
+    match whole {
+        true => Ok(pages.into_values().flatten().collect()),
+        false => Err(format!("the pages of `{name}` are not all there")),
+    }
+}
+
+// ---- memory --------------------------------------------------------------------------------------
+
+/// A database in memory that several connections see.
+struct Memory {
+    path: PathBuf,
+    /// Keeps it there, and looks at it.
+    connection: Connection,
+}
+
+impl Memory {
+    fn holding(image: &[u8]) -> Result<Self, String> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = COUNT.fetch_add(1, Ordering::Relaxed);
+        // Without locks the store may keep the database to itself, and be looked at all the same.
+        let path = PathBuf::from(format!("file:/gapless-node-{name}?vfs=memdb&nolock=1"));
+        let open = || -> rusqlite::Result<Connection> {
+            let mut connection = Connection::open(&path)?;
+            if !image.is_empty() {
+                let mut from = Connection::open_in_memory()?;
+                from.deserialize_read_exact(MAIN_DB, image, image.len(), true)?;
+                Backup::new(&from, &mut connection)?.step(-1)?;
+            }
+            Ok(connection)
+        };
+        let connection = open().map_err(|error| format!("what was committed: {error}"))?;
+        Ok(Self { path, connection })
+    }
+
+    /// All of its pages.
+    fn image(&mut self) -> Result<Vec<u8>, String> {
+        let image = self.connection.serialize(MAIN_DB).map_err(|error| error.to_string())?;
+        Ok(image.to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gapless::recovery::{Epoch, WallTime};
+    use gapless::tasks::store::sqlite::{SqliteTaskStore, TaskStoreConfig};
+    use gapless::tasks::store::{Command, Receipt, Received, Reply};
+    use gapless::tasks::{Attempt, AttemptId, TaskId};
+
+    use super::*;
+
+    fn opener() -> Opener<Command> {
+        Box::new(|path, _| {
+            let store = SqliteTaskStore::open(TaskStoreConfig::new(path));
+            Ok(Box::new(store.map_err(|error| error.to_string())?))
+        })
+    }
+
+    fn open(storage: &BTreeMap<String, String>) -> NodeStore<Command> {
+        NodeStore::open("page", storage, opener()).expect("it opens")
+    }
+
+    fn attempt(task: &str) -> Attempt {
+        Attempt {
+            task: TaskId::parse(task).expect("valid"),
+            id: AttemptId::parse("a1").expect("valid"),
+        }
+    }
+
+    fn receive(task: &str) -> Command {
+        Command::Receive(Receipt {
+            attempt: attempt(task),
+            command: "x".repeat(9_000),
+            priority: 0,
+            at: WallTime::from_millis(0),
+        })
+    }
+
+    /// Asks for something, and lets the commit end like that.
+    fn ask(
+        store: &mut NodeStore<Command>,
+        command: Command,
+        error: Option<StoreProblem>,
+        storage: &mut BTreeMap<String, String>,
+        applied: bool,
+    ) -> Result<Reply, StoreError> {
+        store.push(StoreId(1), command);
+        let mut answers = match store.next().expect("memory works").expect("there is a command") {
+            Step::Answered(answers) => answers,
+            Step::Commits(Effect::StoreCommit { id, writes }) => {
+                if applied {
+                    for (key, value) in writes {
+                        match value {
+                            Some(value) => storage.insert(key, value),
+                            None => storage.remove(&key),
+                        };
+                    }
+                }
+                assert!(store.next().expect("memory works").is_none(), "one at a time");
+                store.done(id, error).expect("it is awaited")
+            }
+            Step::Commits(other) => panic!("{other:?}"),
+        };
+        assert_eq!(answers.len(), 1);
+        answers.remove(0).result
+    }
+
+    fn knows(store: &mut NodeStore<Command>, task: &str) -> bool {
+        let found = store.look().transact(vec![Command::Find(attempt(task))]).expect("it reads");
+        matches!(found[..], [Reply::Found(Some(_))])
+    }
+
+    #[test]
+    fn what_is_committed_is_there_in_the_next_life_and_nothing_else() {
+        let mut storage = BTreeMap::new();
+        let mut store = open(&storage);
+        let epoch = Epoch::parse("0123456789abcdef0123456789abcdef").expect("valid");
+        let recover = Command::Recover { epoch, at: WallTime::from_millis(0) };
+        ask(&mut store, recover, None, &mut storage, true).expect("it is stored");
+        let received = ask(&mut store, receive("t1"), None, &mut storage, true);
+        assert!(matches!(received, Ok(Reply::Received(Received::New))), "{received:?}");
+        let not_applied = Some(StoreProblem::NotApplied);
+        let refused = ask(&mut store, receive("t2"), not_applied, &mut storage, false);
+        assert!(matches!(refused, Err(StoreError::NotApplied(_))), "{refused:?}");
+        assert!(knows(&mut store, "t1") && !knows(&mut store, "t2"));
+        let mut next = open(&storage);
+        assert!(knows(&mut next, "t1") && !knows(&mut next, "t2"));
+    }
+
+    #[test]
+    fn a_commit_of_unknown_outcome_is_undone_by_the_next_one() {
+        for applied in [true, false] {
+            let mut storage = BTreeMap::new();
+            let mut store = open(&storage);
+            ask(&mut store, receive("t1"), None, &mut storage, true).expect("it is stored");
+            let unknown = Some(StoreProblem::Unknown);
+            let failed = ask(&mut store, receive("t2"), unknown, &mut storage, applied);
+            assert!(matches!(failed, Err(StoreError::Unknown(_))), "{failed:?}");
+            assert!(!knows(&mut store, "t2"), "it goes on as before");
+            assert_eq!(knows(&mut open(&storage), "t2"), applied, "nobody knew");
+            ask(&mut store, receive("t3"), None, &mut storage, true).expect("it is stored");
+            let mut next = open(&storage);
+            let known = ["t1", "t2", "t3"].map(|task| knows(&mut next, task));
+            assert_eq!(known, [true, false, true], "applied: {applied}");
+        }
+    }
+
+    #[test]
+    fn a_database_of_which_pages_are_missing_is_refused() {
+        let mut storage = BTreeMap::new();
+        let mut store = open(&storage);
+        ask(&mut store, receive("t1"), None, &mut storage, true).expect("it is stored");
+        storage.remove("page/2");
+        assert!(NodeStore::open("page", &storage, opener()).is_err());
     }
 }

@@ -5,6 +5,7 @@
 //! the faults are; its timers are due by the virtual time of its host; and what it commits is in a
 //! database on the host's disk. What it does for an application is a matter of its role ([`Part`]).
 
+mod serve;
 mod sockets;
 mod storage;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use self::serve::{Answer, Call, Calls, Decision};
 use self::sockets::{Order, Socket};
 pub(in crate::world) use self::storage::{Storage, decoded, write};
 use super::host::{EPOCH_MS, Process};
@@ -87,7 +89,7 @@ pub(in crate::world) struct Entrance {
     /// The scenario.
     pub(in crate::world) case: String,
     pub(in crate::world) config: Config,
-    /// How a client reaches its server.
+    /// How a client reaches its server; `None` for a server.
     pub(in crate::world) connector: Option<Arc<LinkConnector>>,
     /// What it commits is here; `None` if nothing of it survives its process.
     pub(in crate::world) storage: Option<Storage>,
@@ -99,7 +101,14 @@ pub(in crate::world) struct Entrance {
 /// What a role does for its application, and what of it can be seen.
 pub(in crate::world) trait Part: Send + 'static {
     /// What the node is to be told before anything else that happens now.
-    fn first(&mut self) -> Vec<Event>;
+    fn first(&mut self) -> Vec<Event> {
+        Vec::new()
+    }
+
+    /// With what a life begins.
+    fn begin(&mut self, _outside: &Outside) -> Event {
+        Event::AppConnect
+    }
 
     /// An effect that is not about sockets, requests or the store.
     ///
@@ -107,9 +116,6 @@ pub(in crate::world) trait Part: Send + 'static {
     ///
     /// A sentence, if no node of this role does such a thing.
     fn effect(&mut self, effect: Effect, outside: &Outside) -> Result<(), String>;
-
-    /// A life begins, and this is the way to it.
-    fn begins(&mut self, _outside: &Outside) {}
 
     /// Which life it is, if not that of the process.
     fn life(&self) -> Option<u64> {
@@ -129,13 +135,19 @@ pub(in crate::world) trait Part: Send + 'static {
 /// The way back to a node for what takes time.
 #[derive(Clone)]
 pub(in crate::world) struct Outside {
-    happenings: mpsc::UnboundedSender<Event>,
+    happenings: mpsc::UnboundedSender<Happening>,
+}
+
+/// Something that a node is to be told, and who waits for an answer.
+struct Happening {
+    event: Event,
+    call: Option<Call>,
 }
 
 impl Outside {
     /// Something has happened. A node that is gone does not hear of it.
     pub(in crate::world) fn happened(&self, event: Event) {
-        let _ = self.happenings.send(event);
+        let _ = self.happenings.send(Happening { event, call: None });
     }
 }
 
@@ -157,6 +169,7 @@ pub(in crate::world) async fn drive<P: Part>(entrance: Entrance, part: P) -> tur
         part,
         outside: Outside { happenings },
         sockets: BTreeMap::new(),
+        calls: Calls::default(),
         next: None,
         last_ms: now_ms(),
         spins: 0,
@@ -178,6 +191,7 @@ struct Driver<P> {
     part: P,
     outside: Outside,
     sockets: BTreeMap<Conn, Socket>,
+    calls: Calls,
     /// When the node wants to be woken.
     next: Option<u64>,
     /// When it was told something the last time.
@@ -188,15 +202,19 @@ struct Driver<P> {
 
 impl<P: Part> Driver<P> {
     /// Until the machine loses power.
-    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Event>) -> Result<(), NodeError> {
-        self.part.begins(&self.outside);
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Happening>) -> Result<(), NodeError> {
         self.reset()?;
-        self.deliver(Event::AppConnect)?;
+        let begin = self.part.begin(&self.outside);
+        self.deliver(begin)?;
+        if self.entrance.connector.is_none() {
+            let (process, outside) = (self.entrance.process.clone(), self.outside.clone());
+            tokio::spawn(serve::listen(process, self.wants(), outside));
+        }
         loop {
             self.entrance.process.powered().await;
             let wait = self.next.map(|at| Duration::from_millis(at.saturating_sub(now_ms())));
             tokio::select! { biased;
-                Some(event) = inbox.recv() => self.happened(event)?,
+                Some(happening) = inbox.recv() => self.happened(happening)?,
                 () = sleep(wait) => self.wake()?,
             }
         }
@@ -239,9 +257,20 @@ impl<P: Part> Driver<P> {
     }
 
     /// What is due comes first, then this.
-    fn happened(&mut self, event: Event) -> Result<(), NodeError> {
+    fn happened(&mut self, happening: Happening) -> Result<(), NodeError> {
+        let Happening { event, call } = happening;
         while self.next.is_some_and(|next| next <= now_ms()) {
             self.wake()?;
+        }
+        match (&event, call) {
+            (Event::SockRequest { conn, .. }, Some(Call::Socket { socket, answer })) => {
+                self.sockets.insert(*conn, socket);
+                self.calls.socket(*conn, answer);
+            }
+            (Event::HttpRequest { id, .. }, Some(Call::Request { answer })) => {
+                self.calls.request(*id, answer);
+            }
+            _ => {}
         }
         if let Event::SockClose { conn, .. } | Event::SockError { conn, .. } = &event {
             // It is over for the node as well: unless the node has let go of it before.
@@ -365,6 +394,25 @@ impl<P: Part> Driver<P> {
                 self.order(conn, Order::Close(code.unwrap_or(1000)));
                 self.sockets.remove(&conn);
             }
+            Effect::SockAccept { conn, protocol } => {
+                let known = protocol.as_deref().map(|name| {
+                    serve::protocol(name).ok_or_else(|| {
+                        NodeError::Misused(format!("no protocol here is called `{name}`"))
+                    })
+                });
+                let decision = Decision::Accept(known.transpose()?);
+                answered(self.calls.decide(conn, decision), "connection", conn)?;
+            }
+            Effect::SockRefuse { conn, status, headers, body } => {
+                let decision = Decision::Refuse(Answer { status, headers, body });
+                let waited = self.calls.decide(conn, decision);
+                self.sockets.remove(&conn);
+                answered(waited, "connection", conn)?;
+            }
+            Effect::HttpResponse { id, status, headers, body } => {
+                let waited = self.calls.answer(id, Answer { status, headers, body });
+                answered(waited, "request", id)?;
+            }
             Effect::StoreCommit { id, writes } => self.commit(id, &writes)?,
             Effect::Mark { name } => {
                 if let Some(mark) = marks::known(&name) {
@@ -429,6 +477,13 @@ impl<P: Part> Driver<P> {
 
 fn lock_node(node: &SharedNode) -> MutexGuard<'_, dyn crate::conform::Node + 'static> {
     node.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn answered(waited: bool, what: &str, name: u64) -> Result<(), NodeError> {
+    match waited {
+        true => Ok(()),
+        false => Err(NodeError::Misused(format!("{what} {name} does not wait for an answer"))),
+    }
 }
 
 /// Sleeps for a while; for ever without one.

@@ -52,7 +52,7 @@ impl Socket {
         let (orders, inbox) = mpsc::unbounded_channel();
         let stream = connector.connect();
         tokio::spawn(async move {
-            let mut task = Task { conn, wants, outside, inbox };
+            let mut task = Task::new(conn, wants, outside, inbox);
             let opening = async {
                 let stream = stream.await.map_err(Error::Io)?;
                 client_async_with_config(request, stream, Some(limits().websocket())).await
@@ -76,6 +76,11 @@ impl Socket {
                 Err(error) => task.outside.happened(refused(conn, &error)),
             }
         });
+        Self { orders }
+    }
+
+    /// The node's end of a connection that somebody else opens.
+    pub(super) fn new(orders: mpsc::UnboundedSender<Order>) -> Self {
         Self { orders }
     }
 
@@ -122,13 +127,26 @@ pub(super) fn request(
 
 /// What serves an open connection.
 pub(super) struct Task {
-    pub(super) conn: Conn,
-    pub(super) wants: Wants,
-    pub(super) outside: Outside,
-    pub(super) inbox: mpsc::UnboundedReceiver<Order>,
+    conn: Conn,
+    wants: Wants,
+    outside: Outside,
+    inbox: mpsc::UnboundedReceiver<Order>,
 }
 
 impl Task {
+    pub(super) fn new(
+        conn: Conn,
+        wants: Wants,
+        outside: Outside,
+        inbox: mpsc::UnboundedReceiver<Order>,
+    ) -> Self {
+        Self { conn, wants, outside, inbox }
+    }
+
+    pub(super) fn conn(&self) -> Conn {
+        self.conn
+    }
+
     /// Until the connection is over.
     pub(super) async fn serve<S>(mut self, mut socket: WebSocket<S>)
     where

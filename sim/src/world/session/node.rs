@@ -8,7 +8,7 @@ use gapless::net::http;
 use gapless::session::Name;
 use gapless::session::client::Submission;
 use gapless::session::conversation::{Input, Role, What};
-use gapless::session::view::{Connection, Pending, Rejected, View};
+use gapless::session::view::{Pending, Rejected, View};
 use gapless::session::wire::{self, Body, ClientFrame, ServerFrame, Status};
 use tokio::sync::{oneshot, watch};
 
@@ -381,12 +381,9 @@ impl ClientPart {
 }
 
 impl Part for ClientPart {
-    fn first(&mut self) -> Vec<Event> {
-        Vec::new()
-    }
-
-    fn begins(&mut self, outside: &Outside) {
+    fn begin(&mut self, outside: &Outside) -> Event {
         self.front.state().outside = Some(outside.clone());
+        Event::AppConnect
     }
 
     fn life(&self) -> Option<u64> {
