@@ -45,7 +45,6 @@ fn modules(role: Role) -> &'static [&'static str] {
             "gapless::session::client",
             "gapless::session::view",
             "gapless::session::sqlite::in_flight",
-            "gapless_sim::world::session::client",
         ],
         Role::SessionServer => {
             &["gapless::session::server", "gapless::session::sqlite::conversations"]
@@ -61,6 +60,15 @@ fn modules(role: Role) -> &'static [&'static str] {
 fn seen_from_outside(role: Role) -> &'static [&'static str] {
     match role {
         Role::EventsClient => &["events.resync_sent", "events.handler_failed"],
+        Role::SessionServer => &[
+            "session.replay",
+            "session.verdict_ahead",
+            "session.verdict_other_epoch",
+            "session.verdict_replay",
+            "session.verdict_too_old",
+            "session.verdict_unknown",
+            "session.verdict_up_to_date",
+        ],
         _ => &[],
     }
 }

@@ -17,7 +17,10 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::session::{Attachment, NotTaken, SessionClientConfig, ViewUpdate};
+use super::session::{
+    Attachment, Held, NotTaken, Question, RowHeld, SessionClientConfig, SessionServerConfig,
+    TurnEnding, Usage, ViewUpdate,
+};
 
 /// The version of the protocol that this program speaks.
 pub const VERSION: u32 = 1;
@@ -187,6 +190,8 @@ pub enum Config {
     EventsServer(EventsServerConfig),
     /// A view of a conversation.
     SessionClient(SessionClientConfig),
+    /// A server of conversations.
+    SessionServer(Box<SessionServerConfig>),
     /// Those of the other roles.
     Other(BTreeMap<String, serde_json::Value>),
 }
@@ -428,6 +433,47 @@ pub enum Event {
     /// client's.
     #[serde(rename = "app.reconnect")]
     AppReconnect,
+    /// The application says something in a turn; answered by [`Effect::TurnHeard`] as soon as that is
+    /// durable and on its way, and before anything else happens in this turn. Only for
+    /// `session.server`, as the next three.
+    #[serde(rename = "turn.say")]
+    TurnSay {
+        /// Which turn.
+        ticket: u64,
+        /// The text.
+        text: String,
+        /// The model that says it.
+        model: String,
+        /// What it cost.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usage: Option<Usage>,
+    },
+    /// The application tells how it is getting on: a `notification` that has no number.
+    #[serde(rename = "turn.progress")]
+    TurnProgress {
+        /// Which turn.
+        ticket: u64,
+        /// Its kind, as `tool_calling`.
+        kind: String,
+        /// Its other fields.
+        fields: serde_json::Value,
+    },
+    /// The application is done with a turn.
+    #[serde(rename = "turn.end")]
+    TurnEnd {
+        /// Which turn.
+        ticket: u64,
+        /// How.
+        ending: TurnEnding,
+    },
+    /// What does the store hold? Answered at once by one [`Effect::SessionHolds`] for each principal.
+    /// Only with the feature `conversation.reports`. It comes from time to time when the faults are
+    /// over, and after a run in a life of its own, in which there is no `app.connect`.
+    #[serde(rename = "session.look")]
+    SessionLook {
+        /// Whose conversations.
+        principals: Vec<String>,
+    },
 }
 
 /// Why a connection could not be opened.
@@ -822,6 +868,59 @@ pub enum Effect {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         dropped: Vec<String>,
     },
+    /// The application is to take a turn: what the user said is durable as a row, and so is that its
+    /// turn has begun. Answered by any number of [`Event::TurnSay`] and [`Event::TurnProgress`], and
+    /// one [`Event::TurnEnd`]. Only of `session.server`, as all that follows up to `session.holds`.
+    #[serde(rename = "app.turn")]
+    AppTurn {
+        /// A name that was not used before in this life of the process.
+        ticket: u64,
+        /// Whose conversation.
+        principal: String,
+        /// The position of the row that it is about.
+        position: u64,
+        /// What the user said, as it was said.
+        text: String,
+    },
+    /// What the application said last in this turn is durable, and on its way to whoever is connected.
+    #[serde(rename = "turn.heard")]
+    TurnHeard {
+        /// Which turn.
+        ticket: u64,
+    },
+    /// What a commit means for the conversations, in the order in which it was done. Only with the
+    /// feature `conversation.reports`; without, nobody judges what is durable, how turns are taken, or
+    /// whether something is a row that is shown as one.
+    #[serde(rename = "store.conversations")]
+    StoreConversations {
+        /// Which commit: it has to follow in the same reply. Absent: all of it is durable already.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
+        /// What.
+        held: Vec<Held>,
+    },
+    /// What the next message on a connection of the base contract would be on one of the extension:
+    /// with it the simulator knows the positions of the rows in it. With `conversation.reports`.
+    #[serde(rename = "session.frame")]
+    SessionFrame {
+        /// Where.
+        conn: Conn,
+        /// The message.
+        text: String,
+    },
+    /// Answers [`Event::SessionLook`].
+    #[serde(rename = "session.holds")]
+    SessionHolds {
+        /// Whose conversation.
+        principal: String,
+        /// All of its rows, ascending.
+        rows: Vec<RowHeld>,
+        /// The question that is open.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        question: Option<Question>,
+        /// The positions of the inputs whose turn has not begun.
+        waiting: Vec<u64>,
+    },
     /// The implementation crashed, with this message. Nothing follows.
     #[serde(rename = "panic")]
     Panic {
@@ -869,4 +968,6 @@ pub mod feature {
     pub const LOG_REPORTS: &str = "log.reports";
     /// Reports which inputs its commits keep.
     pub const IN_FLIGHT_REPORTS: &str = "in_flight.reports";
+    /// Reports what its store of conversations holds.
+    pub const CONVERSATION_REPORTS: &str = "conversation.reports";
 }

@@ -3,6 +3,11 @@
 //! `session.client` is a view of a conversation, with a user in front of it. `docs/spec/session.md`
 //! has the words: a *row* is an entry of the conversation, an *input* is what the user said, and it
 //! is *in flight* until its verdict is known. Texts travel as they are.
+//!
+//! `session.server` holds the conversations of users, and has an application behind it that takes
+//! *turns*: the simulator plays the application.
+
+use std::collections::BTreeMap;
 
 use gapless::session::conversation;
 use gapless::session::view::Connection;
@@ -40,6 +45,142 @@ pub struct SessionClientConfig {
     pub base_grace_ms: u64,
     /// How many rows the view holds; the oldest leave first.
     pub messages: usize,
+}
+
+/// What a server of sessions is configured with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SessionServerConfig {
+    /// The token of each user, by the principal: a conversation belongs to a principal.
+    pub users: BTreeMap<String, String>,
+    /// Whether the extension is offered.
+    pub extension: bool,
+    /// Frames of each outbox in memory.
+    pub ring: usize,
+    /// The same in bytes.
+    pub ring_bytes: usize,
+    /// How long a frame is kept, in milliseconds.
+    pub ring_age_ms: u64,
+    /// How often age and idleness are looked at, in milliseconds.
+    pub prune_every_ms: u64,
+    /// How long an outbox without a connection is kept, in milliseconds.
+    pub idle_max_ms: u64,
+    /// How many outboxes there are at most.
+    pub outboxes: usize,
+    /// Between pings, in milliseconds; a client may be silent for twice as long after one.
+    pub ping_every_ms: u64,
+    /// Frames on their way to a socket.
+    pub window_frames: usize,
+    /// How long a socket may take nothing, in milliseconds.
+    pub write_stall_ms: u64,
+    /// Rows of a history.
+    pub history_messages: usize,
+    /// The same in bytes.
+    pub history_bytes: usize,
+    /// Messages that may wait for their turn.
+    pub queue: usize,
+    /// Inputs of a conversation that may wait for the store.
+    pub inputs: usize,
+    /// Turns that may run at once, of all conversations.
+    pub turns: usize,
+    /// The longest input, in bytes.
+    pub text_bytes: usize,
+    /// Rows of a conversation that are kept.
+    pub retain_rows: u64,
+}
+
+/// What a message of the application cost, in tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Usage {
+    /// Read.
+    pub input: u64,
+    /// Written.
+    pub output: u64,
+}
+
+/// How the application ends a turn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TurnEnding {
+    /// Everything is said.
+    Done,
+    /// With a question: the answer to it will be a turn.
+    Ask {
+        /// The id of the question, which was not used before; the base contract has none.
+        question: String,
+        /// The text.
+        text: String,
+        /// Who asks.
+        source: String,
+    },
+    /// It failed; the text is shown as a row.
+    Failed(String),
+}
+
+/// A row, as the store of a server holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RowHeld {
+    /// Its position, from 1.
+    pub id: u64,
+    /// Who said it.
+    pub role: SpeakerRole,
+    /// What it is.
+    pub kind: RowKind,
+    /// What was said.
+    pub text: String,
+    /// The client's id of the input that it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_id: Option<String>,
+    /// The question that it asks or answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question_id: Option<String>,
+}
+
+/// What a row is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RowKind {
+    /// Something that was said, by either.
+    Message,
+    /// A question of the application.
+    Question,
+    /// The user's answer to one.
+    Answer,
+    /// The application could not finish a turn.
+    Interrupted,
+}
+
+/// Something that a store of conversations holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Held {
+    /// A row.
+    Row {
+        /// Whose.
+        principal: String,
+        /// The row.
+        row: RowHeld,
+    },
+    /// That an input is rejected, or never will be accepted.
+    Refused {
+        /// Whose, and why; `queue_full` needs no number here.
+        principal: String,
+        /// The input.
+        input: RejectedInput,
+    },
+    /// That a turn has begun.
+    Begun {
+        /// Whose.
+        principal: String,
+        /// The position of the input's row.
+        position: u64,
+    },
+    /// That a turn is over.
+    Over {
+        /// Whose.
+        principal: String,
+        /// The position of the input's row.
+        position: u64,
+    },
 }
 
 /// A document that comes with a message.
@@ -284,6 +425,47 @@ impl From<SpeakerRole> for conversation::Role {
             SpeakerRole::User => Self::User,
             SpeakerRole::Assistant => Self::Assistant,
         }
+    }
+}
+
+impl From<conversation::Kind> for RowKind {
+    fn from(kind: conversation::Kind) -> Self {
+        match kind {
+            conversation::Kind::Message => Self::Message,
+            conversation::Kind::Question => Self::Question,
+            conversation::Kind::Answer => Self::Answer,
+            conversation::Kind::Interrupted => Self::Interrupted,
+        }
+    }
+}
+
+impl From<RowKind> for conversation::Kind {
+    fn from(kind: RowKind) -> Self {
+        match kind {
+            RowKind::Message => Self::Message,
+            RowKind::Question => Self::Question,
+            RowKind::Answer => Self::Answer,
+            RowKind::Interrupted => Self::Interrupted,
+        }
+    }
+}
+
+impl From<&conversation::Row> for RowHeld {
+    fn from(row: &conversation::Row) -> Self {
+        Self {
+            id: row.position,
+            role: row.role.into(),
+            kind: row.kind.into(),
+            text: row.text.clone(),
+            input_id: row.input.as_ref().map(ToString::to_string),
+            question_id: row.question.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+impl From<&wire::Question> for Question {
+    fn from(question: &wire::Question) -> Self {
+        Self { id: question.id.as_ref().map(ToString::to_string), text: question.text.clone() }
     }
 }
 

@@ -5,6 +5,7 @@ mod session;
 mod tasks;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 pub use self::session::{
     Asked, Conn, LinkShown, Numbered, OpenQuestion, RowsShown, Said, SessionSeen, ShownRow,
@@ -25,6 +26,17 @@ impl History {
     pub fn delivered(&self) -> u64 {
         self.entries.iter().filter(|entry| matches!(entry.what, Seen::Delivered { .. })).count()
             as u64
+    }
+
+    /// A hash over what was seen, in its order and without the times, as 16 hexadecimal digits: the
+    /// same for the same implementation, however it is attached.
+    pub fn hash(&self) -> String {
+        let mut hash = Sha256::new();
+        for entry in &self.entries {
+            hash.update(serde_json::to_vec(&entry.what).expect("what was seen is always JSON"));
+            hash.update(b"\n");
+        }
+        hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod events_client;
 mod session_client;
+mod session_server;
 mod store;
 
 use gapless::recovery::{Instant, WallTime};
@@ -66,6 +67,7 @@ impl Reference {
         let features: &[&str] = match role {
             Role::EventsClient => events_client::FEATURES,
             Role::SessionClient => session_client::FEATURES,
+            Role::SessionServer => session_server::FEATURES,
             _ => return Err(NotAttachable(role)),
         };
         let hello = Hello {
@@ -116,6 +118,7 @@ impl Reference {
         let endpoint = match reset.role {
             Role::EventsClient => events_client::begin(reset, self.distorted),
             Role::SessionClient => session_client::begin(reset, self.distorted),
+            Role::SessionServer => session_server::begin(reset, self.distorted),
             other => return Ok(Reply::Unsupported { n: reset.n, what: vec![other.to_string()] }),
         };
         self.endpoint = Some(endpoint.map_err(NodeError::Misused)?);

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use gapless::net::http;
 use gapless::recovery::{BackoffConfig, Instant};
-use gapless::session::client::{Client, ClientConfig, Input, Output, Resume, Submission, SubmitError};
+use gapless::session::client::{
+    Client, ClientConfig, Input, Output, Resume, Submission, SubmitError,
+};
 use gapless::session::conversation::What;
 use gapless::session::in_flight::{Command, Kept};
 use gapless::session::sqlite::SqliteInFlight;
@@ -19,8 +21,8 @@ use super::store::{Answer, NodeStore, Step};
 use super::{Endpoint, Moment};
 use crate::conform::protocol::{Config, DialProblem, Effect, Event, Reset, feature};
 use crate::conform::session::{
-    LinkState, NotTaken, PendingInput, Question, QuestionShown, RejectedInput, SessionClientConfig,
-    Splice, StatusShown, ViewUpdate,
+    LinkState, NotTaken, PendingInput, QuestionShown, RejectedInput, SessionClientConfig, Splice,
+    StatusShown, ViewUpdate,
 };
 use crate::mutants::{Distorted, SessionClientCore};
 use crate::seed::Seed;
@@ -359,10 +361,7 @@ fn update(before: &View, after: &View) -> ViewUpdate {
     };
     let question = |view: &View| match &view.open_question {
         None => QuestionShown::Nothing,
-        Some(question) => QuestionShown::Open(Question {
-            id: question.id.as_ref().map(ToString::to_string),
-            text: question.text.clone(),
-        }),
+        Some(question) => QuestionShown::Open(question.into()),
     };
     let rejected = after.rejected.iter().filter(|it| !before.rejected.contains(it));
     let link = |view: &View| LinkState::from(&view.connection);

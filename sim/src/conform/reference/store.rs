@@ -236,8 +236,8 @@ fn pages_of(name: &str, storage: &BTreeMap<String, String>) -> Result<Vec<u8>, S
 /// A database in memory that several connections see.
 struct Memory {
     path: PathBuf,
-    /// Keeps it there, and looks at it.
-    connection: Connection,
+    /// Keeps it there.
+    _kept: Connection,
 }
 
 impl Memory {
@@ -255,14 +255,17 @@ impl Memory {
             }
             Ok(connection)
         };
-        let connection = open().map_err(|error| format!("what was committed: {error}"))?;
-        Ok(Self { path, connection })
+        let kept = open().map_err(|error| format!("what was committed: {error}"))?;
+        Ok(Self { path, _kept: kept })
     }
 
-    /// All of its pages.
-    fn image(&mut self) -> Result<Vec<u8>, String> {
-        let image = self.connection.serialize(MAIN_DB).map_err(|error| error.to_string())?;
-        Ok(image.to_vec())
+    /// All of its pages. A connection that has looked before would not see that they have changed:
+    /// whoever keeps a database to itself does not count its transactions for others.
+    fn image(&self) -> Result<Vec<u8>, String> {
+        let look = || -> rusqlite::Result<Vec<u8>> {
+            Ok(Connection::open(&self.path)?.serialize(MAIN_DB)?.to_vec())
+        };
+        look().map_err(|error| error.to_string())
     }
 }
 

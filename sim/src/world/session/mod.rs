@@ -44,6 +44,8 @@ struct LedgerState {
     healed: bool,
     /// What the server's store holds of each user's conversation, since the faults are over.
     conversations: BTreeMap<u32, Loaded>,
+    /// The server does not tell what its store holds.
+    blind: bool,
     /// The turns that the application is at.
     running: BTreeSet<(u32, u64)>,
     /// What each client shows.
@@ -82,8 +84,11 @@ pub(super) fn enter(
             (server.process.clone(), server.vault.clone(), ledger.clone());
         let (options, inspecting) = (server_options.clone(), stage.inspecting.clone());
         let users = topology.agents;
+        let nodes = stage.attached.filter(|attached| attached.role() == Role::SessionServer);
+        let (nodes, case) = (nodes.cloned(), stage.plan.scenario.clone());
         stage.sim.host(SERVER, move || {
             let process = lock(&process).clone();
+            let (nodes, case) = (nodes.clone(), case.clone());
             let side = server::Side {
                 process: process.clone(),
                 options: options.clone(),
@@ -93,9 +98,11 @@ pub(super) fn enter(
             };
             let inspecting = *lock(&inspecting);
             process.pause.apply(async move {
-                match inspecting {
-                    true => server::inspect(side).await,
-                    false => server::serve(side, distorted).await,
+                match (nodes, inspecting) {
+                    (None, true) => server::inspect(side).await,
+                    (None, false) => server::serve(side, distorted).await,
+                    (Some(nodes), true) => node::inspect(side, nodes, case).await,
+                    (Some(nodes), false) => node::serve(side, nodes, case).await,
                 }
             })
         });
@@ -156,15 +163,16 @@ impl Session {
         if view.connection == Connection::Superseded {
             return true;
         }
-        let Some(held) = state.conversations.get(&self.topology.user_of(client)) else {
-            return false;
+        let quiet = view.open_question.is_none() && view.connection == Connection::Live;
+        let shows_all = match state.conversations.get(&self.topology.user_of(client)) {
+            Some(held) => {
+                held.question.is_none()
+                    && held.waiting.is_empty()
+                    && self.shows_the_newest(view, &held.rows)
+            }
+            None => state.blind,
         };
-        let quiet = held.question.is_none() && view.open_question.is_none();
-        quiet
-            && held.waiting.is_empty()
-            && view.connection == Connection::Live
-            && view.loaded
-            && self.shows_the_newest(view, &held.rows)
+        quiet && view.loaded && shows_all
     }
 
     /// Whether a view shows the newest row; to a base client only those of the application are

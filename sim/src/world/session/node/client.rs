@@ -12,11 +12,6 @@ use gapless::session::view::{Pending, Rejected, View};
 use gapless::session::wire::{self, Body, ClientFrame, ServerFrame, Status};
 use tokio::sync::{oneshot, watch};
 
-use super::client::{IN_FLIGHT, OPEN_RETRY, Side};
-use super::link::SessionLink;
-use super::user::{Handle, Page, Refused};
-use super::watch::{Viewer, change};
-use super::{SERVER, token};
 use crate::conform::session::{
     LinkState, NotTaken, PendingInput, Question, QuestionShown, RejectedInput, SessionClientConfig,
     ViewUpdate,
@@ -29,12 +24,21 @@ use crate::world::link::LinkConnector;
 use crate::world::lock;
 use crate::world::node::{Attached, Entrance, Outside, Part, Storage, drive, keeps};
 use crate::world::record::Recorder;
+use crate::world::session::client::{IN_FLIGHT, OPEN_RETRY, Side};
+use crate::world::session::link::SessionLink;
+use crate::world::session::user::{Handle, Page, Refused};
+use crate::world::session::watch::{Viewer, change};
+use crate::world::session::{SERVER, token};
 
 /// The code with which a connection is closed whose place another one took.
 const SUPERSEDED: u16 = 4005;
 
 /// One life of a foreign client: one page after the other.
-pub(super) async fn live(side: Side, attached: Attached, case: String) -> turmoil::Result {
+pub(in crate::world::session) async fn live(
+    side: Side,
+    attached: Attached,
+    case: String,
+) -> turmoil::Result {
     side.boot().await?;
     let storage = match keeps(&attached) {
         true => Some(open(&side.process).await),
@@ -333,7 +337,8 @@ impl ClientPart {
     fn update(&mut self, update: ViewUpdate) -> Result<(), String> {
         let ViewUpdate { link, rows, pending, rejected, question, status } = update;
         let pending = pending.map(|it| it.iter().map(self::pending).collect()).transpose()?;
-        let rejected: Vec<Rejected> = rejected.iter().map(self::rejected).collect::<Result<_, _>>()?;
+        let rejected: Vec<Rejected> =
+            rejected.iter().map(self::rejected).collect::<Result<_, _>>()?;
         let question = question.map(asked).transpose()?;
         self.told.link |= link.is_some();
         self.told.status |= status.is_some();
