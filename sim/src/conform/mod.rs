@@ -18,6 +18,7 @@ mod recorded;
 mod reference;
 pub mod report;
 pub mod runner;
+pub mod session;
 pub mod suite;
 pub mod summary;
 mod version;

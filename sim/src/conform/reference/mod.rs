@@ -8,6 +8,8 @@ mod events_server;
 mod store;
 mod tasks_agent;
 mod tasks_controller;
+mod session_client;
+mod session_server;
 
 use gapless::recovery::{Instant, WallTime};
 
@@ -70,6 +72,8 @@ impl Reference {
             Role::EventsServer => events_server::FEATURES,
             Role::TasksAgent => tasks_agent::FEATURES,
             Role::TasksController => tasks_controller::FEATURES,
+            Role::SessionClient => session_client::FEATURES,
+            Role::SessionServer => session_server::FEATURES,
             _ => return Err(NotAttachable(role)),
         };
         let hello = Hello {
@@ -122,6 +126,8 @@ impl Reference {
             Role::EventsServer => events_server::begin(reset, self.distorted),
             Role::TasksAgent => tasks_agent::begin(reset, self.distorted),
             Role::TasksController => tasks_controller::begin(reset, self.distorted),
+            Role::SessionClient => session_client::begin(reset, self.distorted),
+            Role::SessionServer => session_server::begin(reset, self.distorted),
             other => return Ok(Reply::Unsupported { n: reset.n, what: vec![other.to_string()] }),
         };
         self.endpoint = Some(endpoint.map_err(NodeError::Misused)?);

@@ -144,6 +144,20 @@ pub(in crate::world) trait Part: Send + 'static {
     ///
     /// A sentence, if no node of this role does such a thing.
     fn effect(&mut self, effect: Effect, outside: &Outside) -> Result<(), String>;
+
+    /// Which life it is, if not that of the process.
+    fn life(&self) -> Option<u64> {
+        None
+    }
+
+    /// Something happens to the node, and it is told next.
+    fn happens(&mut self, _event: &Event) {}
+
+    /// The node does something, of whatever kind, and it takes effect next.
+    fn does(&mut self, _effect: &Effect) {}
+
+    /// A commit of the node is durable, or it failed; the node does not know yet.
+    fn committed(&mut self, _id: u64, _error: Option<StoreProblem>) {}
 }
 
 /// The way back to a node for what takes time.
@@ -278,7 +292,7 @@ impl<P: Part> Driver<P> {
             seed: process.seed.to_string(),
             role: self.entrance.attached.role,
             host: process.name.to_owned(),
-            life: process.life,
+            life: self.part.life().unwrap_or(process.life),
             now: now_ms(),
             epoch_ms: EPOCH_MS,
             skew_ms: self.skew_ms(),
@@ -331,6 +345,7 @@ impl<P: Part> Driver<P> {
 
     fn tell(&mut self, event: Event) -> Result<(), NodeError> {
         self.spins = 0;
+        self.part.happens(&event);
         let (at, skew_ms) = (now_ms(), self.skew_ms());
         self.ask(|n| Request::Deliver { n, at, skew_ms, event }, at)
     }
@@ -404,6 +419,7 @@ impl<P: Part> Driver<P> {
     }
 
     fn perform(&mut self, effect: Effect) -> Result<(), NodeError> {
+        self.part.does(&effect);
         match effect {
             Effect::SockConnect { conn, url, headers, protocols } => {
                 let misused = |problem: String| NodeError::Misused(format!("{problem}: `{url}`"));
@@ -487,6 +503,7 @@ impl<P: Part> Driver<P> {
             return Err(NodeError::Misused("it commits, and has announced no storage".to_owned()));
         };
         let error = storage.commit(writes).map_err(NodeError::Misused)?;
+        self.part.committed(id, error);
         let (process, vault) = (self.entrance.process.clone(), self.entrance.vault.clone());
         vault.state().unsettled = error == Some(StoreProblem::Unknown);
         self.committing += 1;
