@@ -344,7 +344,7 @@ fn a_report_has_at_most_sixty_lines() {
     for count in 1..9 {
         let verdict = Verdict::Violation(vec![violation.clone(); count]);
         let real = Duration::ZERO;
-        let report = report::Report { run: &run, verdict: &verdict, again: "1", real };
+        let report = report::Report { run: &run, verdict: &verdict, again: "1", once: None, real };
         let lines = (report::heading(&run.plan, "x") + &report.text()).lines().count();
         assert!((50..=60).contains(&lines), "{count} violations: {lines} lines");
     }

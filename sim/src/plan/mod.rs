@@ -109,6 +109,12 @@ pub struct Topology {
     pub tcp_capacity: usize,
 }
 
+impl Default for Topology {
+    fn default() -> Self {
+        Self { agents: 1, clients: 1, latency_ms: 5, tcp_capacity: 64 }
+    }
+}
+
 impl Topology {
     /// The agent that a client follows; both count from 1.
     pub fn agent_of(&self, client: u32) -> u32 {

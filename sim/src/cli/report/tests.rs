@@ -69,7 +69,7 @@ fn lost(count: u64) -> Verdict {
 fn text(run: &Run, verdict: &Verdict) -> String {
     let real = Duration::from_millis(3);
     let again = "events/made-up 7";
-    let text = heading(&run.plan, "made up") + &Report { run, verdict, again, real }.text();
+    let text = heading(&run.plan, "made up") + &Report { run, verdict, again, once: None, real }.text();
     anstream::adapter::strip_str(&text).to_string()
 }
 
