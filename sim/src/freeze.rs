@@ -82,10 +82,71 @@ fn same(plan: &Plan, drawn: &Plan) -> bool {
 
 /// The snapshot of what happens in a scenario, in the format of `insta`: its title, and the trace.
 pub fn snapshot(title: &str, trace: &Trace) -> String {
-    format!("---\nsource: tests/tests/traces.rs\n---\n{}", story(title, trace))
+    format!("---\nsource: tests/tests/regressions.rs\n---\n{}", story(title, trace))
 }
 
 /// The title of a scenario and everything that happens in it, to be read.
 pub fn story(title: &str, trace: &Trace) -> String {
     format!("{title}\n\n{trace}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Action, Fault, Host, Step, When};
+    use crate::scenario::Library;
+
+    /// How many seeds of each swarm are frozen: enough for each kind of step to occur.
+    const SEEDS: u64 = 150;
+
+    #[test]
+    fn whatever_a_seed_draws_can_be_frozen() {
+        let library = Library::embedded();
+        for (id, checker) in [
+            ("events/swarm", "no_loss"),
+            ("tasks/swarm", "runs_once"),
+            ("session/swarm", "views_are_runs"),
+        ] {
+            let scenario = library.get(id).expect("it is there");
+            for seed in (0..SEEDS).map(|index| Seed(5).derive(index)) {
+                let plan = draw(&scenario, seed);
+                // `freeze` reads what it has written, and compares.
+                freeze(&plan, "x", checker, "it \"says\" so\n")
+                    .unwrap_or_else(|error| panic!("{id} {seed}: {error:?}"));
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_file_can_say_is_refused() {
+        let scenario = Library::embedded().get("events/server-restart").expect("it is there");
+        let plan = draw(&scenario, Seed(1));
+        let unknown = freeze(&plan, "x", "no_such", "x").map(|_| ());
+        assert!(matches!(unknown, Err(FreezeError::Checker(_))), "{unknown:?}");
+        let two_days = Fault::Suspend { host: Host::Server, for_ms: 2 * 86_400_000 };
+        let mut long = plan.clone();
+        long.steps.push(Step { when: When::At(0), action: Action::Fault(two_days) });
+        let unsaid = freeze(&long, "x", "no_loss", "x").map(|_| ());
+        assert!(matches!(unsaid, Err(FreezeError::Unsaid(_))), "{unsaid:?}");
+        let mut other = plan;
+        other.topology.agents = 1;
+        other.steps.push(Step {
+            when: When::At(0),
+            action: Action::Fault(Fault::LoseStore { host: Host::Client(1), restart_ms: 100 }),
+        });
+        assert!(freeze(&other, "x", "no_loss", "x").is_err(), "only the server has a log");
+    }
+
+    #[test]
+    fn a_frozen_scenario_is_about_what_failed() {
+        let scenario = Library::embedded().get("events/swarm").expect("it is there");
+        let plan = Plan { mutant: Some("canary".to_owned()), ..draw(&scenario, Seed(42)) };
+        let frozen = freeze(&plan, "lost", "no_loss", "one is lost").expect("it can be frozen");
+        assert_eq!(frozen.id, "regressions/lost");
+        assert_eq!(frozen.reference, ["events/swarm 42"]);
+        assert!(frozen.statements.contains(&"CORE-3".to_owned()), "{:?}", frozen.statements);
+        let from = frozen.frozen.expect("it says where it was found");
+        assert_eq!((from.seed, from.mutant.as_deref()), (Seed(42), Some("canary")));
+        assert_eq!((from.checker.as_str(), from.shows.as_str()), ("no_loss", "one is lost"));
+    }
 }

@@ -258,7 +258,8 @@ fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
         frozen(&table, protocol)
     });
     let tables = root.tables("step");
-    if tables.as_ref().is_some_and(Vec::is_empty) && !root.has("swarm") {
+    let may_be_empty = root.has("swarm") || root.has("frozen");
+    if tables.as_ref().is_some_and(Vec::is_empty) && !may_be_empty {
         root.problem(
             "nothing happens in this scenario",
             &(0..0),

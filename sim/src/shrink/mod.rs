@@ -264,23 +264,31 @@ fn round(number: u64) -> u64 {
     number / unit * unit
 }
 
-/// What a number that should be as little as possible is tried as, the boldest first.
-fn smaller(number: u64, least: u64) -> Vec<u64> {
-    let Some(excess) = number.checked_sub(least).filter(|excess| *excess > 0) else {
-        return Vec::new();
-    };
+/// What a time is tried as that should be as short as possible, the boldest first. To the last
+/// millisecond nobody wants to know it.
+fn shorter(number: u64, least: u64) -> Vec<u64> {
+    let excess = number.saturating_sub(least);
     let part = |quarters: u64| least + round(excess / 4 * quarters + excess % 4 * quarters / 4);
-    let mut numbers = vec![least, part(1), part(2), part(3)];
-    if excess <= FEW {
-        numbers.push(number - 1);
+    decreasing(number, vec![least, part(1), part(2), part(3), round(number).max(least)])
+}
+
+/// What a count is tried as that should be as small as possible, the boldest first and one less
+/// at last: how many it takes says something about the bug.
+fn fewer(number: u64, least: u64) -> Vec<u64> {
+    let mut numbers = vec![least];
+    let mut less = number.saturating_sub(least) / 2;
+    while less > 0 {
+        numbers.push(number - less);
+        less /= 2;
     }
+    decreasing(number, numbers)
+}
+
+fn decreasing(number: u64, mut numbers: Vec<u64>) -> Vec<u64> {
     numbers.dedup();
     numbers.retain(|smaller| *smaller < number);
     numbers
 }
-
-/// Up to how far from its least a number is also tried as one less.
-const FEW: u64 = 8;
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! Makes a plan short: the faults end earlier, and the steps come closer together.
 
-use super::{Search, smaller};
+use super::Search;
 use crate::plan::{Plan, When};
 
 /// To what durations and times are rounded.
@@ -41,7 +41,7 @@ impl Search<'_> {
         }
         let mut nth = 0;
         while let Some((from, to)) = gap(&self.plan, nth) {
-            for shorter in smaller(to - from, 0) {
+            for shorter in super::shorter(to - from, 0) {
                 let earlier = to - from - shorter;
                 if self.takes_with(|plan| move_up(plan, to, earlier)) {
                     break;

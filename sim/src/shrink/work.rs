@@ -1,6 +1,6 @@
 //! Makes what the steps do simple: fewer and smaller things, for a shorter time.
 
-use super::{Search, smaller};
+use super::{Search, fewer, shorter};
 use crate::plan::{Action, Cut, Fault, Publish, Say, Script, Step, Submit, Text, TurnScript, When};
 
 impl Search<'_> {
@@ -26,8 +26,8 @@ impl Search<'_> {
             }
         }
         let mut nth = 0;
-        while let Some((number, least)) = self.number(index, nth) {
-            let taken = smaller(number, least)
+        while let Some(smaller) = self.number(index, nth) {
+            let taken = smaller
                 .into_iter()
                 .any(|number| self.takes_with(|plan| set(&mut plan.steps[index], nth, number)));
             if !taken {
@@ -41,32 +41,40 @@ impl Search<'_> {
         choices(&self.plan.steps.get(index)?.action).into_iter().nth(nth)
     }
 
-    /// The nth number of a step, and the least that it can be.
-    fn number(&self, index: usize, nth: usize) -> Option<(u64, u64)> {
+    /// What the nth number of a step is tried as; `None` if it has no such number.
+    fn number(&self, index: usize, nth: usize) -> Option<Vec<u64>> {
         let mut step = self.plan.steps.get(index)?.clone();
         let (place, least) = numbers(&mut step).into_iter().nth(nth)?;
-        Some((place.get(), least))
+        Some(match place {
+            Place::Count(count) => fewer(u64::from(*count), least),
+            Place::Long(count) => fewer(*count, least),
+            Place::Time(ms) => shorter(*ms, least),
+        })
     }
 }
 
 /// Where a number of a step stands.
 enum Place<'a> {
-    Short(&'a mut u32),
+    /// A count.
+    Count(&'a mut u32),
+    /// A count that may be large.
     Long(&'a mut u64),
+    /// A time, in milliseconds.
+    Time(&'a mut u64),
 }
 
 impl Place<'_> {
     fn get(&self) -> u64 {
         match self {
-            Self::Short(number) => u64::from(**number),
-            Self::Long(number) => **number,
+            Self::Count(number) => u64::from(**number),
+            Self::Long(number) | Self::Time(number) => **number,
         }
     }
 
     fn set(self, to: u64) {
         match self {
-            Self::Short(number) => *number = u32::try_from(to).unwrap_or(u32::MAX),
-            Self::Long(number) => *number = to,
+            Self::Count(number) => *number = u32::try_from(to).unwrap_or(u32::MAX),
+            Self::Long(number) | Self::Time(number) => *number = to,
         }
     }
 }
@@ -107,27 +115,27 @@ const LASTS_MS: u64 = 100;
 
 /// The numbers of a step, each with the least that it is made. What is less already stays.
 fn numbers(step: &mut Step) -> Vec<(Place<'_>, u64)> {
-    use Place::{Long, Short};
+    use Place::{Count, Time};
     let mut places = match &mut step.when {
         When::At(_) => Vec::new(),
-        When::Mark { nth, after_ms, .. } => vec![(Short(nth), 1), (Long(after_ms), 0)],
+        When::Mark { nth, after_ms, .. } => vec![(Count(nth), 1), (Time(after_ms), 0)],
     };
     match &mut step.action {
         Action::Publish(Publish { count, every_ms, bytes, .. }) => {
-            places.extend([(Short(count), 1), (Long(every_ms), 0), (Short(bytes), 16)]);
+            places.extend([(Count(count), 1), (Time(every_ms), 0), (Count(bytes), 16)]);
         }
         Action::Submit(Submit { count, every_ms, script, .. }) => {
-            places.extend([(Short(count), 1), (Long(every_ms), 0)]);
+            places.extend([(Count(count), 1), (Time(every_ms), 0)]);
             let Script { stdout, stderr, bytes, every_ms, .. } = script;
-            places.extend([(Short(stdout), 0), (Short(stderr), 0), (Short(bytes), 40)]);
-            places.push((Long(every_ms), 0));
+            places.extend([(Count(stdout), 0), (Count(stderr), 0), (Count(bytes), 40)]);
+            places.push((Time(every_ms), 0));
         }
         Action::Say(Say { count, every_ms, bytes, attachments, script, .. }) => {
-            places.extend([(Short(count), 1), (Long(every_ms), 0), (Short(bytes), 16)]);
-            places.push((Short(attachments), 0));
+            places.extend([(Count(count), 1), (Time(every_ms), 0), (Count(bytes), 16)]);
+            places.push((Count(attachments), 0));
             let TurnScript { progress, say, bytes, each_ms, asks, .. } = script;
-            places.extend([(Short(progress), 0), (Short(say), 1), (Short(bytes), 16)]);
-            places.extend([(Long(each_ms), 50), (Short(asks), 0)]);
+            places.extend([(Count(progress), 0), (Count(say), 1), (Count(bytes), 16)]);
+            places.extend([(Time(each_ms), 50), (Count(asks), 0)]);
         }
         Action::Cancel { .. }
         | Action::Retry { .. }
@@ -139,23 +147,23 @@ fn numbers(step: &mut Step) -> Vec<(Place<'_>, u64)> {
 }
 
 fn numbers_of_fault(fault: &mut Fault) -> Vec<(Place<'_>, u64)> {
-    use Place::{Long, Short};
+    use Place::{Count, Long, Time};
     match fault {
         Fault::Cut { after_frames, for_ms, .. } => {
-            let mut places = vec![(Long(for_ms), 0)];
-            places.extend(after_frames.as_mut().map(|frames| (Short(frames), 0)));
+            let mut places = vec![(Time(for_ms), 0)];
+            places.extend(after_frames.as_mut().map(|frames| (Count(frames), 0)));
             places
         }
         Fault::Latency { latency_ms, for_ms, .. } => {
-            vec![(Long(latency_ms), LASTS_MS), (Long(for_ms), LASTS_MS)]
+            vec![(Time(latency_ms), LASTS_MS), (Time(for_ms), LASTS_MS)]
         }
         Fault::SlowReader { pause_ms, for_ms, .. } => {
-            let mut places = vec![(Long(for_ms), LASTS_MS)];
-            places.extend(pause_ms.as_mut().map(|pause| (Long(pause), LASTS_MS)));
+            let mut places = vec![(Time(for_ms), LASTS_MS)];
+            places.extend(pause_ms.as_mut().map(|pause| (Time(pause), LASTS_MS)));
             places
         }
         Fault::SlowCommit { each_ms, for_ms, .. } | Fault::SlowHandler { each_ms, for_ms, .. } => {
-            vec![(Long(each_ms), LASTS_MS), (Long(for_ms), LASTS_MS)]
+            vec![(Time(each_ms), LASTS_MS), (Time(for_ms), LASTS_MS)]
         }
         Fault::Hold { for_ms, .. }
         | Fault::Partition { for_ms, .. }
@@ -163,19 +171,19 @@ fn numbers_of_fault(fault: &mut Fault) -> Vec<(Place<'_>, u64)> {
         | Fault::NeverAnswer { for_ms, .. }
         | Fault::DiskFull { for_ms, .. }
         | Fault::ClockDrift { for_ms, .. }
-        | Fault::Suspend { for_ms, .. } => vec![(Long(for_ms), LASTS_MS)],
+        | Fault::Suspend { for_ms, .. } => vec![(Time(for_ms), LASTS_MS)],
         Fault::PowerOff { after_ops, restart_ms, .. } => {
-            vec![(Long(after_ops), 0), (Long(restart_ms), LASTS_MS)]
+            vec![(Long(after_ops), 0), (Time(restart_ms), LASTS_MS)]
         }
-        Fault::DiskError { after_ops, count, .. } => vec![(Long(after_ops), 0), (Short(count), 1)],
+        Fault::DiskError { after_ops, count, .. } => vec![(Long(after_ops), 0), (Count(count), 1)],
         Fault::Crash { restart_ms, .. }
         | Fault::Restore { restart_ms, .. }
         | Fault::Swap { restart_ms, .. }
-        | Fault::LoseStore { restart_ms, .. } => vec![(Long(restart_ms), LASTS_MS)],
+        | Fault::LoseStore { restart_ms, .. } => vec![(Time(restart_ms), LASTS_MS)],
         Fault::FailHandler { times, .. }
         | Fault::FailOpenHandler { times, .. }
-        | Fault::LoseAnswer { times, .. } => vec![(Short(times), 1)],
-        Fault::Duplicate { frames, .. } | Fault::Lose { frames, .. } => vec![(Short(frames), 1)],
+        | Fault::LoseAnswer { times, .. } => vec![(Count(times), 1)],
+        Fault::Duplicate { frames, .. } | Fault::Lose { frames, .. } => vec![(Count(frames), 1)],
         Fault::Retain { keep, .. } => vec![(Long(keep), 0)],
         Fault::ClockStep { .. }
         | Fault::Backup { .. }

@@ -69,7 +69,8 @@ fn lost(count: u64) -> Verdict {
 fn text(run: &Run, verdict: &Verdict) -> String {
     let real = Duration::from_millis(3);
     let again = "events/made-up 7";
-    let text = heading(&run.plan, "made up") + &Report { run, verdict, again, once: None, real }.text();
+    let text =
+        heading(&run.plan, "made up") + &Report { run, verdict, again, once: None, real }.text();
     anstream::adapter::strip_str(&text).to_string()
 }
 
@@ -99,7 +100,9 @@ fn a_violation_is_told_with_what_led_to_it_and_how_to_have_it_again() {
         "!! fault: reset\n",
         "reproduce    cargo sim events/made-up 7\n",
         "whole trace  cargo sim show events/made-up 7\n",
-        "cargo sim events/made-up 7 --save-plan failing.json\n",
+        "shrink       cargo sim shrink events/made-up 7\n",
+        "freeze       cargo sim freeze events/made-up 7\n",
+        "cargo sim events/made-up 7 --capsule failing.json\n",
     ] {
         assert!(text.contains(wanted), "{wanted:?} is not in\n{text}");
     }
