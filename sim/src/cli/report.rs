@@ -10,7 +10,7 @@ use gapless::session::conversation::Kind as RowKind;
 use crate::capsule::{Capsule, Recorded};
 use crate::check::{Verdict, Violation};
 use crate::history::{Said, Seen, SessionSeen, TaskSeen};
-use crate::plan::{Host, Plan, Protocol};
+use crate::plan::{Host, Options, Plan, Protocol};
 use crate::scenario::Scenario;
 use crate::trace::{Kind, Record};
 use crate::world::Run;
@@ -23,6 +23,9 @@ const RECORDS_MAX: usize = 40;
 
 /// How many lines a report has, with its heading.
 const LINES_MAX: usize = 60;
+
+/// How many columns a line of options has.
+const OPTIONS_COLUMNS_MAX: usize = 96;
 
 /// How many lines the commands at the end have.
 const COMMANDS_LINES: usize = 6;
@@ -236,6 +239,7 @@ impl Report<'_> {
             ),
         };
         line("hosts", &format!("{hosts}, {} ms apart", topology.latency_ms));
+        line("options", &options(&run.plan.options));
         let faults: Vec<_> =
             run.faults.iter().map(|(kind, count)| format!("{kind} ×{count}")).collect();
         let injected: u64 = run.faults.values().sum();
@@ -401,6 +405,7 @@ impl Report<'_> {
             "verdict": verdict,
             "violations": violations,
             "unreached": unreached,
+            "options": self.run.plan.options,
             "faults": self.run.faults,
             "marks": marks,
             "published": counts.publishing,
@@ -415,6 +420,30 @@ impl Report<'_> {
             "trace_hash": self.run.trace.hash(),
             "reproduce": format!("cargo sim {}", self.again),
         })
+    }
+}
+
+/// The options that are not what they are by default, those of each side on lines of their own.
+fn options(options: &Options) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    let mut side = String::new();
+    for option in options.unusual() {
+        let word = format!("{}={}", option.name, option.value);
+        match lines.last_mut() {
+            Some(line) if option.side == side => {
+                line.push(',');
+                match line.len() + word.len() > OPTIONS_COLUMNS_MAX {
+                    true => lines.push(word),
+                    false => *line = format!("{line} {word}"),
+                }
+            }
+            _ => lines.push(format!("{}: {word}", option.side)),
+        }
+        side = option.side;
+    }
+    match lines.is_empty() {
+        true => "as they are by default".to_owned(),
+        false => lines.join("\n             "),
     }
 }
 

@@ -5,8 +5,11 @@
 //! and run again after the code has changed; a seed is good for one commit, a plan is what one
 //! keeps. Times are milliseconds of virtual time since the start of the run.
 
+mod unusual;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::unusual::Unusual;
 use crate::mutants;
 
 /// The version of the plan format.

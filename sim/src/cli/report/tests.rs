@@ -120,3 +120,14 @@ fn a_long_report_names_the_first_findings_and_fits_a_screen() {
     let lines = text.lines().count();
     assert!(lines <= 60, "{lines} lines:\n{text}");
 }
+
+#[test]
+fn options_are_told_as_far_as_they_are_not_those_by_default() {
+    let usual = || (ServerOptions::default(), ClientOptions::default());
+    let (server, client) = usual();
+    assert_eq!(options(&Options::Events { server, client }), "as they are by default");
+    let (mut server, mut client) = usual();
+    (server.ring, client.reconnect_ms, client.handler_ms) = (16, (100, 200), 7);
+    let told = "client: handler_ms=7, reconnect_ms=[100,200]\n             server: ring=16";
+    assert_eq!(options(&Options::Events { server, client }), told);
+}
