@@ -22,6 +22,18 @@ default:
 @show *args:
     cargo sim show {{ _seed }} "$@"
 
+# Make a failing plan small: `just shrink events/swarm 7 --mutant cursor-jumps`.
+[group('simulate')]
+[no-exit-message]
+@shrink *args:
+    cargo sim shrink {{ _seed }} "$@"
+
+# Write a failing plan as a scenario: `just freeze --plan shrunk.json`.
+[group('simulate')]
+[no-exit-message]
+@freeze *args:
+    cargo sim freeze {{ _seed }} "$@"
+
 # Run many simulations on all cores: `just sweep --seeds 2000 --base 7`.
 [group('simulate')]
 [no-exit-message]

@@ -35,6 +35,10 @@ pub(super) enum Command {
     Show(ShowArgs),
     /// Compare two traces and print where they part
     Diff(DiffArgs),
+    /// Make a failing plan small, as long as it shows the same violation
+    Shrink(ShrinkArgs),
+    /// Write a failing plan as a scenario, with a snapshot of what happens in it
+    Freeze(FreezeArgs),
     /// Carry out many runs on all cores and judge them together
     Sweep(SweepArgs),
     /// Judge the runs of several sweeps together, from their `--jsonl` files
@@ -146,6 +150,9 @@ pub(super) struct RunArgs {
     /// Write the plan to a file, to keep it or to change it
     #[arg(long, value_name = "FILE")]
     pub(super) save_plan: Option<PathBuf>,
+    /// Write a run that fails to a file: the plan, what came of it, and at which commit
+    #[arg(long, value_name = "FILE")]
+    pub(super) capsule: Option<PathBuf>,
     /// Write everything that happened to a file
     #[arg(long, value_name = "FILE")]
     pub(super) trace: Option<PathBuf>,
@@ -155,6 +162,34 @@ pub(super) struct RunArgs {
     /// Print nothing if everything holds
     #[arg(long, short)]
     pub(super) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShrinkArgs {
+    #[command(flatten)]
+    pub(super) source: Source,
+    /// How long it takes at most, as `30s` or `5m`
+    #[arg(long = "for", value_name = "DURATION", default_value = "60s")]
+    pub(super) time: String,
+    /// How many runs it makes at most
+    #[arg(long, value_name = "N", default_value = "20000", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) runs: u32,
+    /// Where the small plan is written, as a capsule
+    #[arg(long, value_name = "FILE", default_value = "shrunk.json")]
+    pub(super) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FreezeArgs {
+    #[command(flatten)]
+    pub(super) source: Source,
+    /// The name of the scenario: it becomes `regressions/NAME` (default: the mutant, or the checker
+    /// and the seed)
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<String>,
+    /// The file of the scenario (default: `scenarios/regressions/NAME.toml`)
+    #[arg(long, value_name = "FILE", conflicts_with = "name")]
+    pub(super) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -382,7 +417,7 @@ pub(super) struct Source {
     /// Run a known-bad variant of the implementation (see `mutants`)
     #[arg(long, value_name = "ID")]
     pub(super) mutant: Option<String>,
-    /// Carry out a saved plan instead
+    /// Carry out a saved plan, or the one in a capsule, instead
     #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "seed", "scenarios", "mutant"])]
     pub(super) plan: Option<PathBuf>,
     /// Read scenarios from a folder instead of those built in
@@ -442,13 +477,15 @@ fn random_seed() -> Seed {
 
 /// Puts `run` in where the first word is no command.
 pub(super) fn with_default_command(mut args: Vec<OsString>) -> Vec<OsString> {
-    const COMMANDS: [&str; 17] = [
+    const COMMANDS: [&str; 19] = [
         "conform",
         "record",
         "adapter",
         "run",
         "show",
         "diff",
+        "shrink",
+        "freeze",
         "sweep",
         "merge",
         "meta",
