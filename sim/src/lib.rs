@@ -11,6 +11,7 @@
 //! * [`check`]: one invariant per file, each a pure function over a history;
 //! * [`spec`]: the statements of the specification, for which scenarios and checkers stand;
 //! * [`sweep`]: many runs on all cores, judged together;
+//! * [`report`]: a run, or many, as a page to be looked at;
 //! * [`cli`]: the command `gapless-sim`.
 //!
 //! The same seed gives a byte-identical trace: in one process, in another one, and beside others
@@ -31,6 +32,7 @@ pub mod exit;
 pub mod history;
 pub mod mutants;
 pub mod plan;
+pub mod report;
 pub mod scenario;
 pub mod seed;
 pub mod spec;

@@ -142,6 +142,9 @@ pub(super) struct RunArgs {
     /// Write everything that happened to a file
     #[arg(long, value_name = "FILE")]
     pub(super) trace: Option<PathBuf>,
+    /// Write a page to look at in a browser: everything that happened, and what led to what
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub(super) json: bool,
@@ -160,6 +163,9 @@ pub(super) struct ShowArgs {
     /// Leave the marks out
     #[arg(long)]
     pub(super) no_marks: bool,
+    /// Write it as a page to look at in a browser, instead of printing it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "no_marks"])]
+    pub(super) report: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ mod args;
 mod meta;
 mod mutants;
 mod output;
+mod page;
 mod report;
 mod statements;
 mod sweep;
@@ -248,6 +249,9 @@ fn run(args: &RunArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, F
     }
     let verdict = guarded(request.plan.seed, &request.again, || judge(&run))?;
     let report = report::Report { run: &run, verdict: &verdict, again: &request.again, real };
+    if let Some(path) = &args.report {
+        page::write(path, &request, &run, &verdict)?;
+    }
     match (args.json, args.quiet) {
         (true, _) => writeln!(out, "{}", report.json())?,
         (false, true) if verdict == Verdict::Pass => {}
@@ -271,6 +275,11 @@ fn show(args: &ShowArgs, out: &mut dyn Write) -> Result<u8, Failure> {
     }
     let request = request(&args.source)?;
     let run = carry_out(&request)?;
+    if let Some(path) = &args.report {
+        let verdict = guarded(request.plan.seed, &request.again, || judge(&run))?;
+        page::write(path, &request, &run, &verdict)?;
+        return Ok(exit::OK);
+    }
     if let Some(host) = &args.only
         && !run.trace.records.iter().any(|record| record.host == *host)
     {

@@ -19,7 +19,7 @@ use crate::chain::Digest;
 use crate::history::Seen;
 use crate::plan::Publish;
 use crate::seed::Seed;
-use crate::trace::Kind;
+use crate::trace::{Fact, Kind};
 use crate::world::link::PORT;
 use crate::world::record::Recorder;
 
@@ -106,6 +106,7 @@ async fn job(number: usize, publish: Publish, recorder: Recorder, seed: Seed) {
 
 fn report(recorder: &Recorder, agent: u32, key: &str, result: &Result<Receipt, PublishFailure>) {
     let key = key.to_owned();
+    let fact = Fact::Work(vec![key.clone()]);
     let (text, seen) = match result {
         Ok(Receipt { epoch, sequence }) => (
             format!("published {key} as {sequence}"),
@@ -118,6 +119,6 @@ fn report(recorder: &Recorder, agent: u32, key: &str, result: &Result<Receipt, P
             (format!("did not publish {key}: {problem}"), Seen::NotPublished { agent, key })
         }
     };
-    recorder.record(HOST, 1, Kind::App, text);
+    recorder.record(HOST, 1, Kind::App, text, Some(fact));
     recorder.see(seen);
 }

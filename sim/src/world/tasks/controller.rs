@@ -24,7 +24,7 @@ use super::{Ledger, SUBMITTER_TOKEN, script, signing};
 use crate::history::{AttemptEnd, StreamEnd, TaskSeen};
 use crate::mutants::{Distorted, Settings};
 use crate::plan::{ControllerOptions, Host};
-use crate::trace::Kind;
+use crate::trace::{Fact, Kind};
 use crate::world::disk::{VFS_NAME, create_dir};
 use crate::world::host::Process;
 use crate::world::link::PORT;
@@ -247,6 +247,7 @@ impl Store<Command> for InlineRecord {
             }
         }
         let about: Vec<Option<Attempt>> = commands.iter().map(attempt_of).collect();
+        let work = commands.iter().filter_map(asked_for).collect();
         let writes = commands.iter().any(|command| !command.is_read_only());
         let result = lock(&self.record).transact(commands);
         for (attempt, reply) in about.into_iter().zip(result.iter().flatten()) {
@@ -264,7 +265,7 @@ impl Store<Command> for InlineRecord {
             Err(error) => vec![error.to_string()],
         };
         let text = format!("record: {} = {}", wanted.join(", "), outcome.join(", "));
-        self.process.record(Kind::Store, text);
+        self.process.record_fact(Kind::Store, text, Fact::Work(work));
         self.process.powered().await;
         let committed = writes && result.is_ok();
         if committed {
@@ -295,6 +296,15 @@ impl InlineRecord {
             }
             _ => {}
         }
+    }
+}
+
+/// The task about which the submitter wants something.
+fn asked_for(command: &Command) -> Option<String> {
+    match command {
+        Command::Submit(wish) => Some(wish.task.to_string()),
+        Command::Retry { task, .. } | Command::Cancel(task) => Some(task.to_string()),
+        _ => None,
     }
 }
 
