@@ -11,6 +11,7 @@
 mod bands;
 mod page;
 mod run;
+mod steps;
 mod timeline;
 
 pub use self::run::{RunPage, run_page};

@@ -35,6 +35,7 @@ pub struct RunPage<'a> {
 pub fn run_page(page: &RunPage<'_>) -> String {
     let plan = &page.run.plan;
     let timeline = Timeline::new(page.run, page.verdict);
+    let sides = sides(&plan.options);
     let body = html! {
         header {
             div.verdict {
@@ -50,6 +51,13 @@ pub fn run_page(page: &RunPage<'_>) -> String {
                     div { dt { "mutant" } dd { b { (id) } " " span.dim { (does) } } }
                 }
                 div { dt { "seed" } dd { code { (plan.seed) } } }
+                @for (name, value) in page.facts.iter().filter(|(name, _)| ON_TOP.contains(name)) {
+                    div { dt { (name) } dd { (value) } }
+                }
+                @let changed = changed(&sides);
+                @if !changed.is_empty() {
+                    div.options { dt { "options" } dd title=(changed) { (changed) } }
+                }
                 div { dt { "commit" } dd { code { (page.commit.unwrap_or("not known")) } } }
                 div { dt { "run again" } dd { code.command { "cargo sim " (page.again) } } }
             }
@@ -59,11 +67,11 @@ pub fn run_page(page: &RunPage<'_>) -> String {
                     (findings(page.verdict))
                     table {
                         caption { "what happened" }
-                        @for (name, value) in page.facts {
+                        @for (name, value) in page.facts.iter().filter(|(name, _)| !ON_TOP.contains(name)) {
                             tr { th { (name) } td { (value) } }
                         }
                     }
-                    (options(plan))
+                    (options(&sides))
                 }
             }
         }
@@ -183,9 +191,14 @@ fn findings(verdict: &Verdict) -> Markup {
     }
 }
 
-/// The options of both sides; those that differ from the contract's stand out.
-fn options(plan: &Plan) -> Markup {
-    let sides: [(&str, Value, Value); 2] = match &plan.options {
+/// What of the facts stands on top; the rest is a click away.
+const ON_TOP: [&str; 2] = ["hosts", "faults"];
+
+/// The options of one side: whose, what they are, and what the contract says.
+type Side = (&'static str, Value, Value);
+
+fn sides(options: &Options) -> [Side; 2] {
+    match options {
         Options::Events { server, client } => [
             ("server", value(server), value(&ServerOptions::default())),
             ("client", value(client), value(&ClientOptions::default())),
@@ -198,7 +211,21 @@ fn options(plan: &Plan) -> Markup {
             ("server", value(server), value(&SessionServerOptions::default())),
             ("client", value(client), value(&SessionClientOptions::default())),
         ],
-    };
+    }
+}
+
+/// The options that differ from the contract's, on one line.
+fn changed(sides: &[Side; 2]) -> String {
+    let sides = sides.iter().filter_map(|(side, chosen, default)| {
+        let chosen = chosen.as_object()?.iter().filter(|(name, value)| default[*name] != **value);
+        let chosen: Vec<_> = chosen.map(|(name, value)| format!("{name} {value}")).collect();
+        (!chosen.is_empty()).then(|| format!("{side}: {}", chosen.join(", ")))
+    });
+    sides.collect::<Vec<_>>().join("; ")
+}
+
+/// The options of both sides; those that differ from the contract's stand out.
+fn options(sides: &[Side; 2]) -> Markup {
     html! {
         @for (side, chosen, default) in sides {
             table.options {

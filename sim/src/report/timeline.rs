@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::bands::{Band, bands};
+use super::steps::sentence;
 use crate::check::{Verdict, Violation};
 use crate::plan::{Host, Plan};
 use crate::trace::causality::Causality;
@@ -73,6 +74,9 @@ pub(super) struct Row {
     kind: &'static str,
     #[serde(rename = "x")]
     text: String,
+    /// How the trace says it, if it is said better here.
+    #[serde(rename = "s", skip_serializing_if = "Option::is_none")]
+    said: Option<String>,
     /// What is in the frame that it is about.
     #[serde(rename = "w", skip_serializing_if = "Option::is_none")]
     whole: Option<String>,
@@ -139,13 +143,15 @@ impl Timeline {
         let shown = |at: &usize| (first..end).contains(at);
         let rows = (first..end).map(|at| {
             let record = &trace.records[at];
+            let step = step_of(record, plan);
             let causes = causality.causes[at].iter().filter(|at| shown(at));
             Row {
                 at_ms: record.at_ms,
                 host: place.get(record.host.as_str()).copied(),
                 life: record.incarnation,
                 kind: kind(record.kind),
-                text: record.text.clone(),
+                text: step.clone().unwrap_or_else(|| record.text.clone()),
+                said: step.map(|_| record.text.clone()),
                 whole: whole(record),
                 causes: causes.map(|at| at - first).collect(),
             }
@@ -182,7 +188,9 @@ pub(super) fn anchor(trace: &Trace, plan: &Plan, violation: &Violation) -> Optio
     let end = trace.records.partition_point(|record| record.at_ms <= violation.at_ms);
     let client = violation.client.map(|client| Host::Client(client).name(plan.options.protocol()));
     let fits = |record: &Record| {
-        record.kind != Kind::Mark
+        // At the end a host may be started once more, for a look into its database.
+        let counts = record.kind != Kind::Mark && record.fact != Some(Fact::Starts);
+        counts
             && match client {
                 Some(client) => record.host == client,
                 None => record.kind != Kind::Step,
@@ -283,6 +291,12 @@ fn kind(kind: Kind) -> &'static str {
         Kind::App => "app",
         Kind::Mark => "mark",
     }
+}
+
+/// The step of the plan that a record of the world is about, as a sentence.
+fn step_of(record: &Record, plan: &Plan) -> Option<String> {
+    let Some(Fact::Step(step)) = &record.fact else { return None };
+    sentence(&plan.steps.get(*step)?.action, plan.options.protocol())
 }
 
 /// What is in the frame of a record, if it is text, up to [`WHOLE_CHARS_MAX`].

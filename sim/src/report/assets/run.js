@@ -3,7 +3,7 @@
   const { rows, hosts, arrows, bands, findings } = run;
 
   // Sizes, in pixels.
-  const ROW = 22, IDLE = 30, FINDING = 56, TIME = 84, LANE = 26, GAP = 14, LINK = 16, OVERSCAN = 12;
+  const ROW = 22, IDLE = 30, TIME = 84, LANE = 30, GAP = 14, LINK = 16, OVERSCAN = 12;
   // From how much virtual time without a record on the time is said to be idle.
   const IDLE_MS = 1000;
   const SIGNS = { step: '!!', life: '–', send: '→', receive: '←', drop: '×', store: '▪', app: '●', mark: '#' };
@@ -58,8 +58,14 @@
       }
     }
     it.process ??= it.app;
+    // The name has to fit.
+    const missing = host.name.length * 7.5 - (right - it.left);
+    if (missing > 0) {
+      for (const lane of ['app', 'store', 'process']) if (it[lane] !== undefined) it[lane] += missing / 2;
+      right += missing;
+    }
     it.right = right;
-    right += host.side === 'workload' ? 2 * GAP : GAP;
+    right += GAP;
   });
   const width = right;
   const linkX = (host) => net.left + 16 + host * LINK;
@@ -130,13 +136,20 @@
         // Arrows and bands still need to know where it would be.
         yOf[index] = y;
       }
-      for (const finding of after.get(index) ?? []) {
-        items.push({ what: 'finding', finding, y, h: FINDING });
-        y += FINDING;
+      const here = after.get(index);
+      if (here) {
+        const h = findingHeight(here[0]);
+        items.push({ what: 'finding', here, y, h });
+        y += h;
       }
     });
     height = y + 24;
     space.style.height = `${height}px`;
+  }
+  /** One line, or two if it is long. */
+  function findingHeight(finding) {
+    const room = timeline.clientWidth - width - 14;
+    return finding.message.length * 8.2 + 110 > room ? 56 : 36;
   }
   /** The first item that ends below a height. */
   function itemAt(y) {
@@ -205,11 +218,12 @@
       it.style.top = `${item.y}px`;
       return it;
     }
-    const { finding } = item;
+    const [finding, ...others] = item.here;
     const gap = el('span', 'gap');
     gap.style.width = `${width - TIME}px`;
     const it = el('div', 'finding', el('span', 'at', seconds(finding.at_ms)), gap,
-      el('span', 'what', el('span', 'cross', '×'), finding.message));
+      el('span', 'what', el('span', 'cross', '×'), finding.message,
+        others.length ? el('span', 'others', ` and ${others.length} more`) : null));
     it.style.top = `${item.y}px`;
     it.style.height = `${item.h}px`;
     it.title = finding.message;
@@ -380,10 +394,17 @@
   function tell(index) {
     const row = rows[index];
     const out = [el('h2', '', nameOf(row) || 'the world', el('span', 'dim', KINDS[row.k]), el('span', 'at', `${seconds(row.t)} s`))];
+    let checker = null;
     for (const finding of findings) {
-      if (finding.row === index) out.push(el('p', 'finding-text', `× ${finding.message}`), el('p', 'dim', `${finding.checker} · ${finding.statements.join(', ')}`));
+      if (finding.row !== index) continue;
+      // Several of one checker say the same of several things.
+      if (checker !== null && checker !== finding.checker) out.push(el('p', 'dim', checker));
+      out.push(el('p', 'finding-text', `× ${finding.message}`));
+      checker = finding.checker;
     }
+    if (checker !== null) out.push(el('p', 'dim', checker));
     out.push(el('p', 'mono', row.x));
+    if (row.s) out.push(el('p', 'mono dim', row.s));
     if (row.w) out.push(el('pre', '', pretty(row.w)));
     for (const arrow of arrowsOf.get(index) ?? []) {
       if (arrow.how === 'lost') out.push(el('p', 'dim', 'This frame never arrived: its connection ended first.'));
@@ -445,7 +466,7 @@
   /** Moves a row into view: where a share of what is seen is above it. */
   function reveal(index, share) {
     const y = yOf[index], view = timeline.clientHeight;
-    const below = findings.some((finding) => finding.row === index) ? FINDING : 0;
+    const below = findings.some((finding) => finding.row === index) ? 56 : 0;
     if (share !== undefined) timeline.scrollTop = y - view * share;
     else if (y - 2 * ROW < timeline.scrollTop) timeline.scrollTop = y - 2 * ROW;
     else if (y + below + 2 * ROW > timeline.scrollTop + view) timeline.scrollTop = y + below + 2 * ROW - view;
@@ -550,7 +571,7 @@
     map.onpointermove = go;
     map.onpointerup = () => { map.onpointermove = null; };
   });
-  addEventListener('resize', soon);
+  addEventListener('resize', relayOut);
   addEventListener('theme', soon);
   document.querySelector('.more').addEventListener('toggle', soon);
 
