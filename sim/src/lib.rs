@@ -11,6 +11,7 @@
 //! * [`check`]: one invariant per file, each a pure function over a history;
 //! * [`spec`]: the statements of the specification, for which scenarios and checkers stand;
 //! * [`sweep`]: many runs on all cores, judged together;
+//! * [`localise`]: from when on a run could not have ended otherwise;
 //! * [`report`]: a run, or many, as a page to be looked at;
 //! * [`cli`]: the command `gapless-sim`.
 //!
@@ -30,6 +31,7 @@ pub mod check;
 pub mod cli;
 pub mod exit;
 pub mod history;
+pub mod localise;
 pub mod mutants;
 pub mod plan;
 pub mod report;

@@ -5,6 +5,7 @@
 //! code.
 
 mod args;
+mod localise;
 mod meta;
 mod mutants;
 mod output;
@@ -55,6 +56,7 @@ pub fn main(
         Command::Diff(args) => diff(&args, out),
         Command::Sweep(args) => sweep::run(&args, out, err),
         Command::Merge(args) => sweep::merge(&args, out),
+        Command::Localise(args) => localise::run(&args, out),
         Command::Meta(args) => meta::run(&args, out),
         Command::Mutants(args) => mutants::run(&args, out),
         Command::Scenarios(args) => scenarios(&args, out, err),
@@ -250,7 +252,7 @@ fn run(args: &RunArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, F
     let verdict = guarded(request.plan.seed, &request.again, || judge(&run))?;
     let report = report::Report { run: &run, verdict: &verdict, again: &request.again, real };
     if let Some(path) = &args.report {
-        page::write(path, &request, &run, &verdict)?;
+        page::write(path, &request, &run, &verdict, None)?;
     }
     match (args.json, args.quiet) {
         (true, _) => writeln!(out, "{}", report.json())?,
@@ -277,7 +279,7 @@ fn show(args: &ShowArgs, out: &mut dyn Write) -> Result<u8, Failure> {
     let run = carry_out(&request)?;
     if let Some(path) = &args.report {
         let verdict = guarded(request.plan.seed, &request.again, || judge(&run))?;
-        page::write(path, &request, &run, &verdict)?;
+        page::write(path, &request, &run, &verdict, None)?;
         return Ok(exit::OK);
     }
     if let Some(host) = &args.only

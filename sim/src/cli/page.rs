@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{Failure, Request, report, save};
 use crate::check::Verdict;
+use crate::localise::Likelihood;
 use crate::report::{RunPage, run_page};
 use crate::world::Run;
 
@@ -15,6 +16,7 @@ pub(super) fn write(
     request: &Request,
     run: &Run,
     verdict: &Verdict,
+    likelihood: Option<&Likelihood>,
 ) -> Result<(), Failure> {
     let again = request.again.as_str();
     // How long it really took is no part of a page: the same run gives the same page.
@@ -27,6 +29,7 @@ pub(super) fn write(
         again,
         commit: commit.as_deref(),
         facts: &report.facts(),
+        likelihood,
     };
     save(path, &run_page(&page))
 }

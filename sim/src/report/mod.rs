@@ -9,9 +9,17 @@
 //! script.
 
 mod bands;
+mod likelihood;
+mod mutants;
 mod page;
 mod run;
 mod steps;
+mod sweep;
 mod timeline;
 
+pub use self::mutants::{Kill, mutants_page};
 pub use self::run::{RunPage, run_page};
+pub use self::sweep::{SweepPage, sweep_page};
+
+pub(crate) use self::likelihood::told;
+pub(crate) use self::steps::sentence;

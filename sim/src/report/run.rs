@@ -4,9 +4,11 @@ use maud::{Markup, html};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::likelihood::section;
 use super::page::{Page, embedded, seconds, theme_button};
 use super::timeline::{RECORDS_MAX, Timeline};
 use crate::check::{Verdict, Violation};
+use crate::localise::Likelihood;
 use crate::mutants;
 use crate::plan::{
     AgentOptions, ClientOptions, ControllerOptions, Options, Plan, Protocol, ServerOptions,
@@ -29,6 +31,8 @@ pub struct RunPage<'a> {
     pub commit: Option<&'a str>,
     /// What is known of it beside that: a name and a value each.
     pub facts: &'a [(&'static str, String)],
+    /// From when on it could not have ended otherwise, if that was asked.
+    pub likelihood: Option<&'a Likelihood>,
 }
 
 /// The page of a run, as one HTML file.
@@ -45,21 +49,23 @@ pub fn run_page(page: &RunPage<'_>) -> String {
             }
             (found_by(page.verdict))
             dl.facts {
-                div { dt { "scenario" } dd { b { (plan.scenario) } " " span.dim { (page.title) } } }
+                div.line { dt { "run again" } dd { code.command { "cargo sim " (page.again) } } }
+                div.line { dt { "scenario" } dd { b { (plan.scenario) } " " span.dim { (page.title) } } }
                 @if let Some(id) = &plan.mutant {
                     @let does = mutants::find(id).map_or("", |mutant| mutant.does);
-                    div { dt { "mutant" } dd { b { (id) } " " span.dim { (does) } } }
+                    div.line { dt { "mutant" } dd { b { (id) } " " span.dim { (does) } } }
                 }
-                div { dt { "seed" } dd { code { (plan.seed) } } }
                 @for (name, value) in page.facts.iter().filter(|(name, _)| ON_TOP.contains(name)) {
-                    div { dt { (name) } dd { (value) } }
+                    div.line { dt { (name) } dd { (value) } }
                 }
                 @let changed = changed(&sides);
                 @if !changed.is_empty() {
-                    div.options { dt { "options" } dd title=(changed) { (changed) } }
+                    div.line.options { dt { "options" } dd title=(changed) { (changed) } }
                 }
-                div { dt { "commit" } dd { code { (page.commit.unwrap_or("not known")) } } }
-                div { dt { "run again" } dd { code.command { "cargo sim " (page.again) } } }
+                div.line { dt { "seed" } dd { code { (plan.seed) } span.dim { ", of commit " } code { (page.commit.unwrap_or("not known")) } } }
+            }
+            @if let Some(likelihood) = page.likelihood {
+                details.more open { summary { "from when on it was inevitable" } (section(likelihood, page.run)) }
             }
             details.more {
                 summary { "more about this run" }

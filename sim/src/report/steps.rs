@@ -3,7 +3,7 @@
 use crate::plan::{Action, Answer, Cut, Fault, Host, Protocol, Strange};
 
 /// What a fault does, for a reader who knows no plan; `None` for what the trace says well itself.
-pub(super) fn sentence(action: &Action, protocol: Protocol) -> Option<String> {
+pub(crate) fn sentence(action: &Action, protocol: Protocol) -> Option<String> {
     let Action::Fault(fault) = action else { return None };
     let host = |host: Host| host.name(protocol);
     let client = |number: u32| Host::Client(number).name(protocol);
@@ -176,7 +176,7 @@ fn counted(frames: u32) -> String {
 }
 
 /// A duration for a person.
-pub(super) fn span(ms: u64) -> String {
+pub(crate) fn span(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms} ms"),
         _ if ms.is_multiple_of(1_000) => format!("{} s", ms / 1_000),

@@ -11,7 +11,7 @@ mod step;
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
 
-pub use draw::draw;
+pub use draw::{draw, redraw};
 pub use library::{Library, LibraryError};
 pub(crate) use reader::nearest;
 

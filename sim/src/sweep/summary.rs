@@ -19,12 +19,23 @@ pub struct Summary {
     pub faults: BTreeMap<String, u64>,
     /// In how many runs of each scenario each mark was reached.
     marks: BTreeMap<String, BTreeMap<String, u64>>,
+    /// The runs in which faults of each kind were injected, and the marks that they reached.
+    with_fault: BTreeMap<String, Reached>,
     /// How many runs each scenario had.
     runs_of: BTreeMap<String, u64>,
     /// The marks that each swarm has to reach.
     required: BTreeMap<String, Vec<String>>,
     /// What went wrong, by what it is.
     groups: BTreeMap<(Word, String), Group>,
+}
+
+/// What some runs reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// How many runs there were.
+    pub runs: u64,
+    /// In how many of them each mark was reached.
+    pub marks: BTreeMap<String, u64>,
 }
 
 /// Runs that failed alike.
@@ -67,6 +78,11 @@ impl Summary {
         self.delivered += outcome.delivered;
         for (kind, count) in &outcome.faults {
             *self.faults.entry(kind.clone()).or_default() += count;
+            let reached = self.with_fault.entry(kind.clone()).or_default();
+            reached.runs += 1;
+            for mark in &outcome.marks {
+                *reached.marks.entry(mark.clone()).or_default() += 1;
+            }
         }
         *self.runs_of.entry(outcome.scenario.clone()).or_default() += 1;
         let marks = self.marks.entry(outcome.scenario.clone()).or_default();
@@ -108,6 +124,16 @@ impl Summary {
             *sum.entry(mark.as_str()).or_default() += runs;
         }
         sum
+    }
+
+    /// What the runs with each kind of fault reached.
+    pub fn with_fault(&self) -> &BTreeMap<String, Reached> {
+        &self.with_fault
+    }
+
+    /// How many runs each scenario had.
+    pub fn scenarios(&self) -> &BTreeMap<String, u64> {
+        &self.runs_of
     }
 
     /// What each swarm reached of what it has to.
@@ -216,6 +242,19 @@ mod tests {
         );
         assert_eq!(summary.exit_code(2), exit::INCONCLUSIVE);
         assert_eq!(summary.exit_code(3), exit::OK, "too few runs to judge");
+    }
+
+    #[test]
+    fn marks_are_counted_for_the_faults_that_the_run_had() {
+        let mut other = outcome(2, Word::Pass, None, &["b"]);
+        other.faults = [("crash".to_owned(), 1), ("cut".to_owned(), 1)].into();
+        let summary = summary(&[], &[outcome(1, Word::Pass, None, &["a", "b"]), other]);
+        let reached = |kind: &str, mark: &str| {
+            let with = &summary.with_fault()[kind];
+            (with.runs, with.marks.get(mark).copied().unwrap_or(0))
+        };
+        assert_eq!((reached("cut", "a"), reached("cut", "b")), ((2, 1), (2, 2)));
+        assert_eq!((reached("crash", "a"), reached("crash", "b")), ((1, 0), (1, 1)));
     }
 
     #[test]

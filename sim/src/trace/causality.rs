@@ -169,8 +169,7 @@ impl<'a> Finder<'a> {
             _ => {}
         }
         if record.kind == Kind::Mark {
-            let (mark, times) = record.text.split_once(" ×").unwrap_or((&record.text, "1"));
-            let times = times.parse().unwrap_or(1);
+            let (mark, times) = record.mark();
             let reached = self.marks.entry(mark).or_default();
             reached.extend(std::iter::repeat_n(at, times));
         }

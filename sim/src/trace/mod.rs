@@ -110,6 +110,17 @@ impl Kind {
     }
 }
 
+impl Record {
+    /// The mark that it is about, and how often it was reached in a row; for a record of another
+    /// kind that is its text, once.
+    pub fn mark(&self) -> (&str, usize) {
+        match self.text.split_once(" ×") {
+            Some((mark, times)) if self.kind == Kind::Mark => (mark, times.parse().unwrap_or(1)),
+            _ => (&self.text, 1),
+        }
+    }
+}
+
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.at_ms / 1_000;

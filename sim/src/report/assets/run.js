@@ -149,7 +149,7 @@
   /** One line, or two if it is long. */
   function findingHeight(finding) {
     const room = timeline.clientWidth - width - 14;
-    return finding.message.length * 8.2 + 110 > room ? 56 : 36;
+    return finding.message.length * 8.2 + 40 > room ? 56 : 36;
   }
   /** The first item that ends below a height. */
   function itemAt(y) {
@@ -387,6 +387,10 @@
       if (it.process !== it.app) out.push(at(el('div', 'lane', 'net'), it.process - 13, 26));
     });
     out.push(at(el('div', 'host', 'network'), net.left - 10, net.right - net.left + 20));
+    // Each client's link has a column of its own there.
+    for (let host = 0; host < clients && clients > 1; host++) {
+      out.push(at(el('div', 'lane', hosts[host].name.replace(/^.*-/, '')), linkX(host) - LINK / 2, LINK));
+    }
     $('heads').replaceChildren(...out);
   }
 
@@ -573,7 +577,7 @@
   });
   addEventListener('resize', relayOut);
   addEventListener('theme', soon);
-  document.querySelector('.more').addEventListener('toggle', soon);
+  for (const more of document.querySelectorAll('.more')) more.addEventListener('toggle', soon);
 
   heads();
   if (findings.length) focusOn(findings[0].row);
