@@ -56,11 +56,11 @@ pub fn run_page(page: &RunPage<'_>) -> String {
                     div.line { dt { "mutant" } dd { b { (id) } " " span.dim { (does) } } }
                 }
                 @for (name, value) in page.facts.iter().filter(|(name, _)| ON_TOP.contains(name)) {
-                    div.line { dt { (name) } dd { (value) } }
+                    div.line.aside { dt { (name) } dd { (value) } }
                 }
                 @let changed = changed(&sides);
                 @if !changed.is_empty() {
-                    div.line.options { dt { "options" } dd title=(changed) { (changed) } }
+                    div.line.aside.options { dt { "options" } dd title=(changed) { (changed) } }
                 }
                 div.line { dt { "seed" } dd { code { (plan.seed) } span.dim { ", of commit " } code { (page.commit.unwrap_or("not known")) } } }
             }
@@ -73,7 +73,7 @@ pub fn run_page(page: &RunPage<'_>) -> String {
                     (findings(page.verdict))
                     table {
                         caption { "what happened" }
-                        @for (name, value) in page.facts.iter().filter(|(name, _)| !ON_TOP.contains(name)) {
+                        @for (name, value) in page.facts {
                             tr { th { (name) } td { (value) } }
                         }
                     }
@@ -197,7 +197,7 @@ fn findings(verdict: &Verdict) -> Markup {
     }
 }
 
-/// What of the facts stands on top; the rest is a click away.
+/// What of the facts stands on top, where there is room; all of them are a click away.
 const ON_TOP: [&str; 2] = ["hosts", "faults"];
 
 /// The options of one side: whose, what they are, and what the contract says.

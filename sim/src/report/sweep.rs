@@ -7,7 +7,7 @@ use maud::{Markup, html};
 
 use super::page::{Page, seconds, theme_button};
 use crate::exit;
-use crate::sweep::{Group, Reached, Summary, Word};
+use crate::sweep::{ByFault, Group, Reached, Summary, Word};
 
 /// A sweep, and what is to be said about it.
 #[derive(Debug, Clone, Copy)]
@@ -59,8 +59,8 @@ pub fn sweep_page(page: &SweepPage<'_>) -> String {
                     @for group in groups { (failure(group, page)) }
                 }
             }
-            (reachability(page))
             (matrix(summary))
+            (reachability(page))
             (faults(summary))
         }
     };
@@ -124,10 +124,15 @@ fn reachability(page: &SweepPage<'_>) -> Markup {
             section {
                 h2 { "What has to be reached" }
                 p.dim { "Places that matter, and in how many runs of each swarm the code was there. A swarm is judged from " (page.reach_seeds) " runs on." }
-                div.columns {
-                    @for swarm in &reach {
+                @for swarm in &reach {
+                    @let never: Vec<&str> = swarm.marks.iter().filter(|(_, runs)| *runs == 0).map(|(mark, _)| mark.as_str()).collect();
+                    @let all = swarm.marks.len();
+                    details {
+                        summary {
+                            b { (swarm.scenario) } ": " (all - never.len()) " of " (all) " reached in " (counted(swarm.runs))
+                            @if !never.is_empty() { ", never " span.none { (never.join(", ")) } }
+                        }
                         table {
-                            caption { (swarm.scenario) " " span.dim { (counted(swarm.runs)) } }
                             @for (mark, runs) in &swarm.marks {
                                 tr.never[*runs == 0] {
                                     th { (mark) }
@@ -145,53 +150,44 @@ fn reachability(page: &SweepPage<'_>) -> Markup {
 
 /// Marks by faults: in how many of the runs with a fault a mark was reached.
 fn matrix(summary: &Summary) -> Markup {
-    let with_fault = summary.with_fault();
-    let reached = summary.marks();
-    let ran = |prefix: &str| summary.scenarios().keys().any(|id| id.starts_with(prefix));
-    let protocol =
-        |mark: &str| mark.split_once('.').map_or("", |(protocol, _)| protocol).to_owned();
-    // Marks of a protocol of which nothing ran cannot be reached.
-    let marks: BTreeSet<&str> = gapless::marks::all()
-        .into_iter()
-        .filter(|mark| {
-            let of_protocol = ["events.", "tasks.", "session."];
-            let of = of_protocol.iter().find(|prefix| mark.starts_with(**prefix));
-            of.is_none_or(|prefix| ran(&prefix.replace('.', "/")))
-        })
-        .chain(reached.keys().copied())
-        .collect();
-    let groups: BTreeSet<String> = marks.iter().map(|mark| protocol(mark)).collect();
     html! {
         section {
             h2 { "Marks by faults" }
             p.dim { "In how many of a hundred runs with a kind of fault each mark was reached. A mark that stands out under one fault is reached because of it; one that is nowhere is a place that no run has been to." }
-            div.wide {
-                table.matrix {
-                    thead {
-                        tr {
-                            th {}
-                            th.turned { span { "any run" } }
-                            @for kind in with_fault.keys() { th.turned { span { (kind) } } }
-                        }
-                        tr.runs {
-                            th { "runs" }
-                            td { (summary.runs) }
-                            @for with in with_fault.values() { td { (with.runs) } }
-                        }
-                    }
-                    @for group in groups {
-                        tbody {
-                            @for mark in marks.iter().filter(|mark| protocol(mark) == group) {
-                                @let runs = reached.get(mark).copied().unwrap_or(0);
-                                tr.never[runs == 0] {
-                                    th { (mark) }
-                                    (share(runs, summary.runs, "all"))
-                                    @for (kind, Reached { runs, marks }) in with_fault {
-                                        (share(marks.get(*mark).copied().unwrap_or(0), *runs, kind))
-                                    }
-                                }
-                            }
-                        }
+            @for (protocol, by_fault) in summary.by_fault() {
+                div.wide { (matrix_of(protocol, by_fault)) }
+            }
+        }
+    }
+}
+
+fn matrix_of(protocol: &str, by_fault: &ByFault) -> Markup {
+    let ByFault { all, with } = by_fault;
+    let all_marks = gapless::marks::all();
+    // Those of the protocol are all there; of others, such as the disk's, those that were reached.
+    let own = all_marks.iter().copied().filter(|mark| mark.split('.').next() == Some(protocol));
+    let marks: BTreeSet<&str> = own.chain(all.marks.keys().map(String::as_str)).collect();
+    let of = |reached: &Reached, mark: &str| reached.marks.get(mark).copied().unwrap_or(0);
+    html! {
+        table.matrix {
+            thead {
+                tr {
+                    th.name { (protocol) }
+                    th.turned { span { "any run" } }
+                    @for kind in with.keys() { th.turned { span { (kind) } } }
+                }
+                tr.runs {
+                    th { "runs" }
+                    td { (all.runs) }
+                    @for reached in with.values() { td { (reached.runs) } }
+                }
+            }
+            tbody {
+                @for mark in marks {
+                    tr.never[of(all, mark) == 0] {
+                        th { (mark) }
+                        (share(of(all, mark), all.runs, "any"))
+                        @for (kind, reached) in with { (share(of(reached, mark), reached.runs, kind)) }
                     }
                 }
             }

@@ -19,8 +19,8 @@ pub struct Summary {
     pub faults: BTreeMap<String, u64>,
     /// In how many runs of each scenario each mark was reached.
     marks: BTreeMap<String, BTreeMap<String, u64>>,
-    /// The runs in which faults of each kind were injected, and the marks that they reached.
-    with_fault: BTreeMap<String, Reached>,
+    /// What the runs of each protocol reached, in all and under each kind of fault.
+    by_fault: BTreeMap<String, ByFault>,
     /// How many runs each scenario had.
     runs_of: BTreeMap<String, u64>,
     /// The marks that each swarm has to reach.
@@ -36,6 +36,24 @@ pub struct Reached {
     pub runs: u64,
     /// In how many of them each mark was reached.
     pub marks: BTreeMap<String, u64>,
+}
+
+/// What runs reached, by the faults that they had.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ByFault {
+    /// Of all of them.
+    pub all: Reached,
+    /// Of those in which faults of a kind were injected.
+    pub with: BTreeMap<String, Reached>,
+}
+
+impl Reached {
+    fn add(&mut self, marks: &[String]) {
+        self.runs += 1;
+        for mark in marks {
+            *self.marks.entry(mark.clone()).or_default() += 1;
+        }
+    }
 }
 
 /// Runs that failed alike.
@@ -76,13 +94,12 @@ impl Summary {
     pub fn add(&mut self, outcome: &Outcome) {
         self.runs += 1;
         self.delivered += outcome.delivered;
+        let protocol = outcome.scenario.split('/').next().unwrap_or_default();
+        let by_fault = self.by_fault.entry(protocol.to_owned()).or_default();
+        by_fault.all.add(&outcome.marks);
         for (kind, count) in &outcome.faults {
             *self.faults.entry(kind.clone()).or_default() += count;
-            let reached = self.with_fault.entry(kind.clone()).or_default();
-            reached.runs += 1;
-            for mark in &outcome.marks {
-                *reached.marks.entry(mark.clone()).or_default() += 1;
-            }
+            by_fault.with.entry(kind.clone()).or_default().add(&outcome.marks);
         }
         *self.runs_of.entry(outcome.scenario.clone()).or_default() += 1;
         let marks = self.marks.entry(outcome.scenario.clone()).or_default();
@@ -126,9 +143,10 @@ impl Summary {
         sum
     }
 
-    /// What the runs with each kind of fault reached.
-    pub fn with_fault(&self) -> &BTreeMap<String, Reached> {
-        &self.with_fault
+    /// What the runs of each protocol reached, in all and under each kind of fault. The protocol
+    /// is the first part of a scenario's id.
+    pub fn by_fault(&self) -> &BTreeMap<String, ByFault> {
+        &self.by_fault
     }
 
     /// How many runs each scenario had.
@@ -250,7 +268,7 @@ mod tests {
         other.faults = [("crash".to_owned(), 1), ("cut".to_owned(), 1)].into();
         let summary = summary(&[], &[outcome(1, Word::Pass, None, &["a", "b"]), other]);
         let reached = |kind: &str, mark: &str| {
-            let with = &summary.with_fault()[kind];
+            let with = &summary.by_fault()["events"].with[kind];
             (with.runs, with.marks.get(mark).copied().unwrap_or(0))
         };
         assert_eq!((reached("cut", "a"), reached("cut", "b")), ((2, 1), (2, 2)));

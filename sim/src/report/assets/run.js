@@ -3,7 +3,9 @@
   const { rows, hosts, arrows, bands, findings } = run;
 
   // Sizes, in pixels.
-  const ROW = 22, IDLE = 30, TIME = 84, LANE = 30, GAP = 14, LINK = 16, OVERSCAN = 12;
+  const ROW = 22, IDLE = 30, LINK = 16, OVERSCAN = 12;
+  // How much room the words need; with less, the lanes move together.
+  const WORDS = 340;
   // From how much virtual time without a record on the time is said to be idle.
   const IDLE_MS = 1000;
   const SIGNS = { step: '!!', life: '–', send: '→', receive: '←', drop: '×', store: '▪', app: '●', mark: '#' };
@@ -38,37 +40,47 @@
   }
 
   // Where everything stands from left to right: the clients, the network, the server, who asks it.
-  const place = hosts.map(() => ({}));
-  const net = {};
-  let right = TIME + 6;
   const clients = hosts.filter((host) => host.side === 'client').length;
-  hosts.forEach((host, index) => {
-    if (index === clients) {
-      net.left = right;
-      net.right = right + Math.max(64, clients * LINK + 32);
-      right = net.right + GAP;
-    }
-    const it = place[index];
-    it.left = right;
-    const lanes = { client: ['app', 'store', 'process'], server: ['process', 'store', 'app'], workload: ['app'] }[host.side];
-    for (const lane of lanes) {
-      if (lane === 'process' || host.side === 'workload' || host[lane]) {
-        it[lane] = right + LANE / 2;
-        right += LANE;
+  const net = {};
+  let place, width, TIME;
+  function arrange() {
+    put(84, 30, 14);
+    const tight = timeline.clientWidth - width < WORDS;
+    $('stage').classList.toggle('tight', tight);
+    if (tight) put(60, 11, 6);
+  }
+  function put(time, LANE, GAP) {
+    TIME = time;
+    let right = TIME + 16;
+    place = hosts.map(() => ({}));
+    hosts.forEach((host, index) => {
+      if (index === clients) {
+        net.left = right;
+        net.right = right + Math.max(LANE * 2, clients * LINK + LANE);
+        right = net.right + GAP;
       }
-    }
-    it.process ??= it.app;
-    // The name has to fit.
-    const missing = host.name.length * 7.5 - (right - it.left);
-    if (missing > 0) {
-      for (const lane of ['app', 'store', 'process']) if (it[lane] !== undefined) it[lane] += missing / 2;
-      right += missing;
-    }
-    it.right = right;
-    right += GAP;
-  });
-  const width = right;
-  const linkX = (host) => net.left + 16 + host * LINK;
+      const it = place[index];
+      it.left = right;
+      const lanes = { client: ['app', 'store', 'process'], server: ['process', 'store', 'app'], workload: ['app'] }[host.side];
+      for (const lane of lanes) {
+        if (lane === 'process' || host.side === 'workload' || host[lane]) {
+          it[lane] = right + LANE / 2;
+          right += LANE;
+        }
+      }
+      it.process ??= it.app;
+      // The name has to fit.
+      const missing = host.name.length * (LANE < 20 ? 6.6 : 7.5) - (right - it.left);
+      if (missing > 0) {
+        for (const lane of ['app', 'store', 'process']) if (it[lane] !== undefined) it[lane] += missing / 2;
+        right += missing;
+      }
+      it.right = right;
+      right += GAP;
+    });
+    width = right;
+  }
+  const linkX = (host) => (net.left + net.right) / 2 + (host - (clients - 1) / 2) * LINK;
   const laneOf = { app: 'app', store: 'store' };
   const xOf = (row) => {
     const it = place[row.h];
@@ -280,7 +292,7 @@
   function drawDot(index, y) {
     const row = rows[index], cls = `dot ${row.k}${tone(index)}`;
     if (row.h === undefined) {
-      const x = TIME + 8;
+      const x = TIME + 6;
       return [
         svg('line', { class: `stepline${tone(index)}`, x1: x, x2: width - 6, y1: y, y2: y }),
         svg('path', { class: cls, d: `M ${x - 5} ${y} l 5 -5 l 5 5 l -5 5 z` }),
@@ -377,10 +389,10 @@
       if (wide) node.style.width = `${wide}px`;
       return node;
     };
-    const out = [at(el('div', 'time', 'seconds'), 30), at(el('div', 'words', 'what happened'), width + 92)];
+    const out = [at(el('div', 'time', 'seconds'), TIME - 56), at(el('div', 'words', 'what happened'), width + ($('stage').classList.contains('tight') ? 0 : 92))];
     hosts.forEach((host, index) => {
       const it = place[index];
-      const middle = (it.left + it.right) / 2, wide = Math.max(it.right - it.left + GAP, 40);
+      const middle = (it.left + it.right) / 2, wide = it.right - it.left + 10;
       out.push(at(el('div', 'host', host.name), middle - wide / 2, wide));
       if (it.app) out.push(at(el('div', 'lane', 'app'), it.app - 16, 32));
       if (it.store) out.push(at(el('div', 'lane', 'store'), it.store - 16, 32));
@@ -575,10 +587,11 @@
     map.onpointermove = go;
     map.onpointerup = () => { map.onpointermove = null; };
   });
-  addEventListener('resize', relayOut);
+  addEventListener('resize', () => { arrange(); heads(); relayOut(); reveal(state.selected); });
   addEventListener('theme', soon);
   for (const more of document.querySelectorAll('.more')) more.addEventListener('toggle', soon);
 
+  arrange();
   heads();
   if (findings.length) focusOn(findings[0].row);
   layOut();
