@@ -48,7 +48,7 @@ fn the_answer_does_not_depend_on_the_number_of_threads() {
     let scenario = Library::embedded().get("events/swarm").expect("the scenario is there");
     let rest = |seed| redraw(&scenario, &failing.plan, seed);
     // Something that a part of the other rests has.
-    let recurs = |plan: &Plan| plan.steps.len() % 3 == 0 || keeps(plan, 30);
+    let recurs = |plan: &Plan| plan.steps.len().is_multiple_of(3) || keeps(plan, 30);
     let one = localise(&failing, &rest, &recurs, 1);
     assert_eq!(localise(&failing, &rest, &recurs, 4), one);
     assert!(one.points.iter().any(|point| (1..100).contains(&point.percent())), "{one:#?}");

@@ -23,3 +23,6 @@ pub use self::sweep::{SweepPage, sweep_page};
 
 pub(crate) use self::likelihood::told;
 pub(crate) use self::steps::sentence;
+
+#[cfg(test)]
+mod tests;

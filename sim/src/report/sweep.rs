@@ -198,7 +198,7 @@ fn matrix_of(protocol: &str, by_fault: &ByFault) -> Markup {
 /// A share of runs, the darker the larger.
 fn share(of: u64, runs: u64, kind: &str) -> Markup {
     let percent = (of * 100).checked_div(runs).unwrap_or(0);
-    let class = format!("heat{}", (percent + 9) / 10);
+    let class = format!("heat{}", percent.div_ceil(10));
     let title = format!("{of} of {runs} runs ({kind})");
     html! {
         td class=(class) title=(title) {

@@ -201,7 +201,7 @@ pub(super) fn anchor(trace: &Trace, plan: &Plan, violation: &Violation) -> Optio
 }
 
 /// The part of a run that is shown: its beginning, or what surrounds a record.
-fn window(records: usize, around: Option<usize>) -> (usize, usize) {
+pub(super) fn window(records: usize, around: Option<usize>) -> (usize, usize) {
     let end = match around {
         _ if records <= RECORDS_MAX => records,
         None => RECORDS_MAX,

@@ -236,3 +236,99 @@ fn asked(plan: &Plan) -> BTreeMap<String, Vec<usize>> {
     }
     asked
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Step;
+    use crate::scenario::{Library, draw};
+    use crate::seed::Seed;
+    use crate::world;
+
+    /// A plan that publishes one event, and crashes the server when a mark is reached.
+    fn plan() -> Plan {
+        let scenario = Library::embedded().get("events/swarm").expect("the scenario is there");
+        let mut plan = draw(&scenario, Seed(1));
+        plan.steps.truncate(1);
+        let Action::Publish(publish) = &mut plan.steps[0].action else { panic!("it publishes") };
+        publish.count = 1;
+        plan.steps.push(Step {
+            when: When::Mark { mark: "m".to_owned(), nth: 2, after_ms: 0 },
+            action: Action::Fault(Fault::Crash { host: Host::Server, restart_ms: 0 }),
+        });
+        plan
+    }
+
+    fn record(host: &str, life: u64, kind: Kind, fact: Option<Fact>) -> Record {
+        let text = if kind == Kind::Mark { "m" } else { "…" }.to_owned();
+        Record { at_ms: 0, host: host.to_owned(), incarnation: life, kind, text, fact }
+    }
+
+    fn frame(nth: u64) -> Option<Fact> {
+        let (client, payload) = ("client-1".into(), bytes::Bytes::new());
+        Some(Fact::Frame(Passage { client, port: 1_024, to_server: false, nth, payload }))
+    }
+
+    fn work() -> Option<Fact> {
+        Some(Fact::Work(vec!["p0-1".to_owned()]))
+    }
+
+    #[test]
+    fn causes_are_the_host_before_the_frame_the_work_and_the_fault() {
+        let records = vec![
+            record("world", 0, Kind::Step, Some(Fact::Step(0))),
+            record("client-2", 1, Kind::App, None),
+            record("server", 1, Kind::Store, work()),
+            record("server", 1, Kind::Mark, None),
+            record("server", 1, Kind::Mark, None),
+            record("server", 1, Kind::Send, frame(7)),
+            record("world", 0, Kind::Step, Some(Fact::Step(1))),
+            record("server", 1, Kind::Life, Some(Fact::Dies)),
+            record("client-1", 1, Kind::Receive, frame(7)),
+            record("client-1", 1, Kind::Receive, frame(8)),
+            record("publisher", 1, Kind::App, work()),
+            record("server", 2, Kind::Life, Some(Fact::Starts)),
+        ];
+        let causality = Causality::of(&Trace { records }, &plan());
+        let causes: [&[usize]; 12] =
+            [&[], &[], &[0], &[2], &[3], &[4], &[4], &[5, 6], &[5], &[8], &[0, 2], &[7]];
+        assert_eq!(causality.causes, causes);
+        assert_eq!(causality.passages, [(5, 8)]);
+        let past: Vec<usize> = (0..12).filter(|at| causality.past(8)[*at]).collect();
+        assert_eq!(past, [0, 2, 3, 4, 5, 8], "neither another client nor the crash after it");
+    }
+
+    #[test]
+    fn every_frame_that_arrives_has_left_before_and_is_the_same() {
+        for (id, seed) in [("events/swarm", 4), ("tasks/swarm", 2), ("session/swarm", 3)] {
+            let scenario = Library::embedded().get(id).expect("the scenario is there");
+            let run = world::run(&draw(&scenario, Seed(seed))).expect("it is carried out");
+            let causality = Causality::of(&run.trace, &run.plan);
+            let records = &run.trace.records;
+            for &(from, to) in &causality.passages {
+                let (Some(Fact::Frame(left)), Some(Fact::Frame(arrived))) =
+                    (&records[from].fact, &records[to].fact)
+                else {
+                    panic!("{} and {}", records[from], records[to])
+                };
+                assert!(from < to && records[from].kind == Kind::Send, "{}", records[from]);
+                assert_ne!(records[from].host, records[to].host);
+                let strange = left.payload.is_empty();
+                assert!(strange || left.payload == arrived.payload, "{}", records[to]);
+            }
+            let arrived = |record: &&Record| {
+                record.kind == Kind::Receive && matches!(record.fact, Some(Fact::Frame(_)))
+            };
+            let seen = causality.passages.iter().filter(|(_, to)| arrived(&&records[*to])).count();
+            assert_eq!(
+                seen,
+                records.iter().filter(arrived).count(),
+                "{id}: each has left somewhere"
+            );
+            assert!(seen > 50, "{id}: {seen}");
+            for (at, causes) in causality.causes.iter().enumerate() {
+                assert!(causes.iter().all(|cause| *cause < at), "{}", records[at]);
+            }
+        }
+    }
+}

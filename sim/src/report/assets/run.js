@@ -56,7 +56,7 @@
     hosts.forEach((host, index) => {
       if (index === clients) {
         net.left = right;
-        net.right = right + Math.max(LANE * 2, clients * LINK + LANE);
+        net.right = right + Math.max(LANE * 2, 54, clients * LINK + LANE);
         right = net.right + GAP;
       }
       const it = place[index];
@@ -410,15 +410,11 @@
   function tell(index) {
     const row = rows[index];
     const out = [el('h2', '', nameOf(row) || 'the world', el('span', 'dim', KINDS[row.k]), el('span', 'at', `${seconds(row.t)} s`))];
-    let checker = null;
-    for (const finding of findings) {
-      if (finding.row !== index) continue;
-      // Several of one checker say the same of several things.
-      if (checker !== null && checker !== finding.checker) out.push(el('p', 'dim', checker));
-      out.push(el('p', 'finding-text', `× ${finding.message}`));
-      checker = finding.checker;
+    const here = findings.filter((finding) => finding.row === index);
+    for (const finding of here.slice(0, FINDINGS_MAX)) {
+      out.push(el('p', 'finding-text', `× ${finding.message}`, el('span', 'dim', ` ${finding.checker}`)));
     }
-    if (checker !== null) out.push(el('p', 'dim', checker));
+    if (here.length > FINDINGS_MAX) out.push(el('p', 'dim', `and ${here.length - FINDINGS_MAX} more findings here`));
     out.push(el('p', 'mono', row.x));
     if (row.s) out.push(el('p', 'mono dim', row.s));
     if (row.w) out.push(el('pre', '', pretty(row.w)));
@@ -435,7 +431,7 @@
     out.push(el('h3', '', 'How everything stood'), stateTable(index));
     details.replaceChildren(...out);
   }
-  const LIST_MAX = 12;
+  const LIST_MAX = 12, FINDINGS_MAX = 5;
   function list(out, title, indices) {
     if (!indices.length) return;
     out.push(el('h3', '', title));
@@ -589,6 +585,7 @@
   });
   addEventListener('resize', () => { arrange(); heads(); relayOut(); reveal(state.selected); });
   addEventListener('theme', soon);
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', soon);
   for (const more of document.querySelectorAll('.more')) more.addEventListener('toggle', soon);
 
   arrange();
