@@ -9,10 +9,9 @@ use crate::check::{Verdict, judge};
 use crate::exit;
 use crate::localise::{DRAWS, Failing, Likelihood, Point, RUNS_MAX, Signature, localise};
 use crate::plan::Plan;
-use crate::report::{sentence, told};
+use crate::report::{step_of_run, told};
 use crate::scenario::redraw;
 use crate::sweep::cores;
-use crate::trace::Fact;
 use crate::world::{self, Run};
 
 /// How wide a bar is.
@@ -108,14 +107,11 @@ fn bar(percent: u32) -> String {
 }
 
 fn told_step(point: &Point, run: &Run) -> (String, String) {
-    let Some((step, at_ms)) = point.last else { return ("nothing".to_owned(), String::new()) };
-    let action = run.plan.steps.get(step).map(|step| &step.action);
-    let said = action.and_then(|action| sentence(action, run.plan.options.protocol()));
-    let recorded = || {
-        let about = Some(Fact::Step(step));
-        let record = run.trace.records.iter().find(|record| record.fact == about);
-        record.map_or_else(String::new, |record| record.text.clone())
-    };
-    let at = format!("{}.{:03}", at_ms / 1_000, at_ms % 1_000);
-    (at, said.unwrap_or_else(recorded))
+    match point.last {
+        None => ("nothing".to_owned(), String::new()),
+        Some((step, at_ms)) => {
+            let at = format!("{}.{:03}", at_ms / 1_000, at_ms % 1_000);
+            (at, step_of_run(run, step))
+        }
+    }
 }

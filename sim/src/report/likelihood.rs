@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::page::seconds;
-use super::steps::sentence;
+use super::steps::step_of_run;
 use crate::localise::{DRAWS, Likelihood, Point};
 use crate::world::Run;
 
@@ -78,16 +78,6 @@ fn until(point: &Point) -> String {
 
 /// What the curve says, as a sentence.
 pub(crate) fn told(likelihood: &Likelihood, run: &Run) -> String {
-    let what = |step: usize| {
-        let action = run.plan.steps.get(step).map(|step| &step.action);
-        let said = action.and_then(|action| sentence(action, run.plan.options.protocol()));
-        said.unwrap_or_else(|| {
-            let records = run.trace.records.iter();
-            let about = crate::trace::Fact::Step(step);
-            let record = records.into_iter().find(|record| record.fact.as_ref() == Some(&about));
-            record.map_or_else(String::new, |record| record.text.clone())
-        })
-    };
     match likelihood.turn() {
         None => {
             "It is never inevitable: with another rest it mostly does not come back.".to_owned()
@@ -102,12 +92,12 @@ pub(crate) fn told(likelihood: &Likelihood, run: &Run) -> String {
                 1 => "with this step".to_owned(),
                 steps => format!("with the {steps} steps that end with this one"),
             };
-            format!(
-                "From {} on it is inevitable, {which}: {}. Before, it comes back in {} % of the runs.",
-                seconds(at_ms),
-                what(step),
-                before.percent()
-            )
+            let before = match before.redrawn {
+                Some(_) => format!("it comes back in {} % of the runs", before.percent()),
+                None => "it does not come back".to_owned(),
+            };
+            let (at, what) = (seconds(at_ms), step_of_run(run, step));
+            format!("From {at} on it is inevitable, {which}: {what}. Before, {before}.")
         }
     }
 }

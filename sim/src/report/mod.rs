@@ -22,7 +22,7 @@ pub use self::run::{RunPage, run_page};
 pub use self::sweep::{SweepPage, sweep_page};
 
 pub(crate) use self::likelihood::told;
-pub(crate) use self::steps::sentence;
+pub(crate) use self::steps::step_of_run;
 
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,11 @@
 //! What a step of the plan does, as a sentence.
 
 use crate::plan::{Action, Answer, Cut, Fault, Host, Protocol, Strange};
+use crate::trace::Fact;
+use crate::world::Run;
 
 /// What a fault does, for a reader who knows no plan; `None` for what the trace says well itself.
-pub(crate) fn sentence(action: &Action, protocol: Protocol) -> Option<String> {
+pub(super) fn sentence(action: &Action, protocol: Protocol) -> Option<String> {
     let Action::Fault(fault) = action else { return None };
     let host = |host: Host| host.name(protocol);
     let client = |number: u32| Host::Client(number).name(protocol);
@@ -160,6 +162,17 @@ pub(crate) fn sentence(action: &Action, protocol: Protocol) -> Option<String> {
     })
 }
 
+/// What a step of a run's plan did, as a sentence or as the trace says it.
+pub(crate) fn step_of_run(run: &Run, step: usize) -> String {
+    let action = run.plan.steps.get(step).map(|step| &step.action);
+    let said = action.and_then(|action| sentence(action, run.plan.options.protocol()));
+    said.unwrap_or_else(|| {
+        let about = Some(Fact::Step(step));
+        let record = run.trace.records.iter().find(|record| record.fact == about);
+        record.map_or_else(String::new, |record| record.text.clone())
+    })
+}
+
 fn often(times: u32) -> String {
     match times {
         1 => "once".to_owned(),
@@ -176,7 +189,7 @@ fn counted(frames: u32) -> String {
 }
 
 /// A duration for a person.
-pub(crate) fn span(ms: u64) -> String {
+fn span(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms} ms"),
         _ if ms.is_multiple_of(1_000) => format!("{} s", ms / 1_000),
