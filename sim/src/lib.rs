@@ -13,6 +13,8 @@
 //! * [`sweep`]: many runs on all cores, judged together;
 //! * [`shrink`]: a failing plan made small; [`freeze`]: a scenario made of it;
 //! * [`capsule`]: a failing run in one file;
+//! * [`localise`]: from when on a run could not have ended otherwise;
+//! * [`report`]: a run, or many, as a page to be looked at;
 //! * [`cli`]: the command `gapless-sim`.
 //!
 //! The same seed gives a byte-identical trace: in one process, in another one, and beside others
@@ -34,8 +36,10 @@ pub mod conform;
 pub mod exit;
 pub mod freeze;
 pub mod history;
+pub mod localise;
 pub mod mutants;
 pub mod plan;
+pub mod report;
 pub mod scenario;
 pub mod seed;
 pub mod shrink;

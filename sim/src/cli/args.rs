@@ -43,6 +43,8 @@ pub(super) enum Command {
     Sweep(SweepArgs),
     /// Judge the runs of several sweeps together, from their `--jsonl` files
     Merge(MergeArgs),
+    /// Say from when on a failing run could not have ended otherwise
+    Localise(LocaliseArgs),
     /// Carry out runs in two processes each, and compare them while they run
     Meta(MetaArgs),
     /// Run the known-bad variants of the implementation: every one has to be caught
@@ -88,6 +90,9 @@ pub(super) struct SweepArgs {
     /// Write one JSON object per run to a file, for `merge`
     #[arg(long, value_name = "FILE")]
     pub(super) jsonl: Option<PathBuf>,
+    /// Write a page to look at in a browser: what failed, what was reached under which faults
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
     /// No progress
     #[arg(long, short)]
     pub(super) quiet: bool,
@@ -116,6 +121,9 @@ pub(super) struct MutantsArgs {
     /// Only say what there is
     #[arg(long)]
     pub(super) list: bool,
+    /// Write the kill table as a page to look at in a browser
+    #[arg(long, value_name = "FILE", conflicts_with = "list")]
+    pub(super) report: Option<PathBuf>,
     /// Print one JSON object per mutant
     #[arg(long)]
     pub(super) json: bool,
@@ -126,12 +134,27 @@ pub(super) struct MergeArgs {
     /// Files written by `sweep --jsonl`
     #[arg(value_name = "FILE", required = true)]
     pub(super) files: Vec<PathBuf>,
+    /// Write a page to look at in a browser
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
     /// From how many runs of a swarm on it has to have reached its marks
     #[arg(long, value_name = "N", default_value = REACH_SEEDS)]
     pub(super) reach_seeds: u64,
     /// Read scenarios from a folder instead of those built in
     #[arg(long, value_name = "DIR")]
     pub(super) scenarios: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LocaliseArgs {
+    #[command(flatten)]
+    pub(super) source: Source,
+    /// How many threads (default: one per core)
+    #[arg(long, value_name = "N")]
+    pub(super) jobs: Option<usize>,
+    /// Write the page of the run with the answer in it
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -156,6 +179,9 @@ pub(super) struct RunArgs {
     /// Write everything that happened to a file
     #[arg(long, value_name = "FILE")]
     pub(super) trace: Option<PathBuf>,
+    /// Write a page to look at in a browser: everything that happened, and what led to what
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub(super) json: bool,
@@ -202,6 +228,9 @@ pub(super) struct ShowArgs {
     /// Leave the marks out
     #[arg(long)]
     pub(super) no_marks: bool,
+    /// Write it as a page to look at in a browser, instead of printing it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "no_marks"])]
+    pub(super) report: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -477,7 +506,7 @@ fn random_seed() -> Seed {
 
 /// Puts `run` in where the first word is no command.
 pub(super) fn with_default_command(mut args: Vec<OsString>) -> Vec<OsString> {
-    const COMMANDS: [&str; 19] = [
+    const COMMANDS: [&str; 20] = [
         "conform",
         "record",
         "adapter",
@@ -488,6 +517,7 @@ pub(super) fn with_default_command(mut args: Vec<OsString>) -> Vec<OsString> {
         "freeze",
         "sweep",
         "merge",
+        "localise",
         "meta",
         "mutants",
         "scenarios",

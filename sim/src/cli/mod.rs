@@ -7,9 +7,11 @@
 mod args;
 mod conform;
 mod freeze;
+mod localise;
 mod meta;
 mod mutants;
 mod output;
+mod page;
 mod progress;
 mod report;
 mod shrink;
@@ -62,6 +64,7 @@ pub fn main(
         Command::Freeze(args) => freeze::run(&args, out),
         Command::Sweep(args) => sweep::run(&args, out, err),
         Command::Merge(args) => sweep::merge(&args, out),
+        Command::Localise(args) => localise::run(&args, out),
         Command::Meta(args) => meta::run(&args, out),
         Command::Mutants(args) => mutants::run(&args, out),
         Command::Scenarios(args) => scenarios(&args, out, err),
@@ -338,6 +341,9 @@ fn run(args: &RunArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, F
         once: request.recorded.as_ref(),
         real,
     };
+    if let Some(path) = &args.report {
+        page::write(path, &request, &run, &verdict, None)?;
+    }
     match (args.json, args.quiet) {
         (true, _) => writeln!(out, "{}", report.json())?,
         (false, true) if verdict == Verdict::Pass => {}
@@ -357,6 +363,11 @@ fn run(args: &RunArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, F
 fn show(args: &ShowArgs, out: &mut dyn Write) -> Result<u8, Failure> {
     let request = certain_request(&args.source)?;
     let run = carry_out(&request)?;
+    if let Some(path) = &args.report {
+        let verdict = guarded(request.plan.seed, &request.again, || judge(&run))?;
+        page::write(path, &request, &run, &verdict, None)?;
+        return Ok(exit::OK);
+    }
     if let Some(host) = &args.only
         && !run.trace.records.iter().any(|record| record.host == *host)
     {

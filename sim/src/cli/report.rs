@@ -216,10 +216,12 @@ impl Report<'_> {
         }
     }
 
-    fn summary(&self, text: &mut String) {
+    /// What is known of the run beside its verdict: a name and a value each.
+    pub(super) fn facts(&self) -> Vec<(&'static str, String)> {
         let run = self.run;
         let counts = self.counts();
-        let mut line = |label: &str, value: &str| text.push_str(&labelled(label, value));
+        let mut facts = Vec::new();
+        let mut line = |label, value: &str| facts.push((label, value.to_owned()));
         let plural = |count: u32, what: &str| match count {
             1 => format!("1 {what}"),
             count => format!("{count} {what}s"),
@@ -298,17 +300,23 @@ impl Report<'_> {
         }
         line(
             "time",
-            &format!(
-                "{}.{:03} s virtual, {} ms real",
-                run.virtual_ms / 1_000,
-                run.virtual_ms % 1_000,
-                self.real.as_millis()
-            ),
+            &format!("{}.{:03} s virtual", run.virtual_ms / 1_000, run.virtual_ms % 1_000,),
         );
         let hash = run.trace.hash();
         line("trace", &format!("{} records, hash {hash}", run.trace.records.len()));
         if let Some(capsule) = self.once {
             line("recorded", &compared(capsule, &Recorded::new(self.verdict, hash)));
+        }
+        facts
+    }
+
+    fn summary(&self, text: &mut String) {
+        for (label, value) in self.facts() {
+            let took = match label {
+                "time" => format!(", {} ms real", self.real.as_millis()),
+                _ => String::new(),
+            };
+            text.push_str(&labelled(label, &(value + &took)));
         }
     }
 

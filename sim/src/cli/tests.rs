@@ -90,6 +90,9 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
         ("show events/hole-in-the-live-stream 1 --only client-9", "hosts are client-1"),
         ("diff 1 /does/not/exist", "is no seed, and as a file it cannot be read"),
         ("run --what", "unexpected argument '--what'"),
+        ("localise", "no seed is given"),
+        ("localise events/held-link 3", "nothing fails in `cargo sim events/held-link 3`"),
+        ("run -q events/held-link 3 --report /does/not/exist.html", "cannot be written"),
         ("statements EV5a", "did you mean `EV-5a`?"),
         ("statements CORE-1 nope", "there is no statement `nope`"),
         ("statements --check EV-5", "cannot be used with"),
@@ -148,6 +151,40 @@ fn a_trace_is_written_as_it_is_shown() {
     let (_, without, _) = sim("show events/held-link 3 --no-marks --only client-1");
     assert!(shown.contains(" # ") && !without.contains(" # "), "{without}");
     assert!(without.contains("  client-1.1 ") && !without.contains("  server.1 "), "{without}");
+}
+
+#[test]
+fn a_run_is_written_as_a_page_whether_it_is_green_or_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let (green, shown, red) = (file("green"), file("shown"), file("red"));
+    assert_eq!(sim(&format!("run -q events/held-link 3 --report {green}")).0, exit::OK);
+    assert_eq!(sim(&format!("show events/held-link 3 --report {shown}")).0, exit::OK);
+    let read = |path: &str| std::fs::read_to_string(path).expect("the page");
+    assert_eq!(read(&green), read(&shown));
+    assert!(read(&green).starts_with("<!DOCTYPE html>"));
+    let run = format!("run -q events/server-restart 1 --mutant canary --report {red}");
+    assert_eq!(sim(&run).0, exit::VIOLATION);
+    assert!(read(&red).contains("cargo sim events/server-restart 1 --mutant canary"));
+}
+
+#[test]
+fn a_failing_run_is_localised() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let page = folder.path().join("page.html");
+    let failing = "events/live-before-replay-cut 1 --mutant cursor-jumps";
+    let (code, out, err) = sim(&format!("localise {failing} --report {}", page.display()));
+    assert_eq!((code, err.as_str()), (exit::OK, ""), "{out}");
+    for wanted in [
+        "asking     when `cursor_is_contiguous` becomes inevitable, in at most ",
+        "      3.000   no     the connection of client-1 is reset; no other opens for 1 s\n",
+        "     13.790   yes    publish 2 events to agent-1",
+        "× From 13.790 s on it is inevitable, with this step: publish 2 events",
+    ] {
+        assert!(out.contains(wanted), "{wanted:?} is not in\n{out}");
+    }
+    let page = std::fs::read_to_string(page).expect("the page");
+    assert!(page.contains("From 13.790 s on it is inevitable"), "{page}");
 }
 
 #[test]

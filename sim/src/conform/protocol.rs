@@ -198,8 +198,6 @@ pub enum Config {
     SessionClient(SessionClientConfig),
     /// A server of conversations.
     SessionServer(Box<SessionServerConfig>),
-    /// Those of the other roles.
-    Other(BTreeMap<String, serde_json::Value>),
 }
 
 /// What a client of events is configured with.

@@ -12,7 +12,7 @@ mod writer;
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
 
-pub use draw::draw;
+pub use draw::{draw, redraw};
 pub use library::{Library, LibraryError};
 pub(crate) use reader::{Problems, Table, document, nearest, parse_duration};
 pub(crate) use writer::{action as action_text, duration as duration_text};

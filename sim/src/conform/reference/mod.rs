@@ -74,7 +74,6 @@ impl Reference {
             Role::TasksController => tasks_controller::FEATURES,
             Role::SessionClient => session_client::FEATURES,
             Role::SessionServer => session_server::FEATURES,
-            _ => return Err(NotAttachable(role)),
         };
         let hello = Hello {
             protocol: VERSION,
@@ -128,7 +127,6 @@ impl Reference {
             Role::TasksController => tasks_controller::begin(reset, self.distorted),
             Role::SessionClient => session_client::begin(reset, self.distorted),
             Role::SessionServer => session_server::begin(reset, self.distorted),
-            other => return Ok(Reply::Unsupported { n: reset.n, what: vec![other.to_string()] }),
         };
         self.endpoint = Some(endpoint.map_err(NodeError::Misused)?);
         Ok(Reply::Done(Done { n: reset.n, now: reset.now, ..Done::default() }))

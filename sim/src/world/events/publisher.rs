@@ -18,7 +18,7 @@ use super::server::{PUBLISHER_TOKEN, agent_id};
 use crate::history::Seen;
 use crate::plan::Publish;
 use crate::seed::Seed;
-use crate::trace::Kind;
+use crate::trace::{Fact, Kind};
 use crate::world::link::PORT;
 use crate::world::record::Recorder;
 
@@ -112,6 +112,7 @@ async fn job(number: usize, publish: Publish, recorder: Recorder, seed: Seed, si
 
 fn report(recorder: &Recorder, agent: u32, key: &str, result: &Result<Receipt, PublishFailure>) {
     let key = key.to_owned();
+    let fact = Fact::Work(vec![key.clone()]);
     let (text, seen) = match result {
         Ok(Receipt { epoch, sequence }) => (
             format!("published {key} as {sequence}"),
@@ -124,6 +125,6 @@ fn report(recorder: &Recorder, agent: u32, key: &str, result: &Result<Receipt, P
             (format!("did not publish {key}: {problem}"), Seen::NotPublished { agent, key })
         }
     };
-    recorder.record(HOST, 1, Kind::App, text);
+    recorder.record(HOST, 1, Kind::App, text, Some(fact));
     recorder.see(seen);
 }

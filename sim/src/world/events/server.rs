@@ -24,7 +24,7 @@ use crate::chain::Digest;
 use crate::history::{LogState, Seen};
 use crate::mutants::{Distorted, Settings};
 use crate::plan::{ServerOptions, Topology};
-use crate::trace::Kind;
+use crate::trace::{Fact, Kind};
 use crate::world::disk::{VFS_NAME, create_dir};
 use crate::world::host::Process;
 use crate::world::limits;
@@ -334,10 +334,12 @@ impl Store<Command> for InlineLog {
             }
         }
         let appended = result.iter().flatten().any(|reply| matches!(reply, Reply::Appended(_)));
+        let mut work = Vec::new();
         for (agent, reply) in agents.into_iter().zip(result.iter().flatten()) {
             match (agent, reply) {
                 (Some(agent), Reply::Appended(Appended::New { sequence, body, oldest })) => {
                     let key = super::publisher::key_of(body.as_str());
+                    work.extend(key.clone());
                     self.process.recorder.appended(agent, *sequence, key, Digest::of_body(body));
                     self.process.recorder.stored(agent, *sequence);
                     self.process.recorder.retained(agent, *oldest);
@@ -365,7 +367,7 @@ impl Store<Command> for InlineLog {
             wanted.join(", "),
             if outcome.is_empty() { "" } else { " = " }
         );
-        self.process.record(Kind::Store, text);
+        self.process.record_fact(Kind::Store, text, Fact::Work(work));
         self.process.powered().await;
         if appended {
             gapless::mark!("world.committed");
