@@ -201,7 +201,7 @@ impl<'a> Profile<'a> {
     fn fit_options(&self, options: &mut Options, lacks: &mut Vec<(String, &'static str)>) {
         let mut lack = |what: &str, needs| lacks.push((what.to_owned(), needs));
         match (self.role, options) {
-            (Role::EventsClient, Options::Events { client, .. }) => {
+            (Role::EventsClient, Options::Events { client, server }) => {
                 if client.extension && !self.has(feature::EXTENSION) {
                     client.extension = false;
                     lack("the extension", feature::EXTENSION);
@@ -209,6 +209,10 @@ impl<'a> Profile<'a> {
                 if client.from_beginning && !self.has(feature::FROM_BEGINNING) {
                     client.from_beginning = false;
                     lack("from the beginning", feature::FROM_BEGINNING);
+                }
+                if server.silence_ms < SILENCE_MS && !self.has(feature::PING_CONFIGURED) {
+                    server.silence_ms = SILENCE_MS;
+                    lack("an impatient server", feature::PING_CONFIGURED);
                 }
                 let slow = client.handler_ms > 0 || client.open_handler_ms > 0;
                 if slow && !self.has(feature::HANDLER_ASYNC) {
@@ -252,6 +256,9 @@ impl<'a> Profile<'a> {
         }
     }
 }
+
+/// How long a client may say nothing by the specification [CORE-10], in milliseconds.
+const SILENCE_MS: u64 = 75_000;
 
 /// Whether only the extension lets anybody notice what the fault does. Swarms draw none of them
 /// where one side does not speak it.
