@@ -27,5 +27,5 @@ pub use self::protocol::{
     Config, Conn, DialProblem, Done, Effect, Event, EventsClientConfig, EventsServerConfig, Hello,
     Reply, Request, Reset, Role, StorageKind, StoreProblem, feature,
 };
-pub use self::recorded::Lines;
+pub use self::recorded::{Lines, SharedLines};
 pub use self::reference::{NotAttachable, Reference};
