@@ -28,6 +28,31 @@ pub enum StoreError {
     Unknown(String),
 }
 
+/// Takes from what waits what the next transaction is made of: writes or reads, whichever was asked
+/// for first, `max` at most. A write may overtake a read, which then sees more than it would have; a
+/// read never overtakes a write, whose effect whoever asked counts on.
+pub fn next_batch<C: StoreCommand>(
+    waiting: &mut Vec<(StoreId, C)>,
+    max: usize,
+) -> Vec<(StoreId, C)> {
+    let Some(read_only) = waiting.first().map(|(_, command)| command.is_read_only()) else {
+        return Vec::new();
+    };
+    let (mut batch, mut rest) = (Vec::new(), Vec::new());
+    let mut after_a_write = false;
+    for (id, command) in waiting.drain(..) {
+        after_a_write |= !command.is_read_only();
+        let overtakes = read_only && after_a_write;
+        let fits = command.is_read_only() == read_only && batch.len() < max;
+        match fits && !overtakes {
+            true => batch.push((id, command)),
+            false => rest.push((id, command)),
+        }
+    }
+    *waiting = rest;
+    batch
+}
+
 /// A durable store.
 pub trait Store<C: StoreCommand>: Send + 'static {
     /// Runs all commands as one transaction and answers when it is durable.

@@ -6,7 +6,8 @@ pub const OK: u8 = 0;
 pub const VIOLATION: u8 = 1;
 /// The command line, a scenario or a plan is wrong.
 pub const USAGE: u8 = 2;
-/// Nothing was violated, but a required mark was not reached.
+/// Nothing was violated, but a required mark was not reached; or what was to be shrunk or frozen
+/// does not fail.
 pub const INCONCLUSIVE: u8 = 3;
 /// Nothing ran: the selection was empty, or an implementation supports none of it.
 pub const NOTHING_RAN: u8 = 4;

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use crate::storage::{Store, StoreCommand, StoreError, StoreId};
+use crate::storage::{Store, StoreCommand, StoreError, StoreId, next_batch};
 
 /// Commands that wait for a store, and the transaction that is running.
 pub(crate) struct Transactions<C: StoreCommand, S> {
@@ -52,33 +52,14 @@ impl<C: StoreCommand, S: Store<C>> Transactions<C, S> {
         }
     }
 
-    /// What waits becomes one transaction: of writes or of reads, whichever was asked for first. A
-    /// write may overtake a read, which then sees more than it would have; a read never overtakes a
-    /// write, whose effect whoever asked counts on.
+    /// What waits becomes a transaction.
     fn start(&mut self) {
-        if self.running.is_some() {
+        if self.running.is_some() || self.waiting.is_empty() {
             return;
         }
-        let Some(read_only) = self.waiting.first().map(|(_, command)| command.is_read_only())
-        else {
-            return;
-        };
         let Some(mut store) = self.store.take() else { return };
-        let (mut ids, mut commands) = (Vec::new(), Vec::new());
-        let mut rest = Vec::new();
-        let mut after_a_write = false;
-        for (id, command) in self.waiting.drain(..) {
-            after_a_write |= !command.is_read_only();
-            let overtakes = read_only && after_a_write;
-            let fits = command.is_read_only() == read_only && ids.len() < self.batch_max;
-            if fits && !overtakes {
-                ids.push(id);
-                commands.push(command);
-            } else {
-                rest.push((id, command));
-            }
-        }
-        self.waiting = rest;
+        let batch = next_batch(&mut self.waiting, self.batch_max);
+        let (ids, commands) = batch.into_iter().unzip();
         self.running = Some(Box::pin(async move {
             let result = store.run(commands).await;
             (store, ids, result)

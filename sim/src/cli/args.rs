@@ -35,10 +35,16 @@ pub(super) enum Command {
     Show(ShowArgs),
     /// Compare two traces and print where they part
     Diff(DiffArgs),
+    /// Make a failing plan small, as long as it shows the same violation
+    Shrink(ShrinkArgs),
+    /// Write a failing plan as a scenario, with a snapshot of what happens in it
+    Freeze(FreezeArgs),
     /// Carry out many runs on all cores and judge them together
     Sweep(SweepArgs),
     /// Judge the runs of several sweeps together, from their `--jsonl` files
     Merge(MergeArgs),
+    /// Say from when on a failing run could not have ended otherwise
+    Localise(LocaliseArgs),
     /// Carry out runs in two processes each, and compare them while they run
     Meta(MetaArgs),
     /// Run the known-bad variants of the implementation: every one has to be caught
@@ -84,6 +90,9 @@ pub(super) struct SweepArgs {
     /// Write one JSON object per run to a file, for `merge`
     #[arg(long, value_name = "FILE")]
     pub(super) jsonl: Option<PathBuf>,
+    /// Write a page to look at in a browser: what failed, what was reached under which faults
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
     /// No progress
     #[arg(long, short)]
     pub(super) quiet: bool,
@@ -112,6 +121,9 @@ pub(super) struct MutantsArgs {
     /// Only say what there is
     #[arg(long)]
     pub(super) list: bool,
+    /// Write the kill table as a page to look at in a browser
+    #[arg(long, value_name = "FILE", conflicts_with = "list")]
+    pub(super) report: Option<PathBuf>,
     /// Print one JSON object per mutant
     #[arg(long)]
     pub(super) json: bool,
@@ -122,12 +134,27 @@ pub(super) struct MergeArgs {
     /// Files written by `sweep --jsonl`
     #[arg(value_name = "FILE", required = true)]
     pub(super) files: Vec<PathBuf>,
+    /// Write a page to look at in a browser
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
     /// From how many runs of a swarm on it has to have reached its marks
     #[arg(long, value_name = "N", default_value = REACH_SEEDS)]
     pub(super) reach_seeds: u64,
     /// Read scenarios from a folder instead of those built in
     #[arg(long, value_name = "DIR")]
     pub(super) scenarios: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LocaliseArgs {
+    #[command(flatten)]
+    pub(super) source: Source,
+    /// How many threads (default: one per core)
+    #[arg(long, value_name = "N")]
+    pub(super) jobs: Option<usize>,
+    /// Write the page of the run with the answer in it
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -146,15 +173,49 @@ pub(super) struct RunArgs {
     /// Write the plan to a file, to keep it or to change it
     #[arg(long, value_name = "FILE")]
     pub(super) save_plan: Option<PathBuf>,
+    /// Write a run that fails to a file: the plan, what came of it, and at which commit
+    #[arg(long, value_name = "FILE")]
+    pub(super) capsule: Option<PathBuf>,
     /// Write everything that happened to a file
     #[arg(long, value_name = "FILE")]
     pub(super) trace: Option<PathBuf>,
+    /// Write a page to look at in a browser: everything that happened, and what led to what
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub(super) json: bool,
     /// Print nothing if everything holds
     #[arg(long, short)]
     pub(super) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShrinkArgs {
+    #[command(flatten)]
+    pub(super) source: Source,
+    /// How long it takes at most, as `30s` or `5m`
+    #[arg(long = "for", value_name = "DURATION", default_value = "60s")]
+    pub(super) time: String,
+    /// How many runs it makes at most
+    #[arg(long, value_name = "N", default_value = "20000", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) runs: u32,
+    /// Where the small plan is written, as a capsule
+    #[arg(long, value_name = "FILE", default_value = "shrunk.json")]
+    pub(super) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FreezeArgs {
+    #[command(flatten)]
+    pub(super) source: Source,
+    /// The name of the scenario: it becomes `regressions/NAME` (default: the mutant, or the checker
+    /// and the seed)
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<String>,
+    /// The file of the scenario (default: `scenarios/regressions/NAME.toml`)
+    #[arg(long, value_name = "FILE", conflicts_with = "name")]
+    pub(super) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -167,6 +228,9 @@ pub(super) struct ShowArgs {
     /// Leave the marks out
     #[arg(long)]
     pub(super) no_marks: bool,
+    /// Write it as a page to look at in a browser, instead of printing it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "no_marks"])]
+    pub(super) report: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -382,7 +446,7 @@ pub(super) struct Source {
     /// Run a known-bad variant of the implementation (see `mutants`)
     #[arg(long, value_name = "ID")]
     pub(super) mutant: Option<String>,
-    /// Carry out a saved plan instead
+    /// Carry out a saved plan, or the one in a capsule, instead
     #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "seed", "scenarios", "mutant"])]
     pub(super) plan: Option<PathBuf>,
     /// Read scenarios from a folder instead of those built in
@@ -442,15 +506,18 @@ fn random_seed() -> Seed {
 
 /// Puts `run` in where the first word is no command.
 pub(super) fn with_default_command(mut args: Vec<OsString>) -> Vec<OsString> {
-    const COMMANDS: [&str; 17] = [
+    const COMMANDS: [&str; 20] = [
         "conform",
         "record",
         "adapter",
         "run",
         "show",
         "diff",
+        "shrink",
+        "freeze",
         "sweep",
         "merge",
+        "localise",
         "meta",
         "mutants",
         "scenarios",

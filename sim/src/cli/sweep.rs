@@ -5,9 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::args::{MergeArgs, SweepArgs};
+use super::page::commit;
 use super::progress::Meter;
-use super::{Failure, diagnostic, library, usage};
+use super::{Failure, diagnostic, library, save, usage, word};
 use crate::exit;
+use crate::report::{SweepPage, sweep_page};
 use crate::scenario::Scenario;
 use crate::sweep::{Outcome, Progress, Summary, Sweep, Word, cores, sweep};
 
@@ -50,7 +52,27 @@ pub(super) fn run(
     watch.finish()?;
     let real = watch.meter.elapsed();
     let base = format!("base {}", sweep_plan.base);
-    tell(&summary, &base, Some((real, sweep_plan.jobs)), args.reach_seeds, out)?;
+    let real = Some((real, sweep_plan.jobs));
+    tell(&summary, &base, real, args.reach_seeds, out)?;
+    if let Some(path) = &args.report {
+        let mut again = String::new();
+        if let Some(id) = &args.mutant {
+            again += &format!(" --mutant {id}");
+        }
+        if let Some(folder) = &args.scenarios {
+            again += &format!(" --scenarios {}", word(folder));
+        }
+        let commit = commit();
+        let page = SweepPage {
+            summary: &summary,
+            origin: &base,
+            real,
+            reach_seeds: args.reach_seeds,
+            again: &again,
+            commit: commit.as_deref(),
+        };
+        save(path, &sweep_page(&page))?;
+    }
     Ok(summary.exit_code(args.reach_seeds))
 }
 
@@ -66,7 +88,19 @@ pub(super) fn merge(args: &MergeArgs, out: &mut dyn Write) -> Result<u8, Failure
     let scenarios: Result<Vec<Scenario>, _> = ids.iter().map(|id| library.get(id)).collect();
     let mut summary = Summary::new(&scenarios.map_err(diagnostic)?);
     outcomes.iter().for_each(|outcome| summary.add(outcome));
-    tell(&summary, &format!("{} files", args.files.len()), None, args.reach_seeds, out)?;
+    let origin = format!("{} files", args.files.len());
+    tell(&summary, &origin, None, args.reach_seeds, out)?;
+    if let Some(path) = &args.report {
+        let page = SweepPage {
+            summary: &summary,
+            origin: &origin,
+            real: None,
+            reach_seeds: args.reach_seeds,
+            again: "",
+            commit: None,
+        };
+        save(path, &sweep_page(&page))?;
+    }
     Ok(summary.exit_code(args.reach_seeds))
 }
 

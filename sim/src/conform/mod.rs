@@ -7,6 +7,7 @@
 
 pub mod adapter;
 pub mod expect;
+pub(crate) mod keys;
 mod node;
 mod on_demand;
 pub mod outcome;
@@ -17,15 +18,18 @@ mod recorded;
 mod reference;
 pub mod report;
 pub mod runner;
+pub mod session;
 pub mod suite;
 pub mod summary;
 mod version;
+mod tasks;
 
 pub use self::node::{Node, NodeError, SharedNode};
 pub use self::process::{ANSWER_MAX, Launch, Process};
 pub use self::protocol::{
     Config, Conn, DialProblem, Done, Effect, Event, EventsClientConfig, EventsServerConfig, Hello,
-    Reply, Request, Reset, Role, StorageKind, StoreProblem, feature,
+    PublicKey, Reply, Request, Reset, Role, SigningKey, StorageKind, StoreProblem, Stream,
+    TasksAgentConfig, TasksControllerConfig, feature,
 };
 pub use self::recorded::{Lines, SharedLines};
 pub use self::reference::{NotAttachable, Reference};

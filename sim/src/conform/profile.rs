@@ -45,7 +45,6 @@ fn modules(role: Role) -> &'static [&'static str] {
             "gapless::session::client",
             "gapless::session::view",
             "gapless::session::sqlite::in_flight",
-            "gapless_sim::world::session::client",
         ],
         Role::SessionServer => {
             &["gapless::session::server", "gapless::session::sqlite::conversations"]
@@ -61,6 +60,16 @@ fn modules(role: Role) -> &'static [&'static str] {
 fn seen_from_outside(role: Role) -> &'static [&'static str] {
     match role {
         Role::EventsClient => &["events.resync_sent", "events.handler_failed"],
+        Role::TasksAgent => &["tasks.hello_sent"],
+        Role::SessionServer => &[
+            "session.replay",
+            "session.verdict_ahead",
+            "session.verdict_other_epoch",
+            "session.verdict_replay",
+            "session.verdict_too_old",
+            "session.verdict_unknown",
+            "session.verdict_up_to_date",
+        ],
         _ => &[],
     }
 }
@@ -208,6 +217,32 @@ impl<'a> Profile<'a> {
                 }
             }
             (Role::EventsServer, Options::Events { server, .. })
+                if server.extension && !self.has(feature::EXTENSION) =>
+            {
+                server.extension = false;
+                lack("the extension", feature::EXTENSION);
+            }
+            (Role::TasksAgent, Options::Tasks { agent, .. }) => {
+                agent.rsa |= !self.has(feature::SIGN_FNV1A);
+                if agent.extension && !self.has(feature::EXTENSION) {
+                    agent.extension = false;
+                    lack("the extension", feature::EXTENSION);
+                }
+            }
+            (Role::TasksController, Options::Tasks { controller, agent }) => {
+                agent.rsa |= !self.has(feature::SIGN_FNV1A);
+                if controller.extension && !self.has(feature::EXTENSION) {
+                    controller.extension = false;
+                    lack("the extension", feature::EXTENSION);
+                }
+            }
+            (Role::SessionClient, Options::Session { client, .. })
+                if client.extension && !self.has(feature::EXTENSION) =>
+            {
+                client.extension = false;
+                lack("the extension", feature::EXTENSION);
+            }
+            (Role::SessionServer, Options::Session { server, .. })
                 if server.extension && !self.has(feature::EXTENSION) =>
             {
                 server.extension = false;

@@ -210,6 +210,26 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// An integer that may be below zero.
+    pub(super) fn signed(&self, key: &'static str, range: RangeInclusive<i64>) -> Option<At<i64>> {
+        let value = self.get(key)?;
+        let wanted = format!("an integer from {} to {}", range.start(), range.end());
+        let integer = match value.get_ref() {
+            DeValue::Integer(integer) => {
+                let digits = integer.as_str().replace('_', "");
+                i64::from_str_radix(&digits, integer.radix()).ok()
+            }
+            _ => None,
+        };
+        match integer.filter(|integer| range.contains(integer)) {
+            Some(integer) => Some((integer, value.span())),
+            None => {
+                self.wrong(key, value, &wanted);
+                None
+            }
+        }
+    }
+
     pub(super) fn size(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<At<usize>> {
         let (integer, span) = self.integer(key, range)?;
         Some((usize::try_from(integer).ok()?, span))
@@ -380,6 +400,7 @@ fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
+/// Milliseconds, from a text such as `250ms`, `2s`, `5m` or `1h`.
 pub(crate) fn parse_duration(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
