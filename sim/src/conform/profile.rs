@@ -45,7 +45,6 @@ fn modules(role: Role) -> &'static [&'static str] {
             "gapless::session::client",
             "gapless::session::view",
             "gapless::session::sqlite::in_flight",
-            "gapless_sim::world::session::client",
         ],
         Role::SessionServer => {
             &["gapless::session::server", "gapless::session::sqlite::conversations"]
@@ -62,6 +61,15 @@ fn seen_from_outside(role: Role) -> &'static [&'static str] {
     match role {
         Role::EventsClient => &["events.resync_sent", "events.handler_failed"],
         Role::TasksAgent => &["tasks.hello_sent"],
+        Role::SessionServer => &[
+            "session.replay",
+            "session.verdict_ahead",
+            "session.verdict_other_epoch",
+            "session.verdict_replay",
+            "session.verdict_too_old",
+            "session.verdict_unknown",
+            "session.verdict_up_to_date",
+        ],
         _ => &[],
     }
 }
@@ -227,6 +235,18 @@ impl<'a> Profile<'a> {
                     controller.extension = false;
                     lack("the extension", feature::EXTENSION);
                 }
+            }
+            (Role::SessionClient, Options::Session { client, .. })
+                if client.extension && !self.has(feature::EXTENSION) =>
+            {
+                client.extension = false;
+                lack("the extension", feature::EXTENSION);
+            }
+            (Role::SessionServer, Options::Session { server, .. })
+                if server.extension && !self.has(feature::EXTENSION) =>
+            {
+                server.extension = false;
+                lack("the extension", feature::EXTENSION);
             }
             _ => {}
         }

@@ -19,6 +19,10 @@ use serde::{Deserialize, Serialize};
 
 pub use super::tasks::{PublicKey, SigningKey, Stream, TasksAgentConfig, TasksControllerConfig};
 use crate::history::Stage;
+use super::session::{
+    Attachment, Held, NotTaken, Question, RowHeld, SessionClientConfig, SessionServerConfig,
+    TurnEnding, Usage, ViewUpdate,
+};
 
 /// The version of the protocol that this program speaks.
 pub const VERSION: u32 = 1;
@@ -190,8 +194,10 @@ pub enum Config {
     TasksAgent(Box<TasksAgentConfig>),
     /// Who hands tasks out.
     TasksController(TasksControllerConfig),
-    /// Those of the other roles.
-    Other(BTreeMap<String, serde_json::Value>),
+    /// A view of a conversation.
+    SessionClient(SessionClientConfig),
+    /// A server of conversations.
+    SessionServer(Box<SessionServerConfig>),
 }
 
 /// What a client of events is configured with.
@@ -401,6 +407,18 @@ pub enum Event {
         /// For how long, in milliseconds.
         for_ms: u64,
     },
+    /// What does the log hold? Answered at once with one [`Effect::LogState`], then with the events
+    /// above `after`, `count` at most, as [`Effect::LogEvent`]. It comes before `app.connect`, too,
+    /// and changes nothing. Only for `events.server` with the feature `log.reports`.
+    #[serde(rename = "log.read")]
+    LogRead {
+        /// Whose.
+        agent: String,
+        /// The number above which events are wanted.
+        after: u64,
+        /// How many events at most.
+        count: usize,
+    },
     /// A command has written something. Only for `tasks.agent`, as the next two.
     #[serde(rename = "exec.output")]
     ExecOutput {
@@ -440,6 +458,71 @@ pub enum Event {
         agent: String,
         /// The first number that is kept.
         oldest: u64,
+    },
+    /// The user says a message. Answered, at once or later, by [`Effect::AppInput`] or
+    /// [`Effect::AppRefused`]. Only for `session.client`, as the next two.
+    #[serde(rename = "app.say")]
+    AppSay {
+        /// Names the wish.
+        ticket: u64,
+        /// The text.
+        text: String,
+        /// What comes with it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        attachments: Vec<Attachment>,
+    },
+    /// The user answers the question that is shown; as `app.say`.
+    #[serde(rename = "app.answer")]
+    AppAnswer {
+        /// Names the wish.
+        ticket: u64,
+        /// The text.
+        text: String,
+    },
+    /// The user wants to be connected: now, and also after another connection took the place of this
+    /// client's.
+    #[serde(rename = "app.reconnect")]
+    AppReconnect,
+    /// The application says something in a turn; answered by [`Effect::TurnHeard`] as soon as that is
+    /// durable and on its way, and before anything else happens in this turn. Only for
+    /// `session.server`, as the next three.
+    #[serde(rename = "turn.say")]
+    TurnSay {
+        /// Which turn.
+        ticket: u64,
+        /// The text.
+        text: String,
+        /// The model that says it.
+        model: String,
+        /// What it cost.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usage: Option<Usage>,
+    },
+    /// The application tells how it is getting on: a `notification` that has no number.
+    #[serde(rename = "turn.progress")]
+    TurnProgress {
+        /// Which turn.
+        ticket: u64,
+        /// Its kind, as `tool_calling`.
+        kind: String,
+        /// Its other fields.
+        fields: serde_json::Value,
+    },
+    /// The application is done with a turn.
+    #[serde(rename = "turn.end")]
+    TurnEnd {
+        /// Which turn.
+        ticket: u64,
+        /// How.
+        ending: TurnEnding,
+    },
+    /// What does the store hold? Answered at once by one [`Effect::SessionHolds`] for each principal.
+    /// Only with the feature `conversation.reports`. It comes from time to time when the faults are
+    /// over, and after a run in a life of its own, in which there is no `app.connect`.
+    #[serde(rename = "session.look")]
+    SessionLook {
+        /// Whose conversations.
+        principals: Vec<String>,
     },
 }
 
@@ -769,15 +852,16 @@ pub enum Effect {
         /// As one line.
         text: String,
     },
-    /// The log has opened an epoch. Only of `events.server` with the feature `log.reports`, as the
-    /// next two: with them the simulator can judge what a log holds and take its place.
+    /// The log has opened an epoch: it is durable. Only of `events.server` with the feature
+    /// `log.reports`, as the next two: with them the simulator can judge what a log holds, and put an
+    /// older one in its place.
     #[serde(rename = "log.epoch")]
     LogEpoch {
         /// Its name.
         epoch: String,
     },
-    /// The log holds this of a stream: told of every stream at the start, and after each commit that
-    /// changed it.
+    /// The log holds this of a stream: the answer to [`Event::LogRead`], and told after each commit
+    /// that changed it.
     #[serde(rename = "log.state")]
     LogState {
         /// Whose.
@@ -787,7 +871,7 @@ pub enum Effect {
         /// The highest number that was given.
         head: u64,
     },
-    /// The log holds this event.
+    /// The log holds this event: in the answer to [`Event::LogRead`], and told after it was stored.
     #[serde(rename = "log.event")]
     LogEvent {
         /// Whose.
@@ -893,6 +977,96 @@ pub enum Effect {
         /// As `events.resync_sent`.
         name: String,
     },
+    /// The client has taken what the user said, under this id. Only of `session.client`, as the next
+    /// two.
+    #[serde(rename = "app.input")]
+    AppInput {
+        /// That of `app.say` or `app.answer`.
+        ticket: u64,
+        /// The id: that under which a message is sent. The answer of a client that knows only the base
+        /// contract has none on the wire; its adapter makes one up that was not used before.
+        id: String,
+    },
+    /// The client has not taken what the user said.
+    #[serde(rename = "app.refused")]
+    AppRefused {
+        /// That of `app.say` or `app.answer`.
+        ticket: u64,
+        /// Why.
+        problem: NotTaken,
+        /// For a log.
+        message: String,
+    },
+    /// What the user sees has changed.
+    #[serde(rename = "app.view")]
+    AppView(Box<ViewUpdate>),
+    /// What a commit, which has to follow in the same reply, means for the inputs in flight. Only of
+    /// `session.client` with the feature `in_flight.reports`: without, an input counts as stored when
+    /// it is sent, so that one that is sent too early shows when it does not survive.
+    #[serde(rename = "store.in_flight")]
+    StoreInFlight {
+        /// Which commit.
+        id: u64,
+        /// The inputs that it keeps.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        kept: Vec<String>,
+        /// The inputs that it keeps no longer.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        dropped: Vec<String>,
+    },
+    /// The application is to take a turn: what the user said is durable as a row, and so is that its
+    /// turn has begun. Answered by any number of [`Event::TurnSay`] and [`Event::TurnProgress`], and
+    /// one [`Event::TurnEnd`]. Only of `session.server`, as all that follows up to `session.holds`.
+    #[serde(rename = "app.turn")]
+    AppTurn {
+        /// A name that was not used before in this life of the process.
+        ticket: u64,
+        /// Whose conversation.
+        principal: String,
+        /// The position of the row that it is about.
+        position: u64,
+        /// What the user said, as it was said.
+        text: String,
+    },
+    /// What the application said last in this turn is durable, and on its way to whoever is connected.
+    #[serde(rename = "turn.heard")]
+    TurnHeard {
+        /// Which turn.
+        ticket: u64,
+    },
+    /// What a commit means for the conversations, in the order in which it was done. Only with the
+    /// feature `conversation.reports`; without, nobody judges what is durable, how turns are taken, or
+    /// whether something is a row that is shown as one.
+    #[serde(rename = "store.conversations")]
+    StoreConversations {
+        /// Which commit: it has to follow in the same reply. Absent: all of it is durable already.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
+        /// What.
+        held: Vec<Held>,
+    },
+    /// What the next message on a connection of the base contract would be on one of the extension:
+    /// with it the simulator knows the positions of the rows in it. With `conversation.reports`.
+    #[serde(rename = "session.frame")]
+    SessionFrame {
+        /// Where.
+        conn: Conn,
+        /// The message.
+        text: String,
+    },
+    /// Answers [`Event::SessionLook`].
+    #[serde(rename = "session.holds")]
+    SessionHolds {
+        /// Whose conversation.
+        principal: String,
+        /// All of its rows, ascending.
+        rows: Vec<RowHeld>,
+        /// The question that is open.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        question: Option<Question>,
+        /// The positions of the inputs whose turn has not begun.
+        waiting: Vec<u64>,
+    },
     /// The implementation crashed, with this message. Nothing follows.
     #[serde(rename = "panic")]
     Panic {
@@ -944,4 +1118,8 @@ pub mod feature {
     pub const RECORD_REPORTS: &str = "record.reports";
     /// Signs, or checks, with the cheap stand-in for RSA-PSS.
     pub const SIGN_FNV1A: &str = "sign.fnv1a";
+    /// Reports which inputs its commits keep.
+    pub const IN_FLIGHT_REPORTS: &str = "in_flight.reports";
+    /// Reports what its store of conversations holds.
+    pub const CONVERSATION_REPORTS: &str = "conversation.reports";
 }

@@ -290,6 +290,9 @@ pub enum SessionSeen {
     },
 
     // ---- at the server
+    /// What a life of the server stores cannot be seen, nor what it begins and ends: whoever needs that
+    /// judges nothing.
+    Blind,
     /// A connection was accepted.
     Connected {
         /// The connection, as the server counts.

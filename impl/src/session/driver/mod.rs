@@ -10,4 +10,4 @@ mod server;
 
 pub use application::{Application, Speaker, Stopped};
 pub use client::{ClientHandle, Target, client};
-pub use server::{ServerHandle, ServerTaskConfig, SessionService, server};
+pub use server::{Hello, ServerHandle, ServerTaskConfig, SessionService, server};

@@ -58,12 +58,18 @@ pub(super) enum ServerRequest {
 }
 
 /// What a client says about itself on the URL.
-pub(super) struct Hello {
-    identity: Identity,
-    extension: bool,
-    since: u64,
-    epoch: Option<Epoch>,
-    attempt: Option<Attempt>,
+#[derive(Debug, Clone)]
+pub struct Hello {
+    /// Who it is.
+    pub identity: Identity,
+    /// Whether the extension was negotiated.
+    pub extension: bool,
+    /// The highest contiguous number that it has applied; 0 = nothing.
+    pub since: u64,
+    /// The epoch of `since`.
+    pub epoch: Option<Epoch>,
+    /// Which attempt to connect this is.
+    pub attempt: Option<Attempt>,
 }
 
 /// The way from the core to a connection's task.
@@ -286,7 +292,7 @@ impl SessionService {
         };
         let conn = ConnectionId(self.handle.connections.fetch_add(1, Ordering::Relaxed) + 1);
         let query = request.uri().query().unwrap_or_default().to_owned();
-        let client = match client(&query, conn) {
+        let client = match Hello::client(&query, conn) {
             Ok(client) => client,
             Err(error) => {
                 let error = format!("`client_id` on the URL: {error}");
@@ -368,9 +374,22 @@ impl Service for SessionService {
 }
 
 impl Hello {
+    /// What the client calls itself. A name that is made up is not used again while there may be an
+    /// outbox for it: both are gone when the process ends.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`] if it is no name.
+    pub fn client(query: &str, conn: ConnectionId) -> Result<Name, InvalidName> {
+        match http::query(query, "client_id").as_deref().map(str::trim) {
+            None | Some("") => Name::parse(&format!("anonymous-{}", conn.0)),
+            Some(client) => Name::parse(client),
+        }
+    }
+
     /// What the query of the URL says. What is no number, epoch or view counts as absent: the
     /// client gets a history then.
-    fn parse(identity: Identity, extension: bool, query: &str) -> Self {
+    pub fn parse(identity: Identity, extension: bool, query: &str) -> Self {
         let number = |name| {
             let text = http::query(query, name)?;
             integer(&serde_json::from_str(&text).ok()?)
@@ -387,15 +406,6 @@ impl Hello {
                 .zip(number("attempt"))
                 .map(|(view, number)| Attempt { view: view.into(), number }),
         }
-    }
-}
-
-/// What the client calls itself. A name that is made up is not used again while there may be an
-/// outbox for it: both are gone when the process ends.
-fn client(query: &str, conn: ConnectionId) -> Result<Name, InvalidName> {
-    match http::query(query, "client_id").as_deref().map(str::trim) {
-        None | Some("") => Name::parse(&format!("anonymous-{}", conn.0)),
-        Some(client) => Name::parse(client),
     }
 }
 

@@ -55,6 +55,8 @@ pub(super) struct Facts<'a> {
     talks: BTreeMap<u32, Talk<'a>>,
     /// What the conversations were in the end.
     ends: BTreeMap<u32, End<'a>>,
+    /// What the server stores could not be seen.
+    blind: bool,
     end_ms: u64,
 }
 
@@ -154,6 +156,7 @@ impl<'a> Facts<'a> {
             inputs: BTreeMap::new(),
             talks: BTreeMap::new(),
             ends: BTreeMap::new(),
+            blind: false,
             end_ms: history.entries.last().map_or(0, |entry| entry.at_ms),
         };
         for (_, _, seen) in facts.seen() {
@@ -191,6 +194,7 @@ impl<'a> Facts<'a> {
                 let end = End { rows, question: question.as_ref(), waiting };
                 self.ends.insert(*user, end);
             }
+            SessionSeen::Blind => self.blind = true,
             _ => {}
         }
     }

@@ -15,6 +15,9 @@ pub(in crate::check) const CHECKER: Checker = Checker {
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
+    if facts.blind {
+        return findings;
+    }
     let mut screens = Screens::default();
     for (_, at_ms, seen) in facts.seen() {
         screens.see(seen);

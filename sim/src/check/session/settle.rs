@@ -67,6 +67,9 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
             findings.push(finding(end_ms, Some(*client), message));
         }
     }
+    if facts.blind {
+        return findings;
+    }
     let rejected = shown_as_rejected(facts);
     let rows = facts.talks.values().flat_map(|talk| talk.rows.values());
     let accepted: BTreeSet<&str> = rows.filter_map(|row| row.input.as_deref()).collect();

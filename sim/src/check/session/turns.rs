@@ -33,6 +33,9 @@ struct Agenda {
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
+    if facts.blind {
+        return findings;
+    }
     let mut agendas: BTreeMap<u32, Agenda> = BTreeMap::new();
     for entry in &facts.history.entries {
         let (user, wrong) = match &entry.what {

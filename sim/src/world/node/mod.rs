@@ -67,6 +67,15 @@ impl Attached {
         self.hello.features.iter().any(|known| known == feature)
     }
 
+    /// No node will be asked anything more.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the first node with which something is.
+    pub fn finish(&self) -> Result<(), NodeError> {
+        self.seats.iter().try_for_each(|seat| lock_node(&lock(seat).node).finish())
+    }
+
     /// What went wrong with a node, if anything did; a run that has begun is of no use then.
     pub(in crate::world) fn failure(&self) -> Option<NodeError> {
         lock(&self.failure).clone()
@@ -112,12 +121,43 @@ pub(in crate::world) trait Part: Send + 'static {
         Event::AppConnect
     }
 
+    /// Whether a server takes connections.
+    fn listens(&self) -> bool {
+        true
+    }
+
+    /// Nothing is on its way to the store: if a copy of it is due, it is made.
+    ///
+    /// # Errors
+    ///
+    /// The disk's.
+    fn settled(&mut self, entrance: &Entrance) -> std::io::Result<()> {
+        match &entrance.storage {
+            Some(storage) => storage.back_up_if_due(&entrance.process, &entrance.vault),
+            None => Ok(()),
+        }
+    }
+
     /// An effect that is not about sockets, requests or the store.
     ///
     /// # Errors
     ///
     /// A sentence, if no node of this role does such a thing.
     fn effect(&mut self, effect: Effect, outside: &Outside) -> Result<(), String>;
+
+    /// Which life it is, if not that of the process.
+    fn life(&self) -> Option<u64> {
+        None
+    }
+
+    /// Something happens to the node, and it is told next.
+    fn happens(&mut self, _event: &Event) {}
+
+    /// The node does something, of whatever kind, and it takes effect next.
+    fn does(&mut self, _effect: &Effect) {}
+
+    /// A commit of the node is durable, or it failed; the node does not know yet.
+    fn committed(&mut self, _id: u64, _error: Option<StoreProblem>) {}
 }
 
 /// The way back to a node for what takes time.
@@ -128,14 +168,19 @@ pub(in crate::world) struct Outside {
 
 /// Something that a node is to be told, and who waits for an answer.
 struct Happening {
-    event: Event,
+    event: Option<Event>,
     call: Option<Call>,
 }
 
 impl Outside {
+    /// The node is to look whether anything is due. One that is gone does not.
+    pub(in crate::world) fn nudge(&self) {
+        let _ = self.happenings.send(Happening { event: None, call: None });
+    }
+
     /// Something has happened. A node that is gone does not hear of it.
     pub(in crate::world) fn happened(&self, event: Event) {
-        let _ = self.happenings.send(Happening { event, call: None });
+        let _ = self.happenings.send(Happening { event: Some(event), call: None });
     }
 }
 
@@ -158,6 +203,7 @@ pub(in crate::world) async fn drive<P: Part>(entrance: Entrance, part: P) -> tur
         outside: Outside { happenings },
         sockets: BTreeMap::new(),
         calls: Calls::default(),
+        committing: 0,
         next: None,
         last_ms: now_ms(),
         spins: 0,
@@ -180,6 +226,8 @@ struct Driver<P> {
     outside: Outside,
     sockets: BTreeMap<Conn, Socket>,
     calls: Calls,
+    /// How many commits are on their way.
+    committing: u32,
     /// When the node wants to be woken.
     next: Option<u64>,
     /// When it was told something the last time.
@@ -194,11 +242,12 @@ impl<P: Part> Driver<P> {
         self.reset()?;
         let begin = self.part.begin(&self.outside);
         self.deliver(begin)?;
-        if self.entrance.connector.is_none() {
+        if self.entrance.connector.is_none() && self.part.listens() {
             let (process, outside) = (self.entrance.process.clone(), self.outside.clone());
             tokio::spawn(serve::listen(process, self.wants(), outside));
         }
         loop {
+            self.settle();
             self.entrance.process.powered().await;
             let wait = self.next.map(|at| Duration::from_millis(at.saturating_sub(now_ms())));
             tokio::select! { biased;
@@ -220,6 +269,15 @@ impl<P: Part> Driver<P> {
         self.entrance.process.clock.skew_ms()
     }
 
+    /// Lets a copy be made while nothing is on its way to the store.
+    fn settle(&mut self) {
+        if self.committing == 0
+            && let Err(error) = self.part.settled(&self.entrance)
+        {
+            self.record(Kind::Store, format!("the store cannot be copied: {error}"));
+        }
+    }
+
     fn reset(&mut self) -> Result<(), NodeError> {
         let process = self.entrance.process.clone();
         let storage = match &self.entrance.storage {
@@ -234,7 +292,7 @@ impl<P: Part> Driver<P> {
             seed: process.seed.to_string(),
             role: self.entrance.attached.role,
             host: process.name.to_owned(),
-            life: process.life,
+            life: self.part.life().unwrap_or(process.life),
             now: now_ms(),
             epoch_ms: EPOCH_MS,
             skew_ms: self.skew_ms(),
@@ -246,7 +304,7 @@ impl<P: Part> Driver<P> {
 
     /// What is due comes first, then this.
     fn happened(&mut self, happening: Happening) -> Result<(), NodeError> {
-        let Happening { event, call } = happening;
+        let Happening { event: Some(event), call } = happening else { return Ok(()) };
         while self.next.is_some_and(|next| next <= now_ms()) {
             self.wake()?;
         }
@@ -255,6 +313,7 @@ impl<P: Part> Driver<P> {
                 self.sockets.insert(*conn, socket);
                 self.calls.socket(*conn, answer);
             }
+            (Event::StoreDone { .. }, None) => self.committing -= 1,
             (Event::HttpRequest { id, .. }, Some(Call::Request { answer })) => {
                 self.calls.request(*id, answer);
             }
@@ -286,6 +345,7 @@ impl<P: Part> Driver<P> {
 
     fn tell(&mut self, event: Event) -> Result<(), NodeError> {
         self.spins = 0;
+        self.part.happens(&event);
         let (at, skew_ms) = (now_ms(), self.skew_ms());
         self.ask(|n| Request::Deliver { n, at, skew_ms, event }, at)
     }
@@ -359,6 +419,7 @@ impl<P: Part> Driver<P> {
     }
 
     fn perform(&mut self, effect: Effect) -> Result<(), NodeError> {
+        self.part.does(&effect);
         match effect {
             Effect::SockConnect { conn, url, headers, protocols } => {
                 let misused = |problem: String| NodeError::Misused(format!("{problem}: `{url}`"));
@@ -437,15 +498,15 @@ impl<P: Part> Driver<P> {
         id: u64,
         writes: &BTreeMap<String, Option<String>>,
     ) -> Result<(), NodeError> {
+        self.settle();
         let Some(storage) = &self.entrance.storage else {
             return Err(NodeError::Misused("it commits, and has announced no storage".to_owned()));
         };
         let error = storage.commit(writes).map_err(NodeError::Misused)?;
+        self.part.committed(id, error);
         let (process, vault) = (self.entrance.process.clone(), self.entrance.vault.clone());
         vault.state().unsettled = error == Some(StoreProblem::Unknown);
-        if let Err(error) = storage.back_up_if_due(&process, &vault) {
-            process.record(Kind::Store, format!("the store cannot be copied: {error}"));
-        }
+        self.committing += 1;
         let keys: Vec<&str> = writes.keys().map(String::as_str).collect();
         let outcome = match error {
             None => "done",

@@ -241,6 +241,6 @@ impl Inquirer {
 impl Outside {
     fn called(&self, event: Event, call: Call) {
         // A node that is gone answers nobody.
-        let _ = self.happenings.send(Happening { event, call: Some(call) });
+        let _ = self.happenings.send(Happening { event: Some(event), call: Some(call) });
     }
 }

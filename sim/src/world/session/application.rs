@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use gapless::net::BoxFuture;
-use gapless::session::conversation::Ending;
+use gapless::session::conversation::{Ending, Saying};
 use gapless::session::driver::{Application, Speaker, Stopped};
 use gapless::session::server::Work;
+use gapless::session::wire::Notice;
 
 use super::Ledger;
 use super::script::{self, Text};
@@ -23,41 +24,70 @@ impl Application for Scripted {
     fn turn(&self, work: Work, speaker: Speaker) -> BoxFuture<'static, Ending> {
         let (process, ledger) = (self.process.clone(), self.ledger.clone());
         Box::pin(async move {
-            let turn = speaker.turn().clone();
-            let running =
-                Running::enter(&ledger, super::watch::user_of(&turn.principal), turn.position);
-            let pause = process.pause.clone();
-            let ending = pause.apply(take(&process, &work, speaker)).await;
-            drop(running);
-            ending
+            let user = super::watch::user_of(&work.turn.principal);
+            let turn = (user, work.turn.position);
+            take(&process, &ledger, turn, &work.input.text, speaker).await
         })
     }
 }
 
-/// Takes the turn for an input.
-async fn take(process: &Process, work: &Work, mut speaker: Speaker) -> Ending {
-    let Some(about) = Text::parse(&work.input.text) else {
-        return Ending::Failed(format!("nobody knows what to do about {}", work.input.position));
-    };
-    process.record(Kind::App, format!("the turn for {} begins", about.key));
-    let does = about.does.unwrap_or_default();
-    if perform(&about, &does, &mut speaker).await.is_err() {
-        // Nobody hears it any more.
-        return Ending::Done;
-    }
-    process.record(Kind::App, format!("the turn for {} ends", about.key));
-    script::ending(work.input.position, &about, &does)
+/// Speaks for a turn.
+pub(super) trait Voice: Send {
+    /// Says something, and returns when it is heard.
+    fn say(&mut self, saying: Saying) -> impl Future<Output = Result<(), Stopped>> + Send;
+
+    /// Tells how it is getting on.
+    fn progress(&mut self, notice: Notice) -> impl Future<Output = Result<(), Stopped>> + Send;
 }
 
-async fn perform(about: &Text, does: &TurnScript, speaker: &mut Speaker) -> Result<(), Stopped> {
+impl Voice for Speaker {
+    async fn say(&mut self, saying: Saying) -> Result<(), Stopped> {
+        Self::say(self, saying).await
+    }
+
+    async fn progress(&mut self, notice: Notice) -> Result<(), Stopped> {
+        Self::progress(self, notice).await
+    }
+}
+
+/// Takes the turn for what a user said: its user, and the position of its row.
+pub(super) async fn take(
+    process: &Process,
+    ledger: &Ledger,
+    turn: (u32, u64),
+    text: &str,
+    mut voice: impl Voice,
+) -> Ending {
+    let running = Running::enter(ledger, turn);
+    let (_, position) = turn;
+    let speaking = async {
+        let Some(about) = Text::parse(text) else {
+            return Ending::Failed(format!("nobody knows what to do about {position}"));
+        };
+        process.record(Kind::App, format!("the turn for {} begins", about.key));
+        let does = about.does.unwrap_or_default();
+        if perform(&about, &does, &mut voice).await.is_err() {
+            // Nobody hears it any more.
+            return Ending::Done;
+        }
+        process.record(Kind::App, format!("the turn for {} ends", about.key));
+        script::ending(position, &about, &does)
+    };
+    let pause = process.pause.clone();
+    let ending = pause.apply(speaking).await;
+    drop(running);
+    ending
+}
+
+async fn perform(about: &Text, does: &TurnScript, voice: &mut impl Voice) -> Result<(), Stopped> {
     let each = || tokio::time::sleep(Duration::from_millis(does.each_ms));
     for nth in 1..=does.progress {
-        speaker.progress(script::progress(nth)).await?;
+        voice.progress(script::progress(nth)).await?;
         each().await;
     }
     for nth in 1..=does.say {
         each().await;
-        speaker.say(script::saying(about, nth, does)).await?;
+        voice.say(script::saying(about, nth, does)).await?;
     }
     Ok(())
 }
@@ -69,8 +99,7 @@ struct Running {
 }
 
 impl Running {
-    fn enter(ledger: &Ledger, user: u32, position: u64) -> Self {
-        let turn = (user, position);
+    fn enter(ledger: &Ledger, turn: (u32, u64)) -> Self {
         ledger.state().running.insert(turn);
         Self { ledger: ledger.clone(), turn }
     }

@@ -41,39 +41,58 @@ pub(super) struct Side {
 }
 
 /// Where the client keeps what is in flight.
-const IN_FLIGHT: &str = "/data/session.db";
+pub(super) const IN_FLIGHT: &str = "/data/session.db";
 
 /// How long a client that cannot open its store waits before it tries again.
-const OPEN_RETRY: Duration = Duration::from_secs(1);
+pub(super) const OPEN_RETRY: Duration = Duration::from_secs(1);
 
 /// One life of a client: one page after the other.
 pub(super) async fn live(side: Side, distorted: Distorted) -> turmoil::Result {
-    let process = &side.process;
-    process.boot().await;
-    // Opening the store takes what is in the files for true.
-    side.vault.state().unsettled = false;
-    side.vault.back_up_if_due(process, IN_FLIGHT)?;
-    if side.vault.replace_if_due(process, IN_FLIGHT)?.is_some() {
-        gapless::mark!("world.store_replaced");
-        let replaced = SessionSeen::StoreReplaced { client: side.number };
-        process.recorder.see(Seen::Session(replaced));
-    }
+    side.boot().await?;
     loop {
         side.page(distorted).await?;
-        gapless::mark!("world.page_loaded_again");
-        process.record(Kind::Life, "loads its page again");
+        side.see_load();
     }
 }
 
 impl Side {
+    /// A life begins, with what is to be in the store.
+    pub(super) async fn boot(&self) -> std::io::Result<()> {
+        let process = &self.process;
+        process.boot().await;
+        // Opening the store takes what is in the files for true.
+        self.vault.state().unsettled = false;
+        self.vault.back_up_if_due(process, IN_FLIGHT)?;
+        if self.vault.replace_if_due(process, IN_FLIGHT)?.is_some() {
+            gapless::mark!("world.store_replaced");
+            self.see_store_replaced();
+        }
+        Ok(())
+    }
+
+    pub(super) fn see_store_replaced(&self) {
+        let replaced = SessionSeen::StoreReplaced { client: self.number };
+        self.process.recorder.see(Seen::Session(replaced));
+    }
+
+    pub(super) fn see_load(&self) {
+        gapless::mark!("world.page_loaded_again");
+        self.process.record(Kind::Life, "loads its page again");
+    }
+
+    /// What a user calls all clients that have one name.
+    pub(super) fn shared_id(&self) -> Option<String> {
+        self.options.shared_id.then(|| format!("user-{}", self.of))
+    }
+
     /// One page, until it is loaded again: then nothing is left but what is stored.
     async fn page(&self, distorted: Distorted) -> turmoil::Result {
         let (process, options) = (&self.process, &self.options);
         let load = self.user.loads();
         let mut entropy = process.seed.stream("page", process.name, load);
         let (store, mut kept) = self.open(&mut entropy).await?;
-        if options.shared_id {
-            kept.client = Name::parse(&format!("user-{}", self.of)).expect("a fixed pattern");
+        if let Some(name) = self.shared_id() {
+            kept.client = Name::parse(&name).expect("a fixed pattern");
         }
         let store = WatchedInFlight::new(store, self.number, process.recorder.clone());
         let store = InlineStore {

@@ -3,6 +3,7 @@
 mod application;
 mod client;
 mod link;
+mod node;
 mod script;
 mod server;
 mod store;
@@ -12,7 +13,7 @@ pub(crate) mod watch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use gapless::session::conversation::{Loaded, Role, Row};
+use gapless::session::conversation::{Loaded, Role as Speaker, Row};
 use gapless::session::view::{Connection, View};
 
 use self::user::{User, Wish};
@@ -20,6 +21,7 @@ use super::host::HostState;
 use super::link::Link;
 use super::record::Recorder;
 use super::{Cast, Client, Company, Stage, lock};
+use crate::conform::Role;
 use crate::plan::{
     Action, Fault, Host, Protocol, SessionClientOptions, SessionServerOptions, Topology,
 };
@@ -42,6 +44,8 @@ struct LedgerState {
     healed: bool,
     /// What the server's store holds of each user's conversation, since the faults are over.
     conversations: BTreeMap<u32, Loaded>,
+    /// The server does not tell what its store holds.
+    blind: bool,
     /// The turns that the application is at.
     running: BTreeSet<(u32, u64)>,
     /// What each client shows.
@@ -80,8 +84,11 @@ pub(super) fn enter(
             (server.process.clone(), server.vault.clone(), ledger.clone());
         let (options, inspecting) = (server_options.clone(), stage.inspecting.clone());
         let users = topology.agents;
+        let nodes = stage.attached.filter(|attached| attached.role() == Role::SessionServer);
+        let (nodes, case) = (nodes.cloned(), stage.plan.scenario.clone());
         stage.sim.host(SERVER, move || {
             let process = lock(&process).clone();
+            let (nodes, case) = (nodes.clone(), case.clone());
             let side = server::Side {
                 process: process.clone(),
                 options: options.clone(),
@@ -91,14 +98,17 @@ pub(super) fn enter(
             };
             let inspecting = *lock(&inspecting);
             process.pause.apply(async move {
-                match inspecting {
-                    true => server::inspect(side).await,
-                    false => server::serve(side, distorted).await,
+                match (nodes, inspecting) {
+                    (None, true) => server::inspect(side).await,
+                    (None, false) => server::serve(side, distorted).await,
+                    (Some(nodes), true) => node::inspect(side, nodes, case).await,
+                    (Some(nodes), false) => node::serve(side, nodes, case).await,
                 }
             })
         });
     }
     let (mut clients, mut users) = (Vec::new(), Vec::new());
+    let nodes = stage.attached.filter(|attached| attached.role() == Role::SessionClient).cloned();
     for number in 1..=topology.clients {
         let name = Host::Client(number).name(Protocol::Session);
         let state = HostState::new(name, seed, &recorder, lying);
@@ -108,6 +118,7 @@ pub(super) fn enter(
         clients.push(Client { state, link: link.clone() });
         let (options, of) = (client_options.clone(), topology.user_of(number));
         let inspecting = stage.inspecting.clone();
+        let (nodes, case) = (nodes.clone(), stage.plan.scenario.clone());
         stage.sim.host(name, move || {
             let process = lock(&process).clone();
             let side = client::Side {
@@ -122,11 +133,13 @@ pub(super) fn enter(
                 link: link.clone(),
             };
             let inspecting = *lock(&inspecting);
+            let (nodes, case) = (nodes.clone(), case.clone());
             process.pause.apply(async move {
-                match inspecting {
+                match nodes {
                     // A client that has ended does not see the server end.
-                    true => Ok(()),
-                    false => client::live(side, distorted).await,
+                    _ if inspecting => Ok(()),
+                    Some(nodes) => node::live(side, nodes, case).await,
+                    None => client::live(side, distorted).await,
                 }
             })
         });
@@ -150,21 +163,22 @@ impl Session {
         if view.connection == Connection::Superseded {
             return true;
         }
-        let Some(held) = state.conversations.get(&self.topology.user_of(client)) else {
-            return false;
+        let quiet = view.open_question.is_none() && view.connection == Connection::Live;
+        let shows_all = match state.conversations.get(&self.topology.user_of(client)) {
+            Some(held) => {
+                held.question.is_none()
+                    && held.waiting.is_empty()
+                    && self.shows_the_newest(view, &held.rows)
+            }
+            None => state.blind,
         };
-        let quiet = held.question.is_none() && view.open_question.is_none();
-        quiet
-            && held.waiting.is_empty()
-            && view.connection == Connection::Live
-            && view.loaded
-            && self.shows_the_newest(view, &held.rows)
+        quiet && view.loaded && shows_all
     }
 
     /// Whether a view shows the newest row; to a base client only those of the application are
     /// sent.
     fn shows_the_newest(&self, view: &View, rows: &[Row]) -> bool {
-        let sent = |role: Role| self.extension || role == Role::Assistant;
+        let sent = |role: Speaker| self.extension || role == Speaker::Assistant;
         let newest = rows.iter().rfind(|row| sent(row.role));
         let shown = view.messages.iter().rfind(|message| sent(message.role));
         match (newest, shown) {

@@ -40,13 +40,13 @@ pub(super) struct Side {
 }
 
 /// Where the conversations are.
-const CONVERSATIONS: &str = "/data/conversations.db";
+pub(super) const CONVERSATIONS: &str = "/data/conversations.db";
 
 /// How long a server that cannot open its store waits before it tries again.
-const OPEN_RETRY: Duration = Duration::from_secs(1);
+pub(super) const OPEN_RETRY: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether there is anything to do.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 fn open(
     process: &Process,

@@ -9,11 +9,11 @@ use gapless::session::conversation::What;
 use gapless::session::driver::ClientHandle;
 use gapless::session::view::{Connection, View};
 use gapless::session::wire::Question;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::{Ledger, script};
-use crate::trace::Kind;
+use crate::trace::{Fact, Kind};
 use crate::world::host::Process;
 use crate::world::lock;
 
@@ -115,18 +115,57 @@ impl User {
     }
 }
 
+/// What the user said is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// Because too much has no verdict yet.
+    pub(super) too_many: bool,
+    /// Why.
+    pub(super) problem: String,
+}
+
+/// What a user has of a client.
+pub(super) trait Handle {
+    /// The newest view, and each one that follows.
+    fn view(&self) -> watch::Receiver<Arc<View>>;
+
+    /// Says something; its id when it is taken.
+    fn submit(&self, what: Submission) -> impl Future<Output = Result<String, Refused>> + Send;
+
+    /// Wants to be connected.
+    fn reconnect(&self) -> impl Future<Output = ()> + Send;
+}
+
+impl Handle for ClientHandle {
+    fn view(&self) -> watch::Receiver<Arc<View>> {
+        Self::view(self)
+    }
+
+    async fn submit(&self, what: Submission) -> Result<String, Refused> {
+        let submitted = Self::submit(self, what).await;
+        submitted.map(|id| id.to_string()).map_err(|error| Refused {
+            too_many: error == SubmitError::TooManyInFlight,
+            problem: error.to_string(),
+        })
+    }
+
+    async fn reconnect(&self) {
+        Self::reconnect(self).await;
+    }
+}
+
 /// A page that a user looks at.
-pub(super) struct Page {
+pub(super) struct Page<H> {
     pub(super) user: User,
     pub(super) process: Process,
     pub(super) client: u32,
     pub(super) ledger: Ledger,
-    pub(super) handle: ClientHandle,
+    pub(super) handle: H,
     /// How long the user thinks about a question.
     pub(super) answer: Duration,
 }
 
-impl Page {
+impl<H: Handle> Page<H> {
     /// Uses the page until it is to be loaded again.
     pub(super) async fn use_it(self) {
         let mut views = self.handle.view();
@@ -155,7 +194,8 @@ impl Page {
                 () = at(answer_at) => {
                     if let Some((question, _)) = thinking.take() {
                         let answer = self.user.answer(self.client, &question);
-                        if self.submit(answer).await == Err(SubmitError::TooManyInFlight) {
+                        let refused = self.submit(answer).await;
+                        if refused.is_err_and(|refused| refused.too_many) {
                             thinking = Some((question, Instant::now() + PATIENCE));
                         }
                     }
@@ -176,14 +216,15 @@ impl Page {
         }
     }
 
-    async fn submit(&self, what: Submission) -> Result<(), SubmitError> {
+    async fn submit(&self, what: Submission) -> Result<(), Refused> {
         let (Submission::Message { text, .. } | Submission::Answer { text }) = &what;
         let key = script::Text::parse(text).map(|text| text.key).unwrap_or_default();
         let result = self.handle.submit(what).await.map(|id| {
-            self.process.record(Kind::App, format!("says {key} as {id}"));
+            let fact = Fact::Work(vec![key.clone()]);
+            self.process.record_fact(Kind::App, format!("says {key} as {id}"), fact);
         });
-        if let Err(error) = &result {
-            self.process.record(Kind::App, format!("cannot say {key}: {error}"));
+        if let Err(refused) = &result {
+            self.process.record(Kind::App, format!("cannot say {key}: {}", refused.problem));
         }
         result
     }

@@ -10,6 +10,7 @@ use gapless::Core;
 use gapless::recovery::Instant;
 use gapless::session::client::{self, Submission};
 use gapless::session::conversation::{self, Input, Kind, Loaded, Reply, Role, Row, Verdict, What};
+use gapless::session::driver::Hello;
 use gapless::session::server;
 use gapless::session::view::{Connection, View};
 use gapless::session::wire::{Body, ClientFrame, HistoryMessage, Question, ServerFrame};
@@ -184,8 +185,8 @@ impl Core for WatchedClient {
     }
 }
 
-/// In what two views differ.
-fn change(before: &View, after: &View, history: bool) -> ViewChange {
+/// In what two views differ. `history` says whether a history came.
+pub(super) fn change(before: &View, after: &View, history: bool) -> ViewChange {
     let ids = |view: &View| -> Vec<String> {
         view.pending.iter().map(|pending| pending.input.id.to_string()).collect()
     };
@@ -243,70 +244,54 @@ fn open_question(question: &Question) -> OpenQuestion {
     }
 }
 
-/// Watches a server's core.
-pub(crate) struct WatchedServer {
-    core: SessionServerCore,
+/// Sees what a life of a server does on its connections.
+pub(super) struct ServerEye {
+    /// Which life of the server's process.
     life: u64,
     recorder: Recorder,
     /// Connections on which the status was not sent yet.
-    fresh: BTreeSet<ConnectionId>,
+    fresh: BTreeSet<u64>,
 }
 
-impl WatchedServer {
-    /// `life` is that of the server's process.
-    pub(crate) fn new(core: SessionServerCore, life: u64, recorder: Recorder) -> Self {
-        Self { core, life, recorder, fresh: BTreeSet::new() }
+impl ServerEye {
+    pub(super) fn new(life: u64, recorder: Recorder) -> Self {
+        Self { life, recorder, fresh: BTreeSet::new() }
     }
 
-    fn see(&self, what: SessionSeen) {
+    pub(super) fn see(&self, what: SessionSeen) {
         self.recorder.see(Seen::Session(what));
     }
 
-    fn conn(&self, conn: ConnectionId) -> Conn {
-        Conn { life: self.life, number: conn.0 }
+    fn conn(&self, number: u64) -> Conn {
+        Conn { life: self.life, number }
     }
 
-    fn see_input(&mut self, input: &server::Input) {
-        match input {
-            server::Input::Connected { conn, identity, extension, since, epoch, attempt } => {
-                self.fresh.insert(*conn);
-                self.see(SessionSeen::Connected {
-                    conn: self.conn(*conn),
-                    user: user_of(&identity.principal),
-                    name: identity.client.to_string(),
-                    extension: *extension,
-                    since: *since,
-                    epoch: epoch.as_ref().map(ToString::to_string),
-                    attempt: attempt.as_ref().map(|it| (it.view.clone(), it.number)),
-                });
-            }
-            server::Input::Frame { conn, frame: ClientFrame::Ack { seq, epoch } } => {
-                let (seq, epoch) = (*seq, epoch.as_ref().map(ToString::to_string));
-                self.see(SessionSeen::AckCame { conn: self.conn(*conn), seq, epoch });
-            }
-            server::Input::Disconnected { conn } => self.left(*conn, None),
-            _ => {}
+    pub(super) fn connected(&mut self, conn: u64, hello: &Hello) {
+        self.fresh.insert(conn);
+        self.see(SessionSeen::Connected {
+            conn: self.conn(conn),
+            user: user_of(&hello.identity.principal),
+            name: hello.identity.client.to_string(),
+            extension: hello.extension,
+            since: hello.since,
+            epoch: hello.epoch.as_ref().map(ToString::to_string),
+            attempt: hello.attempt.as_ref().map(|it| (it.view.clone(), it.number)),
+        });
+    }
+
+    pub(super) fn heard(&self, conn: u64, frame: &ClientFrame) {
+        if let ClientFrame::Ack { seq, epoch } = frame {
+            let (seq, epoch) = (*seq, epoch.as_ref().map(ToString::to_string));
+            self.see(SessionSeen::AckCame { conn: self.conn(conn), seq, epoch });
         }
     }
 
-    fn left(&mut self, conn: ConnectionId, code: Option<u16>) {
+    pub(super) fn left(&mut self, conn: u64, code: Option<u16>) {
         self.fresh.remove(&conn);
         self.see(SessionSeen::Left { conn: self.conn(conn), code });
     }
 
-    fn see_output(&mut self, output: &server::Output) {
-        match output {
-            server::Output::Send { conn, frame } => self.see_frame(*conn, frame),
-            server::Output::Close { conn, code, .. } => self.left(*conn, Some(code.0)),
-            server::Output::Run(work) => {
-                let (user, position) = named(&work.turn);
-                self.see(SessionSeen::Ran { user, position });
-            }
-            server::Output::Store(..) | server::Output::Heard { .. } => {}
-        }
-    }
-
-    fn see_frame(&mut self, connection: ConnectionId, frame: &ServerFrame) {
+    pub(super) fn sent(&mut self, connection: u64, frame: &ServerFrame) {
         let conn = self.conn(connection);
         match &frame.body {
             Body::Begin(begin) => self.see(SessionSeen::Verdict {
@@ -323,6 +308,49 @@ impl WatchedServer {
                 self.see(SessionSeen::Sent { conn, seq: frame.seq, what: numbered(body) });
             }
             _ => {}
+        }
+    }
+}
+
+/// Watches a server's core.
+pub(crate) struct WatchedServer {
+    core: SessionServerCore,
+    eye: ServerEye,
+}
+
+impl WatchedServer {
+    /// `life` is that of the server's process.
+    pub(crate) fn new(core: SessionServerCore, life: u64, recorder: Recorder) -> Self {
+        Self { core, eye: ServerEye::new(life, recorder) }
+    }
+
+    fn see_input(&mut self, input: &server::Input) {
+        match input {
+            server::Input::Connected { conn, identity, extension, since, epoch, attempt } => {
+                let hello = Hello {
+                    identity: identity.clone(),
+                    extension: *extension,
+                    since: *since,
+                    epoch: epoch.clone(),
+                    attempt: attempt.clone(),
+                };
+                self.eye.connected(conn.0, &hello);
+            }
+            server::Input::Frame { conn, frame } => self.eye.heard(conn.0, frame),
+            server::Input::Disconnected { conn } => self.eye.left(conn.0, None),
+            _ => {}
+        }
+    }
+
+    fn see_output(&mut self, output: &server::Output) {
+        match output {
+            server::Output::Send { conn, frame } => self.eye.sent(conn.0, frame),
+            server::Output::Close { conn, code, .. } => self.eye.left(conn.0, Some(code.0)),
+            server::Output::Run(work) => {
+                let (user, position) = named(&work.turn);
+                self.eye.see(SessionSeen::Ran { user, position });
+            }
+            server::Output::Store(..) | server::Output::Heard { .. } => {}
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::conform::keys;
 use crate::history::{AttemptEnd, StreamEnd, TaskSeen};
 use crate::mutants::{Distorted, Settings};
 use crate::plan::{ControllerOptions, Host};
-use crate::trace::Kind;
+use crate::trace::{Fact, Kind};
 use crate::world::disk::{VFS_NAME, create_dir};
 use crate::world::host::Process;
 use crate::world::link::PORT;
@@ -236,6 +236,7 @@ impl Store<Command> for InlineRecord {
             }
         }
         let about: Vec<Option<Attempt>> = commands.iter().map(attempt_of).collect();
+        let work = commands.iter().filter_map(asked_for).collect();
         let writes = commands.iter().any(|command| !command.is_read_only());
         let result = lock(&self.record).transact(commands);
         for (attempt, reply) in about.into_iter().zip(result.iter().flatten()) {
@@ -253,7 +254,7 @@ impl Store<Command> for InlineRecord {
             Err(error) => vec![error.to_string()],
         };
         let text = format!("record: {} = {}", wanted.join(", "), outcome.join(", "));
-        self.process.record(Kind::Store, text);
+        self.process.record_fact(Kind::Store, text, Fact::Work(work));
         self.process.powered().await;
         let committed = writes && result.is_ok();
         if committed {
@@ -284,6 +285,15 @@ impl InlineRecord {
             }
             _ => {}
         }
+    }
+}
+
+/// The task about which the submitter wants something.
+fn asked_for(command: &Command) -> Option<String> {
+    match command {
+        Command::Submit(wish) => Some(wish.task.to_string()),
+        Command::Retry { task, .. } | Command::Cancel(task) => Some(task.to_string()),
+        _ => None,
     }
 }
 
