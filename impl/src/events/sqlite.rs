@@ -125,15 +125,19 @@ impl SqliteLog {
     pub fn resume(&mut self) -> Result<(), StoreError> {
         let read = |connection: &Connection| {
             connection
-                .query_row("SELECT ordinal, epoch FROM epochs ORDER BY ordinal DESC LIMIT 1", [], |row| {
-                    let epoch: String = row.get(1)?;
-                    let epoch = Epoch::parse(&epoch).map_err(|error| damaged(1, error))?;
-                    Ok((row.get(0)?, epoch))
-                })
+                .query_row(
+                    "SELECT ordinal, epoch FROM epochs ORDER BY ordinal DESC LIMIT 1",
+                    [],
+                    |row| {
+                        let epoch: String = row.get(1)?;
+                        let epoch = Epoch::parse(&epoch).map_err(|error| damaged(1, error))?;
+                        Ok((row.get(0)?, epoch))
+                    },
+                )
                 .optional()
         };
-        self.epoch = read(&self.connection)
-            .map_err(|error| StoreError::NotApplied(error.to_string()))?;
+        self.epoch =
+            read(&self.connection).map_err(|error| StoreError::NotApplied(error.to_string()))?;
         Ok(())
     }
 

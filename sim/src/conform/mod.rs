@@ -21,8 +21,8 @@ pub mod runner;
 pub mod session;
 pub mod suite;
 pub mod summary;
-mod version;
 mod tasks;
+mod version;
 
 pub use self::node::{Node, NodeError, SharedNode};
 pub use self::process::{ANSWER_MAX, Launch, Process};

@@ -17,12 +17,12 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use super::tasks::{PublicKey, SigningKey, Stream, TasksAgentConfig, TasksControllerConfig};
-use crate::history::Stage;
 use super::session::{
     Attachment, Held, NotTaken, Question, RowHeld, SessionClientConfig, SessionServerConfig,
     TurnEnding, Usage, ViewUpdate,
 };
+pub use super::tasks::{PublicKey, SigningKey, Stream, TasksAgentConfig, TasksControllerConfig};
+use crate::history::Stage;
 
 /// The version of the protocol that this program speaks.
 pub const VERSION: u32 = 1;

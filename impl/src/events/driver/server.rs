@@ -12,10 +12,10 @@ use hyper::header::{HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 
+use super::publishing::{Answer, answer, publication};
 use crate::Core;
 use crate::events::log::Command;
 use crate::events::server::{Input, Output, PublishError, Receipt};
-use super::publishing::{Answer, answer, publication};
 use crate::events::wire::{ClientFrame, EventBody, FrameError, SUBPROTOCOL};
 use crate::events::{AgentId, CloseCode, ConnectionId, Ticket};
 use crate::net::http::{self, BodyError, Service, UpgradedStream};

@@ -169,7 +169,10 @@ impl Life {
             (Command::OpenEpoch(epoch), Reply::EpochOpened) => {
                 self.effects.push(Effect::LogEpoch { epoch: epoch.to_string() });
             }
-            (Command::Append(append), Reply::Appended(Appended::New { sequence, oldest, body })) => {
+            (
+                Command::Append(append),
+                Reply::Appended(Appended::New { sequence, oldest, body }),
+            ) => {
                 let agent = append.agent.to_string();
                 self.effects.push(Effect::LogEvent {
                     agent: agent.clone(),
@@ -203,7 +206,8 @@ impl Life {
         if after >= head || count == 0 {
             return Ok(());
         }
-        let read = Read { agent: agent.clone(), after, to: head, count_max: count, bytes_max: usize::MAX };
+        let read =
+            Read { agent: agent.clone(), after, to: head, count_max: count, bytes_max: usize::MAX };
         let replies = self.store.look().transact(vec![Command::Read(read)]);
         for reply in replies.map_err(|error| error.to_string())? {
             let Reply::Page(page) = reply else { continue };
@@ -361,4 +365,3 @@ impl Endpoint for Life {
         std::mem::take(&mut self.effects)
     }
 }
-

@@ -5,11 +5,11 @@
 
 mod events_client;
 mod events_server;
+mod session_client;
+mod session_server;
 mod store;
 mod tasks_agent;
 mod tasks_controller;
-mod session_client;
-mod session_server;
 
 use gapless::recovery::{Instant, WallTime};
 

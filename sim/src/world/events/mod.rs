@@ -14,11 +14,11 @@ use tokio::sync::mpsc;
 
 use self::client::{Known, Moods};
 use self::server::{Copies, Order};
+use self::server_node::Line;
 use super::host::HostState;
 use super::link::Link;
 use super::record::Recorder;
 use super::{Cast, Client, Company, Stage, lock};
-use self::server_node::Line;
 use crate::conform::{Event, Role, feature};
 use crate::plan::{Action, ClientOptions, Fault, Host, Protocol, ServerOptions, Topology};
 

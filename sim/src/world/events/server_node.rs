@@ -55,7 +55,8 @@ pub(super) async fn serve(side: Side) -> turmoil::Result {
         }
         false => None,
     };
-    let agents = (1..=topology.agents).map(|agent| (agent_id(agent).to_string(), agent_token(agent)));
+    let agents =
+        (1..=topology.agents).map(|agent| (agent_id(agent).to_string(), agent_token(agent)));
     let config = EventsServerConfig {
         agents: agents.collect(),
         publisher_token: PUBLISHER_TOKEN.to_owned(),
