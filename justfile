@@ -10,7 +10,7 @@ _seed := if SEED == '' { '' } else { '--seed ' + quote(SEED) }
 default:
     @{{ just_executable() }} --list --unsorted
 
-# Run one simulation: `just sim`, `just sim 42`, `just sim SEED=42`, `just SEED=42 sim`, `just sim --seed 42 --trace out.txt`.
+# Run one simulation: `just sim`, `just sim 42`, `just sim SEED=42`, `just SEED=42 sim`, `just sim --seed 42 --report out.html`.
 [group('simulate')]
 [no-exit-message]
 @sim *args:
@@ -21,6 +21,24 @@ default:
 [no-exit-message]
 @show *args:
     cargo sim show {{ _seed }} "$@"
+
+# Make a failing plan small: `just shrink events/swarm 7 --mutant cursor-jumps`.
+[group('simulate')]
+[no-exit-message]
+@shrink *args:
+    cargo sim shrink {{ _seed }} "$@"
+
+# Write a failing plan as a scenario: `just freeze --plan shrunk.json`.
+[group('simulate')]
+[no-exit-message]
+@freeze *args:
+    cargo sim freeze {{ _seed }} "$@"
+
+# Say when a failing run became inevitable: `just localise 9 --mutant failure-swallowed --report failing.html`.
+[group('simulate')]
+[no-exit-message]
+@localise *args:
+    cargo sim localise {{ _seed }} "$@"
 
 # Run many simulations on all cores: `just sweep --seeds 2000 --base 7`.
 [group('simulate')]

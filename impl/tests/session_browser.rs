@@ -4,11 +4,10 @@
 //! in `target/browser/`.
 #![cfg(all(feature = "net", feature = "sqlite"))]
 
-mod devtools;
 mod session_support;
 
-use devtools::{Browser, Tab};
 use gapless::session::conversation::Role;
+use gapless_browser::{Browser, Tab};
 use serde_json::json;
 use session_support::{Host, PATIENCE, Proxy, SOON};
 use tokio::sync::Mutex;
@@ -70,7 +69,7 @@ async fn holds(host: Host, expected: &[&str]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reply_goes_on_where_the_connection_broke() {
     let _one = ONE_AT_A_TIME.lock().await;
-    let Some(browser) = Browser::start().await else { return };
+    let Some(browser) = Browser::start(env!("CARGO_TARGET_TMPDIR")).await else { return };
     let host = Host::start().await;
     let proxy = Proxy::start(host.port).await;
     let tab = page(&browser, proxy.port).await;
@@ -109,7 +108,7 @@ async fn a_reply_goes_on_where_the_connection_broke() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_in_flight_survives_a_restart_of_the_server() {
     let _one = ONE_AT_A_TIME.lock().await;
-    let Some(browser) = Browser::start().await else { return };
+    let Some(browser) = Browser::start(env!("CARGO_TARGET_TMPDIR")).await else { return };
     let mut host = Host::start().await;
     let proxy = Proxy::start(host.port).await;
     let witness = page(&browser, host.port).await;
@@ -139,7 +138,7 @@ async fn a_message_in_flight_survives_a_restart_of_the_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_question_is_shown_again_after_a_reload_and_can_be_answered() {
     let _one = ONE_AT_A_TIME.lock().await;
-    let Some(browser) = Browser::start().await else { return };
+    let Some(browser) = Browser::start(env!("CARGO_TARGET_TMPDIR")).await else { return };
     let host = Host::start().await;
     let tab = page(&browser, host.port).await;
     until(&tab, LINK, json!("live")).await;
@@ -167,7 +166,7 @@ async fn a_question_is_shown_again_after_a_reload_and_can_be_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_tabs_see_everything_and_one_that_closes_disturbs_nothing() {
     let _one = ONE_AT_A_TIME.lock().await;
-    let Some(browser) = Browser::start().await else { return };
+    let Some(browser) = Browser::start(env!("CARGO_TARGET_TMPDIR")).await else { return };
     let host = Host::start().await;
     let one = page(&browser, host.port).await;
     until(&one, LINK, json!("live")).await;
@@ -197,7 +196,7 @@ async fn two_tabs_see_everything_and_one_that_closes_disturbs_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_of_a_tab_that_was_closed_is_sent_by_the_next() {
     let _one = ONE_AT_A_TIME.lock().await;
-    let Some(browser) = Browser::start().await else { return };
+    let Some(browser) = Browser::start(env!("CARGO_TARGET_TMPDIR")).await else { return };
     let mut host = Host::start().await;
     // The storage belongs to the port, and outlives what listens there.
     let proxy = Proxy::start(host.port).await;
@@ -217,7 +216,7 @@ async fn a_message_of_a_tab_that_was_closed_is_sent_by_the_next() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_is_not_valid_is_said_to_be_so() {
     let _one = ONE_AT_A_TIME.lock().await;
-    let Some(browser) = Browser::start().await else { return };
+    let Some(browser) = Browser::start(env!("CARGO_TARGET_TMPDIR")).await else { return };
     let host = Host::start().await;
     let tab = browser.open(&format!("http://127.0.0.1:{}/?token=wrong", host.port)).await;
     until(&tab, LINK, json!("refused")).await;

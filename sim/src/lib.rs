@@ -11,6 +11,10 @@
 //! * [`check`]: one invariant per file, each a pure function over a history;
 //! * [`spec`]: the statements of the specification, for which scenarios and checkers stand;
 //! * [`sweep`]: many runs on all cores, judged together;
+//! * [`shrink`]: a failing plan made small; [`freeze`]: a scenario made of it;
+//! * [`capsule`]: a failing run in one file;
+//! * [`localise`]: from when on a run could not have ended otherwise;
+//! * [`report`]: a run, or many, as a page to be looked at;
 //! * [`cli`]: the command `gapless-sim`.
 //!
 //! The same seed gives a byte-identical trace: in one process, in another one, and beside others
@@ -24,16 +28,21 @@ compile_error!(
 );
 
 mod branches;
+pub mod capsule;
 mod chain;
 pub mod check;
 pub mod cli;
 pub mod conform;
 pub mod exit;
+pub mod freeze;
 pub mod history;
+pub mod localise;
 pub mod mutants;
 pub mod plan;
+pub mod report;
 pub mod scenario;
 pub mod seed;
+pub mod shrink;
 pub mod spec;
 pub mod sweep;
 pub mod trace;

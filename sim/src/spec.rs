@@ -8,6 +8,8 @@
 //! - Not simulated: CORE-14a, CORE-14d (every token of a run is valid; `tests/tests/both_arms.rs`).
 //! ```
 
+use std::sync::OnceLock;
+
 /// The pages that were there when the program was built.
 const PAGES: [&str; 3] = [
     include_str!("../../docs/spec/events.md"),
@@ -59,6 +61,12 @@ pub struct SpecError {
 }
 
 impl Spec {
+    /// The specification that was there when the program was built, read once.
+    pub fn shared() -> &'static Self {
+        static SPEC: OnceLock<Spec> = OnceLock::new();
+        SPEC.get_or_init(Self::embedded)
+    }
+
     /// The specification that was there when the program was built.
     pub fn embedded() -> Self {
         let mut groups = Vec::new();
@@ -183,7 +191,7 @@ impl Statement {
 }
 
 /// `EV-5` of `EV-5a`.
-fn group_of(id: &str) -> &str {
+pub(crate) fn group_of(id: &str) -> &str {
     id.strip_suffix(|letter: char| letter.is_ascii_lowercase()).unwrap_or(id)
 }
 

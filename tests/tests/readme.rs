@@ -29,6 +29,22 @@ fn run(command: &str) -> (String, u8) {
     (String::from_utf8(out.into_inner()).expect("UTF-8"), code)
 }
 
+#[test]
+fn the_small_plan_of_the_readme_is_real() {
+    let demos = demos(&readme());
+    let (command, shown) = &demos[2];
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("shrunk.json").display().to_string();
+    let (printed, code) = run(&format!("{command} --out {file}"));
+    assert_eq!(code, 0, "{printed}");
+    let printed = printed.replace(&file, "shrunk.json");
+    let without_real_time = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| !line.starts_with("  runs "));
+        lines.map(str::to_owned).collect()
+    };
+    assert_eq!(without_real_time(shown), without_real_time(&printed));
+}
+
 /// How long it really took differs.
 fn without_real_time(output: &str) -> String {
     output

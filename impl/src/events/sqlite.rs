@@ -117,6 +117,26 @@ impl SqliteLog {
         Ok(Self { connection, config, epoch: None })
     }
 
+    /// Goes on with the newest epoch, in a process that has opened it and opens its log once more.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the database cannot be read.
+    pub fn resume(&mut self) -> Result<(), StoreError> {
+        let read = |connection: &Connection| {
+            connection
+                .query_row("SELECT ordinal, epoch FROM epochs ORDER BY ordinal DESC LIMIT 1", [], |row| {
+                    let epoch: String = row.get(1)?;
+                    let epoch = Epoch::parse(&epoch).map_err(|error| damaged(1, error))?;
+                    Ok((row.get(0)?, epoch))
+                })
+                .optional()
+        };
+        self.epoch = read(&self.connection)
+            .map_err(|error| StoreError::NotApplied(error.to_string()))?;
+        Ok(())
+    }
+
     fn run_as_one(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let read_only = commands.iter().all(Command::is_read_only);
         let behavior = match read_only {

@@ -15,7 +15,7 @@ mod transactions;
 pub use access::{Access, Grant, Tokens};
 pub use clock::{Clock, SystemClock, WallClock};
 pub(crate) use dial::dial;
-pub(crate) use request::{RequestError, Requester};
+pub use request::{RequestError, Requester};
 pub use socket::{Limits, Socket, SocketEvent};
 pub use stream::{Connector, Listener, TcpConnector};
 pub(crate) use transactions::Transactions;

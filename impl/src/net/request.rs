@@ -16,7 +16,7 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// A request was not answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum RequestError {
+pub enum RequestError {
     /// It did not leave.
     NotSent(String),
     /// It may have arrived.
@@ -25,19 +25,24 @@ pub(crate) enum RequestError {
 
 /// Sends requests, one at a time.
 #[derive(Debug)]
-pub(crate) struct Requester {
+pub struct Requester {
     connection: Option<SendRequest<Full<Bytes>>>,
     /// How long connecting, and then an answer, may take.
     timeout: Duration,
 }
 
 impl Requester {
-    pub(crate) fn new(timeout: Duration) -> Self {
+    /// Without a connection yet. `timeout` is how long connecting, and then an answer, may take.
+    pub fn new(timeout: Duration) -> Self {
         Self { connection: None, timeout }
     }
 
-    /// Sends a request, over a new connection if there is none.
-    pub(crate) async fn send<N: Connector>(
+    /// Sends a request, over a new connection if there is none; its status and body.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`] says whether it may have arrived.
+    pub async fn send<N: Connector>(
         &mut self,
         connector: &N,
         request: Request<Full<Bytes>>,

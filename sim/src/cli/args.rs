@@ -20,7 +20,8 @@ const SEED_FORMS: &str =
 #[derive(Debug, Parser)]
 #[command(name = "gapless-sim", version, max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 ok, 1 violation, 2 usage, 3 inconclusive, 4 nothing ran, \
-                        6 no progress after healing, 70 internal error, 72 different.")]
+                        5 stale expectation, 6 no progress after healing, 70 internal error, \
+                        71 adapter error, 72 different.")]
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -34,10 +35,16 @@ pub(super) enum Command {
     Show(ShowArgs),
     /// Compare two traces and print where they part
     Diff(DiffArgs),
+    /// Make a failing plan small, as long as it shows the same violation
+    Shrink(ShrinkArgs),
+    /// Write a failing plan as a scenario, with a snapshot of what happens in it
+    Freeze(FreezeArgs),
     /// Carry out many runs on all cores and judge them together
     Sweep(SweepArgs),
     /// Judge the runs of several sweeps together, from their `--jsonl` files
     Merge(MergeArgs),
+    /// Say from when on a failing run could not have ended otherwise
+    Localise(LocaliseArgs),
     /// Carry out runs in two processes each, and compare them while they run
     Meta(MetaArgs),
     /// Run the known-bad variants of the implementation: every one has to be caught
@@ -46,6 +53,8 @@ pub(super) enum Command {
     Scenarios(ScenariosArgs),
     /// Play the scenarios against another implementation, through its adapter
     Conform(ConformArgs),
+    /// Write down what an adapter is asked in a case, to play it under a debugger
+    Record(RecordArgs),
     /// Be an adapter: the reference implementation behind the lockstep protocol
     Adapter(AdapterArgs),
     /// List the statements of the specification, and what stands for each
@@ -81,6 +90,9 @@ pub(super) struct SweepArgs {
     /// Write one JSON object per run to a file, for `merge`
     #[arg(long, value_name = "FILE")]
     pub(super) jsonl: Option<PathBuf>,
+    /// Write a page to look at in a browser: what failed, what was reached under which faults
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
     /// No progress
     #[arg(long, short)]
     pub(super) quiet: bool,
@@ -109,6 +121,9 @@ pub(super) struct MutantsArgs {
     /// Only say what there is
     #[arg(long)]
     pub(super) list: bool,
+    /// Write the kill table as a page to look at in a browser
+    #[arg(long, value_name = "FILE", conflicts_with = "list")]
+    pub(super) report: Option<PathBuf>,
     /// Print one JSON object per mutant
     #[arg(long)]
     pub(super) json: bool,
@@ -119,12 +134,27 @@ pub(super) struct MergeArgs {
     /// Files written by `sweep --jsonl`
     #[arg(value_name = "FILE", required = true)]
     pub(super) files: Vec<PathBuf>,
+    /// Write a page to look at in a browser
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
     /// From how many runs of a swarm on it has to have reached its marks
     #[arg(long, value_name = "N", default_value = REACH_SEEDS)]
     pub(super) reach_seeds: u64,
     /// Read scenarios from a folder instead of those built in
     #[arg(long, value_name = "DIR")]
     pub(super) scenarios: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LocaliseArgs {
+    #[command(flatten)]
+    pub(super) source: Source,
+    /// How many threads (default: one per core)
+    #[arg(long, value_name = "N")]
+    pub(super) jobs: Option<usize>,
+    /// Write the page of the run with the answer in it
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -143,15 +173,49 @@ pub(super) struct RunArgs {
     /// Write the plan to a file, to keep it or to change it
     #[arg(long, value_name = "FILE")]
     pub(super) save_plan: Option<PathBuf>,
+    /// Write a run that fails to a file: the plan, what came of it, and at which commit
+    #[arg(long, value_name = "FILE")]
+    pub(super) capsule: Option<PathBuf>,
     /// Write everything that happened to a file
     #[arg(long, value_name = "FILE")]
     pub(super) trace: Option<PathBuf>,
+    /// Write a page to look at in a browser: everything that happened, and what led to what
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub(super) json: bool,
     /// Print nothing if everything holds
     #[arg(long, short)]
     pub(super) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShrinkArgs {
+    #[command(flatten)]
+    pub(super) source: Source,
+    /// How long it takes at most, as `30s` or `5m`
+    #[arg(long = "for", value_name = "DURATION", default_value = "60s")]
+    pub(super) time: String,
+    /// How many runs it makes at most
+    #[arg(long, value_name = "N", default_value = "20000", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) runs: u32,
+    /// Where the small plan is written, as a capsule
+    #[arg(long, value_name = "FILE", default_value = "shrunk.json")]
+    pub(super) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FreezeArgs {
+    #[command(flatten)]
+    pub(super) source: Source,
+    /// The name of the scenario: it becomes `regressions/NAME` (default: the mutant, or the checker
+    /// and the seed)
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<String>,
+    /// The file of the scenario (default: `scenarios/regressions/NAME.toml`)
+    #[arg(long, value_name = "FILE", conflicts_with = "name")]
+    pub(super) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -164,6 +228,9 @@ pub(super) struct ShowArgs {
     /// Leave the marks out
     #[arg(long)]
     pub(super) no_marks: bool,
+    /// Write it as a page to look at in a browser, instead of printing it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "no_marks"])]
+    pub(super) report: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -194,25 +261,151 @@ pub(super) struct ScenariosArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct ConformArgs {
-    /// Scenarios, by id (default: all of the role's protocol)
-    #[arg(value_name = "ID")]
+    #[command(subcommand)]
+    pub(super) other: Option<ConformCommand>,
+    #[command(flatten)]
+    pub(super) play: PlayArgs,
+}
+
+/// What else there is to do with conformance.
+#[derive(Debug, Subcommand)]
+pub(super) enum ConformCommand {
+    /// Compare several implementations, from their `--json` files
+    Matrix(MatrixArgs),
+    /// Print the JSON Schema of the adapter protocol
+    Schema(SchemaArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PlayArgs {
+    /// Scenarios, by id or by a pattern such as `events/*` (default: all of the role)
+    #[arg(value_name = "SELECTOR")]
     pub(super) words: Vec<String>,
+    #[command(flatten)]
+    pub(super) attach: AttachArgs,
+    /// Only scenarios about a statement: `EV-5a`, or `EV-5` for all of its clauses
+    #[arg(long, value_name = "ID")]
+    pub(super) statement: Vec<String>,
+    /// How many seeds of swarms are played, over all swarms
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub(super) seeds: u64,
+    /// The seed or commit from which the seeds follow
+    #[arg(long, value_name = "SEED", default_value = "1")]
+    pub(super) base: String,
+    /// Play each selected scenario once, with this seed
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "base"])]
+    pub(super) seed: Option<String>,
+    /// Play a saved plan
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "statement", "seeds", "base", "seed"])]
+    pub(super) plan: Option<PathBuf>,
+    /// How many threads, each with processes of its own (default: one per core)
+    #[arg(long, value_name = "N")]
+    pub(super) jobs: Option<usize>,
+    /// A file of failures that are known
+    #[arg(long, value_name = "FILE")]
+    pub(super) expect: Option<PathBuf>,
+    /// Write everything that came of it as JSON lines
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+    /// Write a report for a continuous integration as JUnit XML
+    #[arg(long, value_name = "FILE")]
+    pub(super) junit: Option<PathBuf>,
+    /// Write a summary as Markdown
+    #[arg(long, value_name = "FILE")]
+    pub(super) markdown: Option<PathBuf>,
+    /// Write the statements and how they fared as a page
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
+    /// Of a single case: write the plan to a file, to keep it or to change it
+    #[arg(long, value_name = "FILE")]
+    pub(super) save_plan: Option<PathBuf>,
+    /// Of a single case: write everything that happened to a file
+    #[arg(long, value_name = "FILE")]
+    pub(super) trace: Option<PathBuf>,
+    /// Say what came of each case
+    #[arg(long, short)]
+    pub(super) verbose: bool,
+    /// No progress
+    #[arg(long, short)]
+    pub(super) quiet: bool,
+    /// Read scenarios from a folder instead of those built in
+    #[arg(long, value_name = "DIR")]
+    pub(super) scenarios: Option<PathBuf>,
+}
+
+/// How long an answer of an adapter may take.
+pub(super) const DEFAULT_ANSWER_TIMEOUT: &str = "10s";
+
+/// Which implementation is meant.
+#[derive(Debug, Args)]
+pub(super) struct AttachArgs {
     /// Which part is played, for example `events.client`
-    #[arg(long, value_name = "ROLE")]
-    pub(super) role: String,
+    #[arg(long, value_name = "ROLE", required = true)]
+    pub(super) role: Option<String>,
     /// The command that starts the adapter (default: the reference implementation, in this process)
     #[arg(long, value_name = "COMMAND")]
     pub(super) adapter: Option<String>,
     /// Play a known-bad variant of the reference implementation
     #[arg(long, value_name = "ID", conflicts_with = "adapter")]
     pub(super) mutant: Option<String>,
-    /// How many seeds of each swarm are played
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    pub(super) seeds: u64,
-    /// The seed from which the seeds follow
+    /// How long an answer of the adapter may take, in real time
+    #[arg(long, value_name = "TIME", default_value = DEFAULT_ANSWER_TIMEOUT)]
+    pub(super) answer_timeout: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RecordArgs {
+    /// The scenario
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
+    #[command(flatten)]
+    pub(super) attach: AttachArgs,
+    /// The seed
     #[arg(long, value_name = "SEED", default_value = "1")]
-    pub(super) base: String,
+    pub(super) seed: String,
+    /// Which of the hosts, if the case has several: `1` is the first
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) host: u32,
+    /// The file for the lines that the adapter gets
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: PathBuf,
+    /// A file for the lines that it answered
+    #[arg(long, value_name = "FILE")]
+    pub(super) replies: Option<PathBuf>,
+    /// Read scenarios from a folder instead of those built in
+    #[arg(long, value_name = "DIR")]
+    pub(super) scenarios: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MatrixArgs {
+    /// Files written by `conform --json`
+    #[arg(value_name = "FILE", required = true)]
+    pub(super) files: Vec<PathBuf>,
+    /// Write a page
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
+    /// Write Markdown (default: print it)
+    #[arg(long, value_name = "FILE")]
+    pub(super) markdown: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SchemaArgs {
+    /// Which side's lines
+    #[arg(value_enum, default_value = "request")]
+    pub(super) side: Side,
+}
+
+/// Who says something in the adapter protocol.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(super) enum Side {
+    /// The suite.
+    Request,
+    /// The adapter.
+    Reply,
 }
 
 #[derive(Debug, Args)]
@@ -253,7 +446,7 @@ pub(super) struct Source {
     /// Run a known-bad variant of the implementation (see `mutants`)
     #[arg(long, value_name = "ID")]
     pub(super) mutant: Option<String>,
-    /// Carry out a saved plan instead
+    /// Carry out a saved plan, or the one in a capsule, instead
     #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "seed", "scenarios", "mutant"])]
     pub(super) plan: Option<PathBuf>,
     /// Read scenarios from a folder instead of those built in
@@ -313,14 +506,18 @@ fn random_seed() -> Seed {
 
 /// Puts `run` in where the first word is no command.
 pub(super) fn with_default_command(mut args: Vec<OsString>) -> Vec<OsString> {
-    const COMMANDS: [&str; 16] = [
+    const COMMANDS: [&str; 20] = [
         "conform",
+        "record",
         "adapter",
         "run",
         "show",
         "diff",
+        "shrink",
+        "freeze",
         "sweep",
         "merge",
+        "localise",
         "meta",
         "mutants",
         "scenarios",

@@ -6,13 +6,19 @@
 
 mod args;
 mod conform;
+mod freeze;
+mod localise;
 mod meta;
 mod mutants;
 mod output;
+mod page;
+mod progress;
 mod report;
+mod shrink;
 mod statements;
 mod sweep;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,6 +29,7 @@ use miette::Diagnostic;
 
 use self::args::{Cli, Command, DiffArgs, RunArgs, ScenariosArgs, ShowArgs, Source};
 use self::output::Output;
+use crate::capsule::{self, Capsule, Recorded};
 use crate::check::{Verdict, judge};
 use crate::exit;
 use crate::plan::{FORMAT, Plan};
@@ -53,12 +60,16 @@ pub fn main(
         Command::Run(args) => run(&args, out, err),
         Command::Show(args) => show(&args, out),
         Command::Diff(args) => diff(&args, out),
+        Command::Shrink(args) => shrink::run(&args, out, err),
+        Command::Freeze(args) => freeze::run(&args, out),
         Command::Sweep(args) => sweep::run(&args, out, err),
         Command::Merge(args) => sweep::merge(&args, out),
+        Command::Localise(args) => localise::run(&args, out),
         Command::Meta(args) => meta::run(&args, out),
         Command::Mutants(args) => mutants::run(&args, out),
         Command::Scenarios(args) => scenarios(&args, out, err),
-        Command::Conform(args) => conform::run(&args, out),
+        Command::Conform(args) => conform::run(&args, out, err),
+        Command::Record(args) => conform::record(&args, out),
         Command::Adapter(args) => conform::adapter(&args, out),
         Command::Statements(args) => statements::run(&args, out, err),
     };
@@ -70,6 +81,14 @@ pub fn main(
         Failure::Run(problem) => {
             let _ = write!(err, "{problem}");
             exit::INTERNAL
+        }
+        Failure::Adapter(problem) => {
+            let _ = write!(err, "{problem}");
+            exit::ADAPTER
+        }
+        Failure::NothingRan(problem) => {
+            let _ = write!(err, "{problem}");
+            exit::NOTHING_RAN
         }
         Failure::Output(error) => {
             let _ = writeln!(err, "error: the output cannot be written: {error}");
@@ -86,6 +105,10 @@ enum Failure {
     Usage(String),
     /// The simulation broke.
     Run(String),
+    /// An adapter cannot be made use of.
+    Adapter(String),
+    /// There is nothing to do; the text says why.
+    NothingRan(String),
     /// Nobody takes the output.
     Output(io::Error),
 }
@@ -117,6 +140,26 @@ struct Request {
     title: String,
     /// The words after `cargo sim` that repeat it.
     again: String,
+    /// What came of it once, if it is from a capsule.
+    recorded: Option<Capsule>,
+}
+
+impl Request {
+    /// The words after `cargo sim` with which another command takes it.
+    fn with(&self, command: &str) -> String {
+        format!("{command} {}", self.again.strip_prefix("run ").unwrap_or(&self.again))
+    }
+}
+
+/// What is asked for by a command that is about one run, and not about any.
+fn certain_request(source: &Source) -> Result<Request, Failure> {
+    match source.is_certain() {
+        true => request(source),
+        false => {
+            let hint = "`gapless-sim run` prints the seed of a run; take that one";
+            Err(usage("no seed is given", hint))
+        }
+    }
 }
 
 fn request(source: &Source) -> Result<Request, Failure> {
@@ -134,7 +177,7 @@ fn request(source: &Source) -> Result<Request, Failure> {
     Ok(request)
 }
 
-/// The plan in a file.
+/// The plan in a file, alone or in a capsule.
 fn saved(path: &Path) -> Result<Request, Failure> {
     let named = || format!("`{}`", path.display());
     let text = std::fs::read_to_string(path).map_err(|error| {
@@ -143,16 +186,25 @@ fn saved(path: &Path) -> Result<Request, Failure> {
             "make one with `--save-plan FILE`",
         )
     })?;
-    let plan: Plan = serde_json::from_str(&text).map_err(|error| {
+    let no_plan = |error: serde_json::Error| {
         usage(format!("{} is no plan: {error}", named()), "make one with `--save-plan FILE`")
-    })?;
+    };
+    let versions: Versions = serde_json::from_str(&text).map_err(no_plan)?;
+    let other_version = |what: &str, has: u32, known: u32| {
+        let message = format!("{} has {what} format {has}, this program knows {known}", named());
+        usage(message, "draw it again from its seed, or use the program that wrote it")
+    };
+    let recorded: Option<Capsule> = match versions.capsule {
+        Some(capsule::FORMAT) => Some(serde_json::from_str(&text).map_err(no_plan)?),
+        Some(other) => return Err(other_version("capsule", other, capsule::FORMAT)),
+        None => None,
+    };
+    let plan: Plan = match &recorded {
+        Some(capsule) => capsule.plan.clone(),
+        None => serde_json::from_str(&text).map_err(no_plan)?,
+    };
     if plan.format != FORMAT {
-        let message =
-            format!("{} has plan format {}, this program knows {FORMAT}", named(), plan.format);
-        return Err(usage(
-            message,
-            "draw it again from its seed, or use the program that wrote it",
-        ));
+        return Err(other_version("plan", plan.format, FORMAT));
     }
     plan.check().map_err(|problem| {
         usage(
@@ -161,7 +213,14 @@ fn saved(path: &Path) -> Result<Request, Failure> {
         )
     })?;
     let again = format!("run --plan {}", word(path));
-    Ok(Request { plan, title: "a saved plan".to_owned(), again })
+    Ok(Request { plan, title: "a saved plan".to_owned(), again, recorded })
+}
+
+/// What says how a file is to be read.
+#[derive(serde::Deserialize)]
+struct Versions {
+    /// The version of a capsule; a plan has none.
+    capsule: Option<u32>,
 }
 
 /// What a scenario and a seed give.
@@ -177,7 +236,7 @@ fn drawn(
         again = format!("{again} --scenarios {}", word(folder));
     }
     let plan = guarded(seed.0, &again, || draw(&scenario, seed))?;
-    Ok(Request { plan, title: scenario.title, again })
+    Ok(Request { plan, title: scenario.title, again, recorded: None })
 }
 
 /// A path as a word for a shell.
@@ -231,6 +290,27 @@ fn plan_text(plan: &Plan) -> String {
     serde_json::to_string_pretty(plan).expect("a plan is always JSON") + "\n"
 }
 
+/// The capsule of a run, for a file.
+fn capsule_text(request: &Request, recorded: &Recorded, path: &Path) -> String {
+    let path = word(path);
+    let mut commands = BTreeMap::from([
+        ("run".to_owned(), format!("cargo sim run --plan {path}")),
+        ("show".to_owned(), format!("cargo sim show --plan {path}")),
+    ]);
+    if !recorded.findings.is_empty() {
+        commands.insert("shrink".to_owned(), format!("cargo sim shrink --plan {path}"));
+        commands.insert("freeze".to_owned(), format!("cargo sim freeze --plan {path}"));
+    }
+    let capsule = Capsule {
+        capsule: capsule::FORMAT,
+        commit: capsule::commit(),
+        recorded: recorded.clone(),
+        commands,
+        plan: request.plan.clone(),
+    };
+    serde_json::to_string_pretty(&capsule).expect("a capsule is always JSON") + "\n"
+}
+
 fn run(args: &RunArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, Failure> {
     let request = request(&args.source)?;
     if let Some(path) = &args.save_plan {
@@ -250,7 +330,20 @@ fn run(args: &RunArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, F
         save(path, &run.trace.to_string())?;
     }
     let verdict = guarded(request.plan.seed, &request.again, || judge(&run))?;
-    let report = report::Report { run: &run, verdict: &verdict, again: &request.again, real };
+    let recorded = Recorded::new(&verdict, run.trace.hash());
+    if let Some(path) = args.capsule.as_ref().filter(|_| verdict != Verdict::Pass) {
+        save(path, &capsule_text(&request, &recorded, path))?;
+    }
+    let report = report::Report {
+        run: &run,
+        verdict: &verdict,
+        again: &request.again,
+        once: request.recorded.as_ref(),
+        real,
+    };
+    if let Some(path) = &args.report {
+        page::write(path, &request, &run, &verdict, None)?;
+    }
     match (args.json, args.quiet) {
         (true, _) => writeln!(out, "{}", report.json())?,
         (false, true) if verdict == Verdict::Pass => {}
@@ -268,12 +361,13 @@ fn run(args: &RunArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, F
 }
 
 fn show(args: &ShowArgs, out: &mut dyn Write) -> Result<u8, Failure> {
-    if !args.source.is_certain() {
-        let hint = "`gapless-sim run` prints the seed of a run; show that one";
-        return Err(usage("no seed is given", hint));
-    }
-    let request = request(&args.source)?;
+    let request = certain_request(&args.source)?;
     let run = carry_out(&request)?;
+    if let Some(path) = &args.report {
+        let verdict = guarded(request.plan.seed, &request.again, || judge(&run))?;
+        page::write(path, &request, &run, &verdict, None)?;
+        return Ok(exit::OK);
+    }
     if let Some(host) = &args.only
         && !run.trace.records.iter().any(|record| record.host == *host)
     {

@@ -5,11 +5,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::args::MutantsArgs;
-use super::{Failure, diagnostic, usage};
+use super::page::commit;
+use super::{Failure, diagnostic, save, usage};
 use crate::check::violations;
 use crate::exit;
 use crate::mutants::{Mutant, catalogue};
 use crate::plan::Plan;
+use crate::report::{Kill, mutants_page};
 use crate::scenario::{Library, Scenario, draw, nearest};
 use crate::seed::Seed;
 use crate::sweep::cores;
@@ -65,6 +67,10 @@ pub(super) fn run(args: &MutantsArgs, out: &mut dyn Write) -> Result<u8, Failure
             true => writeln!(out, "{}", row.json())?,
             false => row.tell(args.seeds, out)?,
         }
+    }
+    if let Some(path) = &args.report {
+        let kills: Vec<Kill> = rows.iter().map(Row::kill).collect();
+        save(path, &mutants_page(&kills, args.seeds, commit().as_deref()))?;
     }
     if !args.json {
         match survived {
@@ -171,10 +177,7 @@ impl Row {
                 writeln!(out, "  ✓ {id:<28}{checker:<26}{median:>4} {word:<7}{home} {seed}")?;
             }
             _ => {
-                let mut others: Vec<&str> =
-                    self.trials.iter().flat_map(|trial| trial.others.iter().copied()).collect();
-                others.sort_unstable();
-                others.dedup();
+                let others = self.others();
                 let others = match others.is_empty() {
                     true => "nothing was found".to_owned(),
                     false => format!("only found: {}", others.join(", ")),
@@ -186,6 +189,25 @@ impl Row {
             }
         }
         Ok(())
+    }
+
+    /// What else was said, if it was not caught at once.
+    fn others(&self) -> Vec<&'static str> {
+        let others = self.trials.iter().flat_map(|trial| trial.others.iter().copied());
+        let mut others: Vec<&'static str> = others.collect();
+        others.sort_unstable();
+        others.dedup();
+        others
+    }
+
+    fn kill(&self) -> Kill {
+        Kill {
+            mutant: self.mutant.id,
+            caught: self.is_caught(),
+            median_seeds: self.median(),
+            seed: self.seed(),
+            others: self.others(),
+        }
     }
 
     fn json(&self) -> serde_json::Value {

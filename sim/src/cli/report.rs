@@ -7,9 +7,10 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use gapless::session::conversation::Kind as RowKind;
 
+use crate::capsule::{Capsule, Recorded};
 use crate::check::{Verdict, Violation};
 use crate::history::{Said, Seen, SessionSeen, TaskSeen};
-use crate::plan::{Host, Plan, Protocol};
+use crate::plan::{Host, Options, Plan, Protocol};
 use crate::scenario::Scenario;
 use crate::trace::{Kind, Record};
 use crate::world::Run;
@@ -22,6 +23,12 @@ const RECORDS_MAX: usize = 40;
 
 /// How many lines a report has, with its heading.
 const LINES_MAX: usize = 60;
+
+/// How many columns a line of options has.
+const OPTIONS_COLUMNS_MAX: usize = 96;
+
+/// How many lines the commands at the end have.
+const COMMANDS_LINES: usize = 6;
 
 /// How many columns a line of the trace has.
 const COLUMNS_MAX: usize = 110;
@@ -36,6 +43,8 @@ pub(super) struct Report<'a> {
     pub(super) verdict: &'a Verdict,
     /// The words after `cargo sim` that repeat it.
     pub(super) again: &'a str,
+    /// What came of it once, if it is from a capsule.
+    pub(super) once: Option<&'a Capsule>,
     pub(super) real: Duration,
 }
 
@@ -207,10 +216,12 @@ impl Report<'_> {
         }
     }
 
-    fn summary(&self, text: &mut String) {
+    /// What is known of the run beside its verdict: a name and a value each.
+    pub(super) fn facts(&self) -> Vec<(&'static str, String)> {
         let run = self.run;
         let counts = self.counts();
-        let mut line = |label: &str, value: &str| text.push_str(&labelled(label, value));
+        let mut facts = Vec::new();
+        let mut line = |label, value: &str| facts.push((label, value.to_owned()));
         let plural = |count: u32, what: &str| match count {
             1 => format!("1 {what}"),
             count => format!("{count} {what}s"),
@@ -230,6 +241,7 @@ impl Report<'_> {
             ),
         };
         line("hosts", &format!("{hosts}, {} ms apart", topology.latency_ms));
+        line("options", &options(&run.plan.options));
         let faults: Vec<_> =
             run.faults.iter().map(|(kind, count)| format!("{kind} ×{count}")).collect();
         let injected: u64 = run.faults.values().sum();
@@ -288,14 +300,24 @@ impl Report<'_> {
         }
         line(
             "time",
-            &format!(
-                "{}.{:03} s virtual, {} ms real",
-                run.virtual_ms / 1_000,
-                run.virtual_ms % 1_000,
-                self.real.as_millis()
-            ),
+            &format!("{}.{:03} s virtual", run.virtual_ms / 1_000, run.virtual_ms % 1_000,),
         );
-        line("trace", &format!("{} records, hash {}", run.trace.records.len(), run.trace.hash()));
+        let hash = run.trace.hash();
+        line("trace", &format!("{} records, hash {hash}", run.trace.records.len()));
+        if let Some(capsule) = self.once {
+            line("recorded", &compared(capsule, &Recorded::new(self.verdict, hash)));
+        }
+        facts
+    }
+
+    fn summary(&self, text: &mut String) {
+        for (label, value) in self.facts() {
+            let took = match label {
+                "time" => format!(", {} ms real", self.real.as_millis()),
+                _ => String::new(),
+            };
+            text.push_str(&labelled(label, &(value + &took)));
+        }
     }
 
     fn violations(&self, text: &mut String, violations: &[Violation]) {
@@ -335,7 +357,7 @@ impl Report<'_> {
         let records: Vec<_> =
             self.run.trace.records.iter().filter(|record| concerns(record)).collect();
         // What else is to be said: the heading, the frame around the records, the commands.
-        let others = heading_lines(&self.run.plan) + text.lines().count() + 3 + 4;
+        let others = heading_lines(&self.run.plan) + text.lines().count() + 3 + COMMANDS_LINES;
         let most = RECORDS_MAX.min(LINES_MAX.saturating_sub(others));
         let shown = &records[records.len().saturating_sub(most)..];
         let whose = client.unwrap_or("all hosts");
@@ -353,11 +375,22 @@ impl Report<'_> {
 
     fn commands(&self, text: &mut String) {
         let again = self.again;
+        if again.starts_with("conform ") {
+            let again = format!("gapless-sim {again}");
+            let _ = writeln!(text, "\n  reproduce    {again}");
+            let _ = writeln!(text, "  whole trace  {again} --trace failing.txt");
+            let _ = writeln!(text, "  keep it      {again} --save-plan failing.json");
+            return;
+        }
         let show = again.strip_prefix("run ").unwrap_or(again);
         let _ = writeln!(text, "\n  reproduce    cargo sim {again}");
         let _ = writeln!(text, "  whole trace  cargo sim show {show}");
+        if matches!(self.verdict, Verdict::Violation(_) | Verdict::Liveness(_)) {
+            let _ = writeln!(text, "  shrink       cargo sim shrink {show}");
+            let _ = writeln!(text, "  freeze       cargo sim freeze {show}");
+        }
         if !again.contains("--plan") {
-            let _ = writeln!(text, "  keep it      cargo sim {again} --save-plan failing.json");
+            let _ = writeln!(text, "  keep it      cargo sim {again} --capsule failing.json");
         }
     }
 
@@ -387,6 +420,7 @@ impl Report<'_> {
             "verdict": verdict,
             "violations": violations,
             "unreached": unreached,
+            "options": self.run.plan.options,
             "faults": self.run.faults,
             "marks": marks,
             "published": counts.publishing,
@@ -401,6 +435,47 @@ impl Report<'_> {
             "trace_hash": self.run.trace.hash(),
             "reproduce": format!("cargo sim {}", self.again),
         })
+    }
+}
+
+/// The options that are not what they are by default, those of each side on lines of their own.
+fn options(options: &Options) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    let mut side = String::new();
+    for option in options.unusual() {
+        let word = format!("{}={}", option.name, option.value);
+        match lines.last_mut() {
+            Some(line) if option.side == side => {
+                line.push(',');
+                match line.len() + word.len() > OPTIONS_COLUMNS_MAX {
+                    true => lines.push(word),
+                    false => *line = format!("{line} {word}"),
+                }
+            }
+            _ => lines.push(format!("{}: {word}", option.side)),
+        }
+        side = option.side;
+    }
+    match lines.is_empty() {
+        true => "as they are by default".to_owned(),
+        false => lines.join("\n             "),
+    }
+}
+
+/// What came of the run of a capsule once, and whether the same comes of it now.
+fn compared(capsule: &Capsule, now: &Recorded) -> String {
+    let commit = capsule.commit.as_deref().unwrap_or("an unknown commit");
+    let once = &capsule.recorded;
+    match (once.is_same(now), once.trace_hash == now.trace_hash) {
+        (true, true) => format!("the same run at {commit}"),
+        (true, false) => format!("the same verdict at {commit}, by another trace"),
+        (false, _) => {
+            format!(
+                "{BAD}another verdict{BAD:#} at {commit}: {}; now {}",
+                once.words(),
+                now.words()
+            )
+        }
     }
 }
 
@@ -419,7 +494,7 @@ fn heading_lines(plan: &Plan) -> usize {
     2 + usize::from(plan.mutant.is_some())
 }
 
-fn labelled(label: &str, value: &str) -> String {
+pub(super) fn labelled(label: &str, value: &str) -> String {
     format!("  {QUIET}{label:<10}{QUIET:#} {value}\n")
 }
 

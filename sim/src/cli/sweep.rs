@@ -1,20 +1,17 @@
 //! `sweep` and `merge`: many runs, one verdict.
 
-use std::io::{BufRead, BufReader, BufWriter, IsTerminal, Write};
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use super::args::{MergeArgs, SweepArgs};
-use super::{Failure, diagnostic, library, usage};
+use super::page::commit;
+use super::progress::Meter;
+use super::{Failure, diagnostic, library, save, usage, word};
 use crate::exit;
+use crate::report::{SweepPage, sweep_page};
 use crate::scenario::Scenario;
 use crate::sweep::{Outcome, Progress, Summary, Sweep, Word, cores, sweep};
-
-/// How often a line is written where no terminal shows progress.
-const LINE_EVERY: Duration = Duration::from_secs(10);
-
-/// How often a line on a terminal is written anew.
-const REDRAW_EVERY: Duration = Duration::from_millis(200);
 
 pub(super) fn run(
     args: &SweepArgs,
@@ -47,19 +44,35 @@ pub(super) fn run(
     };
     let mut watch = Watch {
         seeds: args.seeds.div_ceil(sweep_plan.shard.1),
-        began: now(),
-        said: now(),
-        terminal: std::io::stderr().is_terminal() && !args.quiet,
-        quiet: args.quiet,
+        meter: Meter::new(args.quiet, err),
         lines,
-        err,
         problem: None,
     };
     let summary = sweep(&sweep_plan, &mut watch);
     watch.finish()?;
-    let real = watch.began.elapsed();
+    let real = watch.meter.elapsed();
     let base = format!("base {}", sweep_plan.base);
-    tell(&summary, &base, Some((real, sweep_plan.jobs)), args.reach_seeds, out)?;
+    let real = Some((real, sweep_plan.jobs));
+    tell(&summary, &base, real, args.reach_seeds, out)?;
+    if let Some(path) = &args.report {
+        let mut again = String::new();
+        if let Some(id) = &args.mutant {
+            again += &format!(" --mutant {id}");
+        }
+        if let Some(folder) = &args.scenarios {
+            again += &format!(" --scenarios {}", word(folder));
+        }
+        let commit = commit();
+        let page = SweepPage {
+            summary: &summary,
+            origin: &base,
+            real,
+            reach_seeds: args.reach_seeds,
+            again: &again,
+            commit: commit.as_deref(),
+        };
+        save(path, &sweep_page(&page))?;
+    }
     Ok(summary.exit_code(args.reach_seeds))
 }
 
@@ -75,7 +88,19 @@ pub(super) fn merge(args: &MergeArgs, out: &mut dyn Write) -> Result<u8, Failure
     let scenarios: Result<Vec<Scenario>, _> = ids.iter().map(|id| library.get(id)).collect();
     let mut summary = Summary::new(&scenarios.map_err(diagnostic)?);
     outcomes.iter().for_each(|outcome| summary.add(outcome));
-    tell(&summary, &format!("{} files", args.files.len()), None, args.reach_seeds, out)?;
+    let origin = format!("{} files", args.files.len());
+    tell(&summary, &origin, None, args.reach_seeds, out)?;
+    if let Some(path) = &args.report {
+        let page = SweepPage {
+            summary: &summary,
+            origin: &origin,
+            real: None,
+            reach_seeds: args.reach_seeds,
+            again: "",
+            commit: None,
+        };
+        save(path, &sweep_page(&page))?;
+    }
     Ok(summary.exit_code(args.reach_seeds))
 }
 
@@ -139,50 +164,29 @@ fn shard(text: &str) -> Result<(u64, u64), Failure> {
         .ok_or_else(|| usage(format!("`{text}` is no shard"), "write `2/4` for the second of four"))
 }
 
-#[expect(clippy::disallowed_methods, reason = "tells a person how fast it goes")]
-fn now() -> std::time::Instant {
-    std::time::Instant::now()
-}
-
-/// Shows a sweep while it runs: one line that changes on a terminal, else a line now and then.
+/// Shows a sweep while it runs.
 struct Watch<'a> {
     seeds: u64,
-    began: std::time::Instant,
-    said: std::time::Instant,
-    terminal: bool,
-    quiet: bool,
+    meter: Meter<'a>,
     lines: Option<BufWriter<std::fs::File>>,
-    err: &'a mut dyn Write,
     problem: Option<std::io::Error>,
 }
 
 impl Watch<'_> {
     fn say(&mut self, summary: &Summary) {
-        let every = if self.terminal { REDRAW_EVERY } else { LINE_EVERY };
-        if self.quiet || self.said.elapsed() < every {
-            return;
-        }
-        self.said = now();
-        let seconds = self.began.elapsed().as_secs_f64();
-        let line = format!(
-            "  sweep  {} of {} seeds  {} failing  {:.0}/s",
-            summary.runs,
-            self.seeds,
-            summary.failed(),
-            summary.runs as f64 / seconds
-        );
-        // Progress that nobody can see stops nothing.
-        let _ = match self.terminal {
-            true => write!(self.err, "\r\x1b[2K{line}"),
-            false => writeln!(self.err, "{line}"),
-        };
-        let _ = self.err.flush();
+        let seeds = self.seeds;
+        self.meter.say(|elapsed| {
+            format!(
+                "  sweep  {} of {seeds} seeds  {} failing  {:.0}/s",
+                summary.runs,
+                summary.failed(),
+                summary.runs as f64 / elapsed.as_secs_f64()
+            )
+        });
     }
 
     fn finish(&mut self) -> Result<(), Failure> {
-        if self.terminal {
-            let _ = write!(self.err, "\r\x1b[2K");
-        }
+        self.meter.clear();
         if let Some(lines) = &mut self.lines
             && let Err(error) = lines.flush()
         {

@@ -90,10 +90,21 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
         ("show events/hole-in-the-live-stream 1 --only client-9", "hosts are client-1"),
         ("diff 1 /does/not/exist", "is no seed, and as a file it cannot be read"),
         ("run --what", "unexpected argument '--what'"),
+        ("localise", "no seed is given"),
+        ("localise events/held-link 3", "nothing fails in `cargo sim events/held-link 3`"),
+        ("run -q events/held-link 3 --report /does/not/exist.html", "cannot be written"),
         ("statements EV5a", "did you mean `EV-5a`?"),
         ("statements CORE-1 nope", "there is no statement `nope`"),
         ("statements --check EV-5", "cannot be used with"),
         ("statements --scenarios /does/not/exist", "cannot be read"),
+        ("shrink", "no seed is given"),
+        ("shrink events/swarm", "no seed is given"),
+        ("shrink 1 --for soon", "`--for soon` is no duration"),
+        ("shrink 1 --mutant canry", "did you mean `canary`?"),
+        ("freeze", "no seed is given"),
+        ("freeze 1 --plan plan.json", "cannot be used with"),
+        ("freeze events/server-restart 1 --mutant canary --name Loss", "`Loss` is no name"),
+        ("freeze events/server-restart 1 --mutant canary --out x.json", "let it end with `.toml`"),
     ];
     for (line, message) in cases {
         let (code, out, err) = sim(line);
@@ -140,6 +151,40 @@ fn a_trace_is_written_as_it_is_shown() {
     let (_, without, _) = sim("show events/held-link 3 --no-marks --only client-1");
     assert!(shown.contains(" # ") && !without.contains(" # "), "{without}");
     assert!(without.contains("  client-1.1 ") && !without.contains("  server.1 "), "{without}");
+}
+
+#[test]
+fn a_run_is_written_as_a_page_whether_it_is_green_or_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let (green, shown, red) = (file("green"), file("shown"), file("red"));
+    assert_eq!(sim(&format!("run -q events/held-link 3 --report {green}")).0, exit::OK);
+    assert_eq!(sim(&format!("show events/held-link 3 --report {shown}")).0, exit::OK);
+    let read = |path: &str| std::fs::read_to_string(path).expect("the page");
+    assert_eq!(read(&green), read(&shown));
+    assert!(read(&green).starts_with("<!DOCTYPE html>"));
+    let run = format!("run -q events/server-restart 1 --mutant canary --report {red}");
+    assert_eq!(sim(&run).0, exit::VIOLATION);
+    assert!(read(&red).contains("cargo sim events/server-restart 1 --mutant canary"));
+}
+
+#[test]
+fn a_failing_run_is_localised() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let page = folder.path().join("page.html");
+    let failing = "events/live-before-replay-cut 1 --mutant cursor-jumps";
+    let (code, out, err) = sim(&format!("localise {failing} --report {}", page.display()));
+    assert_eq!((code, err.as_str()), (exit::OK, ""), "{out}");
+    for wanted in [
+        "asking     when `cursor_is_contiguous` becomes inevitable, in at most ",
+        "      3.000   no     the connection of client-1 is reset; no other opens for 1 s\n",
+        "     13.790   yes    publish 2 events to agent-1",
+        "× From 13.790 s on it is inevitable, with this step: publish 2 events",
+    ] {
+        assert!(out.contains(wanted), "{wanted:?} is not in\n{out}");
+    }
+    let page = std::fs::read_to_string(page).expect("the page");
+    assert!(page.contains("From 13.790 s on it is inevitable"), "{page}");
 }
 
 #[test]
@@ -323,11 +368,127 @@ fn a_failing_run_says_what_is_wrong_what_led_to_it_and_how_to_have_it_again() {
         "records before 3.000 s, client-1",
         &format!("cargo sim events/x 7 --scenarios {folder}\n"),
         &format!("cargo sim show events/x 7 --scenarios {folder}\n"),
-        "--save-plan failing.json",
+        &format!("cargo sim shrink events/x 7 --scenarios {folder}\n"),
+        &format!("cargo sim freeze events/x 7 --scenarios {folder}\n"),
+        "--capsule failing.json",
     ] {
         assert!(out.contains(wanted), "{wanted:?} is not in\n{out}");
     }
     assert!(!out.lines().any(|line| line.contains("│") && line.contains(" #  ")), "{out}");
+}
+
+#[test]
+fn a_failing_plan_is_made_small_and_frozen() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let small = path("small.json");
+    let line = format!("shrink events/server-restart 1 --mutant out-of-order --out {small}");
+    let (code, out, err) = sim(&line);
+    assert_eq!((code, err.as_str()), (exit::OK, ""), "{out}");
+    for wanted in [
+        " remain; nothing more can be left out\n",
+        "  world      1 client of 1 agent, 5 ms apart, for ",
+        "  publish = { to = \"agent-1\"",
+        "\n  × client-1 ",
+        "    in_order (",
+        &format!("cargo sim run --plan {small}\n"),
+        &format!("cargo sim freeze --plan {small}\n"),
+    ] {
+        assert!(out.contains(wanted), "{wanted:?} is not in\n{out}");
+    }
+    let (code, out, _) = sim(&format!("run --plan {small}"));
+    assert_eq!(code, exit::VIOLATION);
+    assert!(out.contains("  recorded   the same run at "), "{out}");
+    let (code, _, err) = sim(&format!("freeze --plan {small} --out {}", path("nowhere/x.toml")));
+    assert_eq!(code, exit::USAGE);
+    assert!(err.contains("cannot be written"), "{err}");
+    std::fs::create_dir(folder.path().join("regressions")).expect("a folder");
+    let file = path("regressions/out-of-order.toml");
+    let (code, out, err) = sim(&format!("freeze --plan {small} --out {file}"));
+    assert_eq!((code, err.as_str()), (exit::OK, ""), "{out}");
+    assert!(out.contains("  frozen     regressions/out-of-order: "), "{out}");
+    assert!(folder.path().join("regressions/out-of-order.snap").exists(), "{out}");
+    let again = out.lines().find_map(|line| line.trim().strip_prefix("run it")).expect("a command");
+    let again = again.trim().strip_prefix("cargo sim ").expect("of the simulator");
+    assert_eq!(sim(&format!("run -q {again}")), (exit::OK, String::new(), String::new()));
+    assert_eq!(sim(&format!("run -q {again} --mutant out-of-order")).0, exit::VIOLATION);
+}
+
+#[test]
+fn no_scenario_is_frozen_over_another_one() {
+    let folder = late();
+    let freeze = format!("freeze events/x 7 --scenarios {}", folder.path().display());
+    let (code, out, err) = sim(&freeze);
+    assert_eq!((code, err.as_str()), (exit::OK, ""), "{out}");
+    assert!(folder.path().join("regressions/progress-7.toml").exists(), "{out}");
+    let (code, _, err) = sim(&freeze);
+    assert_eq!(code, exit::USAGE);
+    assert!(err.contains("already") && err.contains("--name NAME"), "{err}");
+    assert_eq!(sim(&format!("{freeze} --name late")).0, exit::OK);
+}
+
+#[test]
+fn a_plan_that_does_not_fail_is_neither_made_small_nor_frozen() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("x.toml");
+    for line in ["shrink 42", &format!("freeze 42 --out {}", file.display())] {
+        let (code, out, err) = sim(line);
+        assert_eq!((code, err.as_str()), (exit::INCONCLUSIVE, ""), "{line}");
+        assert!(out.contains("no invariant is violated in this run"), "{out}");
+    }
+    assert!(!file.exists());
+}
+
+#[test]
+fn what_fails_without_the_mutant_is_not_blamed_on_it() {
+    let folder = late();
+    let line = format!("shrink events/x 7 --scenarios {} --mutant canary", folder.path().display());
+    let (code, _, err) = sim(&line);
+    assert_eq!(code, exit::USAGE);
+    assert!(err.contains("the run fails without `canary` as well: progress"), "{err}");
+}
+
+#[test]
+fn a_capsule_says_whether_the_same_comes_of_it_now() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("failing.json");
+    let path = file.display();
+    let run = "run -q events/server-restart 1 --mutant canary";
+    assert_eq!(sim(&format!("{run} --capsule {path}")).0, exit::VIOLATION);
+    let text = std::fs::read_to_string(&file).expect("the capsule");
+    let capsule: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(capsule["plan"]["mutant"], "canary");
+    assert_eq!(capsule["recorded"]["verdict"], "violation");
+    assert_eq!(capsule["recorded"]["findings"][0]["checker"], "no_loss");
+    assert_eq!(capsule["commands"]["shrink"], format!("cargo sim shrink --plan {path}"));
+    let says = |text: &str, wanted: &str| {
+        std::fs::write(&file, text).expect("written");
+        let (code, out, err) = sim(&format!("run --plan {path}"));
+        assert!(out.contains(wanted), "{wanted:?} is not in\n{out}{err}");
+        code
+    };
+    assert_eq!(says(&text, "  recorded   the same run at "), exit::VIOLATION);
+    let other = text.replace("\"trace_hash\": \"", "\"trace_hash\": \"0");
+    assert_eq!(says(&other, "the same verdict at "), exit::VIOLATION);
+    let fixed = text.replace("\"mutant\": \"canary\",", "");
+    let wanted = ", no_loss; now everything held\n";
+    assert_eq!(says(&fixed, wanted), exit::OK);
+    // What was found once can be frozen after it was put right.
+    let out = folder.path().join("lost.toml");
+    assert_eq!(sim(&format!("freeze --plan {path} --out {}", out.display())).0, exit::OK);
+    let newer = text.replace("\"capsule\": 1", "\"capsule\": 9");
+    std::fs::write(&file, newer).expect("written");
+    let (code, _, err) = sim(&format!("run --plan {path}"));
+    assert_eq!(code, exit::USAGE);
+    assert!(err.contains("has capsule format 9, this program knows 1"), "{err}");
+}
+
+#[test]
+fn a_run_that_holds_leaves_no_capsule() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("failing.json");
+    assert_eq!(sim(&format!("run -q 42 --capsule {}", file.display())).0, exit::OK);
+    assert!(!file.exists());
 }
 
 #[test]
@@ -344,7 +505,7 @@ fn a_report_has_at_most_sixty_lines() {
     for count in 1..9 {
         let verdict = Verdict::Violation(vec![violation.clone(); count]);
         let real = Duration::ZERO;
-        let report = report::Report { run: &run, verdict: &verdict, again: "1", real };
+        let report = report::Report { run: &run, verdict: &verdict, again: "1", once: None, real };
         let lines = (report::heading(&run.plan, "x") + &report.text()).lines().count();
         assert!((50..=60).contains(&lines), "{count} violations: {lines} lines");
     }

@@ -6,18 +6,30 @@
 //! writes an adapter.
 
 pub mod adapter;
+pub mod expect;
+pub(crate) mod keys;
 mod node;
+mod on_demand;
+pub mod outcome;
 mod process;
 pub mod profile;
 pub mod protocol;
+mod recorded;
 mod reference;
+pub mod report;
+pub mod runner;
 pub mod session;
 pub mod suite;
+pub mod summary;
+mod version;
+mod tasks;
 
 pub use self::node::{Node, NodeError, SharedNode};
 pub use self::process::{ANSWER_MAX, Launch, Process};
 pub use self::protocol::{
     Config, Conn, DialProblem, Done, Effect, Event, EventsClientConfig, EventsServerConfig, Hello,
-    Reply, Request, Reset, Role, StorageKind, StoreProblem, feature,
+    PublicKey, Reply, Request, Reset, Role, SigningKey, StorageKind, StoreProblem, Stream,
+    TasksAgentConfig, TasksControllerConfig, feature,
 };
+pub use self::recorded::Lines;
 pub use self::reference::{NotAttachable, Reference};

@@ -1,6 +1,7 @@
 //! An implementation that stands in the place of a host, however it is reached.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::protocol::{Hello, Reply, Request};
 
@@ -15,6 +16,16 @@ pub trait Node: Send {
     ///
     /// [`NodeError`]; the node is of no use after it.
     fn exchange(&mut self, request: &Request) -> Result<Reply, NodeError>;
+
+    /// Nothing more will be asked: sees to it that nothing was said unasked, and lets go of what the
+    /// node holds. A node that is asked again begins anew.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError`] if something is wrong at the end.
+    fn finish(&mut self) -> Result<(), NodeError> {
+        Ok(())
+    }
 }
 
 /// A node, for the world and whoever made it.
@@ -27,20 +38,23 @@ pub enum NodeError {
     #[error("the adapter cannot be started: {0}")]
     NotStarted(String),
     /// The process ended in the middle of a case.
-    #[error("the adapter ended ({status}) without an answer to `{asked}`{said}", said = said(stderr))]
+    #[error("the adapter ended ({status}) without an answer to `{asked}`{begun}{said}",
+        begun = begun(partial), said = said(stderr))]
     Died {
         /// How it ended.
         status: String,
         /// What it was asked.
         asked: String,
+        /// The beginning of a line that it did not end.
+        partial: String,
         /// The last lines that it wrote to its standard error.
         stderr: String,
     },
     /// There was no answer in time.
-    #[error("the adapter did not answer `{asked}` within {seconds} s{said}", said = said(stderr))]
+    #[error("the adapter did not answer `{asked}` within {waited:?}{said}", said = said(stderr))]
     Hung {
-        /// How long it had, in seconds of real time.
-        seconds: u64,
+        /// How long it had, in real time.
+        waited: Duration,
         /// What it was asked.
         asked: String,
         /// The last lines that it wrote to its standard error.
@@ -74,6 +88,13 @@ pub enum NodeError {
     /// It cannot play the case.
     #[error("the implementation cannot play this: {}", .0.join(", "))]
     Unsupported(Vec<String>),
+}
+
+fn begun(partial: &str) -> String {
+    match partial {
+        "" => String::new(),
+        partial => format!(", in the middle of the line `{partial}`"),
+    }
 }
 
 fn said(stderr: &str) -> String {

@@ -7,10 +7,12 @@
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::node::{Node, NodeError};
 use super::protocol::{Done, Hello, LINE_BYTES_MAX, Reply, Request, VERSION};
@@ -27,11 +29,21 @@ pub struct Launch {
 /// How long an answer may take by default.
 pub const ANSWER_MAX: Duration = Duration::from_secs(10);
 
+/// How long a process may take to introduce itself, if an answer may not take longer: it has to be
+/// loaded first.
+const START_MAX: Duration = Duration::from_secs(30);
+
 /// How much of what an adapter writes to its standard error is kept, in bytes.
 const STDERR_BYTES_MAX: usize = 4 << 10;
 
-/// How long a process may take to end after `stop`.
-const STOP_MAX: Duration = Duration::from_secs(2);
+/// How much of it is read before something else is looked at, in pieces.
+const STDERR_PIECES_MAX: usize = 64;
+
+/// How long a process may take to end after `stop`, or after it has closed its output.
+const STOP_MAX: Duration = Duration::from_secs(5);
+
+/// Between two looks at whether a process has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// How much of a line is shown, in characters.
 const SHOWN_MAX: usize = 200;
@@ -50,7 +62,8 @@ struct Pipes {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: ChildStdout,
-    stderr: ChildStderr,
+    /// `None` after its end.
+    stderr: Option<ChildStderr>,
     /// What was read and is no whole line yet, or was not asked for.
     buffer: Vec<u8>,
     /// The end of what it wrote to its standard error.
@@ -66,7 +79,7 @@ impl Process {
     pub fn start(launch: &Launch, nonce: &str) -> Result<Self, NodeError> {
         let mut pipes = Pipes::open(launch)?;
         let ask = Request::Hello { protocol: vec![VERSION], nonce: nonce.to_owned() };
-        match pipes.ask(&ask)? {
+        match pipes.ask(&ask, launch.answer_max.max(START_MAX))? {
             Reply::Hello(hello) if hello.protocol != VERSION => Err(NodeError::Misused(format!(
                 "it chose version {}, and was offered {VERSION}",
                 hello.protocol
@@ -84,7 +97,8 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// [`NodeError::Unasked`] if it had said more than it was asked.
+    /// [`NodeError::Unasked`] if it had said more than it was asked, [`NodeError::Misused`] if it does
+    /// not end, or not with status 0.
     pub fn stop(self) -> Result<(), NodeError> {
         self.pipes.stop()
     }
@@ -104,6 +118,8 @@ impl Pipes {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // So that what the program has started ends with it.
+            .process_group(0)
             .spawn()
             .map_err(not_started)?;
         let (stdin, stdout, stderr) =
@@ -119,7 +135,7 @@ impl Pipes {
             child,
             stdin: Some(stdin),
             stdout,
-            stderr,
+            stderr: Some(stderr),
             buffer: Vec::new(),
             log: VecDeque::new(),
         })
@@ -128,38 +144,54 @@ impl Pipes {
     fn stop(mut self) -> Result<(), NodeError> {
         let line = encode(&Request::Stop);
         // One that has ended already does not take it.
-        let _ = self.write_all(&line, "stop");
+        let _ = self.write_all(&line, &Request::Stop);
         self.stdin = None;
-        let deadline = now() + STOP_MAX;
-        while now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
-            let _ = self.wait(false, Duration::from_millis(20));
-            if self.read_some().is_err() {
-                break;
+        let status = self.ended(STOP_MAX);
+        let _ = self.read_some();
+        if !self.buffer.is_empty() {
+            return Err(NodeError::Unasked { line: shown(&self.buffer) });
+        }
+        match status {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => Err(NodeError::Misused(format!("after `stop` it ended with {status}"))),
+            None => {
+                Err(NodeError::Misused(format!("it did not end within {STOP_MAX:?} of `stop`")))
             }
         }
-        let _ = self.read_some();
-        match self.buffer.is_empty() {
-            true => Ok(()),
-            false => Err(NodeError::Unasked { line: shown(&self.buffer) }),
+    }
+
+    /// How it has ended, if it does in time; what it writes meanwhile is read.
+    fn ended(&mut self, within: Duration) -> Option<ExitStatus> {
+        let deadline = now() + within;
+        loop {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Some(status);
+            }
+            if now() >= deadline {
+                return None;
+            }
+            let _ = self.read_some();
+            // Pipes that are closed already are always ready, so it is not them that is waited for.
+            let _ = poll(&mut [], Timespec::try_from(LOOK_EVERY).ok().as_ref());
         }
     }
 
     /// Writes a request and reads the one line that answers it.
-    fn ask(&mut self, request: &Request) -> Result<Reply, NodeError> {
-        let asked = asked(request);
-        self.read_some().map_err(|()| self.died(&asked))?;
+    fn ask(&mut self, request: &Request, within: Duration) -> Result<Reply, NodeError> {
+        self.read_some().map_err(|()| self.died(request))?;
         if !self.buffer.is_empty() {
             return Err(NodeError::Unasked { line: shown(&self.buffer) });
         }
         let line = encode(request);
         if line.len() > LINE_BYTES_MAX {
             return Err(NodeError::Misused(format!(
-                "`{asked}` has {} bytes: its storage is too large",
+                "`{}` has {} bytes: its storage is too large",
+                asked_for(request),
                 line.len()
             )));
         }
-        let deadline = now() + self.launch.answer_max;
-        self.write_all(&line, &asked)?;
+        let deadline = now() + within;
+        self.write_all(&line, request)?;
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let rest = self.buffer.split_off(end + 1);
@@ -168,8 +200,13 @@ impl Pipes {
                 if line.len() > LINE_BYTES_MAX {
                     return Err(too_long());
                 }
+                // What is there already tells on the request that it belongs to, not on the next.
+                let _ = self.read_some();
+                if !self.buffer.is_empty() {
+                    return Err(NodeError::Unasked { line: shown(&self.buffer) });
+                }
                 return serde_json::from_slice(line).map_err(|error| NodeError::Garbage {
-                    asked,
+                    asked: asked_for(request),
                     line: shown(line),
                     problem: error.to_string(),
                 });
@@ -179,31 +216,34 @@ impl Pipes {
             }
             let left = deadline.saturating_duration_since(now());
             if left.is_zero() {
-                return Err(self.hung(asked));
+                return Err(self.hung(request, within));
             }
-            self.wait(false, left).map_err(|()| self.died(&asked))?;
-            self.read_some().map_err(|()| self.died(&asked))?;
+            self.wait(false, left).map_err(|()| self.died(request))?;
+            self.read_some().map_err(|()| self.died(request))?;
         }
     }
 
     /// Writes a line, and reads meanwhile, so that neither side waits for the other.
-    fn write_all(&mut self, line: &[u8], asked: &str) -> Result<(), NodeError> {
+    fn write_all(&mut self, line: &[u8], request: &Request) -> Result<(), NodeError> {
         let deadline = now() + self.launch.answer_max;
         let mut written = 0;
         while written < line.len() {
-            let Some(stdin) = &mut self.stdin else { return Err(self.died(asked)) };
+            let Some(stdin) = &mut self.stdin else { return Err(self.died(request)) };
             match stdin.write(&line[written..]) {
                 Ok(count) => written += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let left = deadline.saturating_duration_since(now());
-                    if left.is_zero() || self.buffer.len() > LINE_BYTES_MAX {
-                        return Err(self.hung(asked.to_owned()));
+                    if self.buffer.len() > LINE_BYTES_MAX {
+                        return Err(too_long());
                     }
-                    self.wait(true, left).map_err(|()| self.died(asked))?;
-                    self.read_some().map_err(|()| self.died(asked))?;
+                    let left = deadline.saturating_duration_since(now());
+                    if left.is_zero() {
+                        return Err(self.hung(request, self.launch.answer_max));
+                    }
+                    self.wait(true, left).map_err(|()| self.died(request))?;
+                    self.read_some().map_err(|()| self.died(request))?;
                 }
-                Err(_) => return Err(self.died(asked)),
+                Err(_) => return Err(self.died(request)),
             }
         }
         Ok(())
@@ -211,10 +251,10 @@ impl Pipes {
 
     /// Waits until a pipe has something, or takes something.
     fn wait(&self, writing: bool, time: Duration) -> Result<(), ()> {
-        let mut pipes = vec![
-            PollFd::new(&self.stdout, PollFlags::IN),
-            PollFd::new(&self.stderr, PollFlags::IN),
-        ];
+        let mut pipes = vec![PollFd::new(&self.stdout, PollFlags::IN)];
+        if let Some(stderr) = &self.stderr {
+            pipes.push(PollFd::new(stderr, PollFlags::IN));
+        }
         if let Some(stdin) = self.stdin.as_ref().filter(|_| writing) {
             pipes.push(PollFd::new(stdin, PollFlags::OUT));
         }
@@ -228,10 +268,18 @@ impl Pipes {
     /// Reads what there is, up to a little more than a line may have; fails at the end of the output.
     fn read_some(&mut self) -> Result<(), ()> {
         let mut chunk = [0; 16 << 10];
-        while let Ok(count @ 1..) = self.stderr.read(&mut chunk) {
-            self.log.extend(&chunk[..count]);
-            let surplus = self.log.len().saturating_sub(STDERR_BYTES_MAX);
-            self.log.drain(..surplus);
+        for _ in 0..STDERR_PIECES_MAX {
+            let Some(stderr) = &mut self.stderr else { break };
+            match stderr.read(&mut chunk) {
+                Ok(0) => self.stderr = None,
+                Ok(count) => {
+                    self.log.extend(&chunk[..count]);
+                    let surplus = self.log.len().saturating_sub(STDERR_BYTES_MAX);
+                    self.log.drain(..surplus);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
         }
         while self.buffer.len() <= LINE_BYTES_MAX {
             match self.stdout.read(&mut chunk) {
@@ -252,23 +300,17 @@ impl Pipes {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    fn died(&mut self, asked: &str) -> NodeError {
-        // It closed its output; how it ended is known a little later.
-        let deadline = now() + STOP_MAX;
-        let mut status = None;
-        while status.is_none() && now() < deadline {
-            status = self.child.try_wait().ok().flatten();
-            if status.is_none() {
-                let _ = self.wait(false, Duration::from_millis(5));
-            }
-        }
+    fn died(&mut self, request: &Request) -> NodeError {
+        // It closed its output; how it ended is known a little later, and what it wrote of that too.
+        let status = self.ended(STOP_MAX);
+        let _ = self.read_some();
         let status = status.map_or("it closed its output".to_owned(), |it| it.to_string());
-        NodeError::Died { status, asked: asked.to_owned(), stderr: self.stderr() }
+        let (asked, partial) = (asked_for(request), shown(&self.buffer));
+        NodeError::Died { status, asked, partial, stderr: self.stderr() }
     }
 
-    fn hung(&self, asked: String) -> NodeError {
-        let seconds = self.launch.answer_max.as_secs();
-        NodeError::Hung { seconds, asked, stderr: self.stderr() }
+    fn hung(&self, request: &Request, waited: Duration) -> NodeError {
+        NodeError::Hung { waited, asked: asked_for(request), stderr: self.stderr() }
     }
 }
 
@@ -278,27 +320,35 @@ impl Node for Process {
     }
 
     fn exchange(&mut self, request: &Request) -> Result<Reply, NodeError> {
-        let reply = self.pipes.ask(request)?;
+        let reply = self.pipes.ask(request, self.pipes.launch.answer_max)?;
         let said = match &reply {
-            Reply::Hello(_) => None,
-            Reply::Unsupported { n, .. } | Reply::Done(Done { n, .. }) => Some(*n),
-        };
-        match (said, request.n()) {
-            (said, asked) if said == asked => Ok(reply),
-            (Some(said), Some(asked)) if said < asked => {
-                Err(NodeError::Unasked { line: format!("another reply to request {said}") })
+            Reply::Hello(_) => {
+                return Err(NodeError::Misused("it introduced itself twice".to_owned()));
             }
-            (said, asked) => Err(NodeError::Misused(format!(
-                "it replied to request {said:?} when it was asked request {asked:?}"
+            Reply::Unsupported { n, .. } | Reply::Done(Done { n, .. }) => *n,
+        };
+        match request.n() {
+            Some(asked) if said == asked => Ok(reply),
+            Some(asked) if said < asked => Err(NodeError::Unasked {
+                line: format!(
+                    "a reply with `n` of an earlier request than `{}`",
+                    asked_for(request)
+                ),
+            }),
+            _ => Err(NodeError::Misused(format!(
+                "it replied to `{}` with the `n` of another request",
+                asked_for(request)
             ))),
         }
     }
 }
 
 impl Drop for Pipes {
-    /// No adapter outlives the program.
+    /// No adapter outlives the program, nor does what it has started.
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
         let _ = self.child.wait();
     }
 }
@@ -318,14 +368,20 @@ fn encode(request: &Request) -> Vec<u8> {
     line
 }
 
-/// What kind of a request it is, for a message.
-fn asked(request: &Request) -> String {
+/// What kind of a request it is, for a message. Its number is left out: it depends on how many
+/// cases the process has played before.
+fn asked_for(request: &Request) -> String {
     match request {
         Request::Hello { .. } => "hello".to_owned(),
-        Request::Reset(reset) => format!("reset {}", reset.n),
-        Request::Deliver { n, .. } => format!("deliver {n}"),
-        Request::Advance { n, .. } => format!("advance {n}"),
-        Request::Settle { n } => format!("settle {n}"),
+        Request::Reset(reset) => format!("reset of {} at {} ms", reset.host, reset.now),
+        Request::Deliver { at, event, .. } => {
+            let kind = serde_json::to_value(event).ok().and_then(|value| {
+                value.get("type").and_then(|kind| kind.as_str().map(str::to_owned))
+            });
+            format!("deliver {} at {at} ms", kind.unwrap_or_default())
+        }
+        Request::Advance { until, .. } => format!("advance to {until} ms"),
+        Request::Settle { .. } => "settle".to_owned(),
         Request::Stop => "stop".to_owned(),
     }
 }

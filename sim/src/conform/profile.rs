@@ -60,6 +60,7 @@ fn modules(role: Role) -> &'static [&'static str] {
 fn seen_from_outside(role: Role) -> &'static [&'static str] {
     match role {
         Role::EventsClient => &["events.resync_sent", "events.handler_failed"],
+        Role::TasksAgent => &["tasks.hello_sent"],
         Role::SessionServer => &[
             "session.replay",
             "session.verdict_ahead",
@@ -220,6 +221,20 @@ impl<'a> Profile<'a> {
             {
                 server.extension = false;
                 lack("the extension", feature::EXTENSION);
+            }
+            (Role::TasksAgent, Options::Tasks { agent, .. }) => {
+                agent.rsa |= !self.has(feature::SIGN_FNV1A);
+                if agent.extension && !self.has(feature::EXTENSION) {
+                    agent.extension = false;
+                    lack("the extension", feature::EXTENSION);
+                }
+            }
+            (Role::TasksController, Options::Tasks { controller, agent }) => {
+                agent.rsa |= !self.has(feature::SIGN_FNV1A);
+                if controller.extension && !self.has(feature::EXTENSION) {
+                    controller.extension = false;
+                    lack("the extension", feature::EXTENSION);
+                }
             }
             (Role::SessionClient, Options::Session { client, .. })
                 if client.extension && !self.has(feature::EXTENSION) =>

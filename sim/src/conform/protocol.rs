@@ -17,6 +17,8 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::tasks::{PublicKey, SigningKey, Stream, TasksAgentConfig, TasksControllerConfig};
+use crate::history::Stage;
 use super::session::{
     Attachment, Held, NotTaken, Question, RowHeld, SessionClientConfig, SessionServerConfig,
     TurnEnding, Usage, ViewUpdate,
@@ -188,12 +190,14 @@ pub enum Config {
     EventsClient(EventsClientConfig),
     /// A server of event streams.
     EventsServer(EventsServerConfig),
+    /// Who runs tasks.
+    TasksAgent(Box<TasksAgentConfig>),
+    /// Who hands tasks out.
+    TasksController(TasksControllerConfig),
     /// A view of a conversation.
     SessionClient(SessionClientConfig),
     /// A server of conversations.
     SessionServer(Box<SessionServerConfig>),
-    /// Those of the other roles.
-    Other(BTreeMap<String, serde_json::Value>),
 }
 
 /// What a client of events is configured with.
@@ -334,6 +338,9 @@ pub enum Event {
         /// The status of the answer, if there was one that did not upgrade.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         status: Option<u16>,
+        /// The body of that answer, as text.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        body: String,
         /// For a log.
         message: String,
     },
@@ -399,6 +406,49 @@ pub enum Event {
     OsSuspend {
         /// For how long, in milliseconds.
         for_ms: u64,
+    },
+    /// What does the log hold? Answered at once with one [`Effect::LogState`], then with the events
+    /// above `after`, `count` at most, as [`Effect::LogEvent`]. It comes before `app.connect`, too,
+    /// and changes nothing. Only for `events.server` with the feature `log.reports`.
+    #[serde(rename = "log.read")]
+    LogRead {
+        /// Whose.
+        agent: String,
+        /// The number above which events are wanted.
+        after: u64,
+        /// How many events at most.
+        count: usize,
+    },
+    /// A command has written something. Only for `tasks.agent`, as the next two.
+    #[serde(rename = "exec.output")]
+    ExecOutput {
+        /// Whose, as in [`Effect::ExecStart`].
+        attempt: String,
+        /// Where.
+        stream: Stream,
+        /// The bytes, in base64; not always text, and cut anywhere.
+        b64: String,
+    },
+    /// A command has ended, and everything that it wrote was told. Nothing follows for it. What
+    /// runs when the process ends is ended with it, and not told.
+    #[serde(rename = "exec.exit")]
+    ExecExit {
+        /// Whose.
+        attempt: String,
+        /// The exit code: 0 is `completed`, everything else `failed`; -1 if it was ended.
+        code: i64,
+        /// What went wrong, for the result; empty if nothing did.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        error: String,
+    },
+    /// What does the store hold? Answered at once by [`Effect::TaskKnown`] for each attempt, and one
+    /// [`Effect::TaskWaits`]. Only with the feature `task.reports`. It comes before `app.connect`,
+    /// when the store is as the last life has left it; from time to time when the faults are over;
+    /// and after a run in a life of its own, in which there is no `app.connect`.
+    #[serde(rename = "task.look")]
+    TaskLook {
+        /// The attempts of which the store has ever held something.
+        attempts: Vec<String>,
     },
     /// The log of an agent is to forget what is below a number. Only for `events.server` with the
     /// feature `retain`.
@@ -628,6 +678,13 @@ pub enum Effect {
         /// The message.
         text: String,
     },
+    /// It sends a WebSocket ping. `sock.sent` counts it as a message, and `sock.alive` tells of the
+    /// pong.
+    #[serde(rename = "sock.ping")]
+    SockPing {
+        /// Where.
+        conn: Conn,
+    },
     /// It closes a connection, or gives up opening it. The simulator answers with
     /// [`Event::SockClose`] only if the feature `sock.closed` is announced.
     #[serde(rename = "sock.close")]
@@ -795,15 +852,16 @@ pub enum Effect {
         /// As one line.
         text: String,
     },
-    /// The log has opened an epoch. Only of `events.server` with the feature `log.reports`, as the
-    /// next two: with them the simulator can judge what a log holds and take its place.
+    /// The log has opened an epoch: it is durable. Only of `events.server` with the feature
+    /// `log.reports`, as the next two: with them the simulator can judge what a log holds, and put an
+    /// older one in its place.
     #[serde(rename = "log.epoch")]
     LogEpoch {
         /// Its name.
         epoch: String,
     },
-    /// The log holds this of a stream: told of every stream at the start, and after each commit that
-    /// changed it.
+    /// The log holds this of a stream: the answer to [`Event::LogRead`], and told after each commit
+    /// that changed it.
     #[serde(rename = "log.state")]
     LogState {
         /// Whose.
@@ -813,7 +871,7 @@ pub enum Effect {
         /// The highest number that was given.
         head: u64,
     },
-    /// The log holds this event.
+    /// The log holds this event: in the answer to [`Event::LogRead`], and told after it was stored.
     #[serde(rename = "log.event")]
     LogEvent {
         /// Whose.
@@ -822,6 +880,94 @@ pub enum Effect {
         sequence: u64,
         /// The event as it is stored: a JSON object with the payload's `key`.
         event: String,
+    },
+    /// It runs a command; what comes of it is told by [`Event::ExecOutput`] and [`Event::ExecExit`].
+    /// Only of `tasks.agent`, as all that follows up to `task.waits`.
+    #[serde(rename = "exec.start")]
+    ExecStart {
+        /// Whose: the id of the task, `/`, and that of the attempt. Neither id has a `/` in it.
+        attempt: String,
+        /// What to run: the text that came with the task.
+        command: String,
+    },
+    /// It reads what a command writes, or leaves it in the pipe, which has room for 8 pieces; at
+    /// first it reads.
+    #[serde(rename = "exec.read")]
+    ExecRead {
+        /// Whose.
+        attempt: String,
+        /// Whether it reads.
+        on: bool,
+    },
+    /// It ends a command and everything that it started.
+    #[serde(rename = "exec.kill")]
+    ExecKill {
+        /// Whose.
+        attempt: String,
+    },
+    /// Its store has it durably that an attempt is this far: told before anything is said or done
+    /// because of it. Only with the feature `task.reports`, as all that follows. With them the
+    /// simulator judges what is durable; an agent without them is taken at its word: what it says
+    /// and does is taken to have been stored just before.
+    #[serde(rename = "task.kept")]
+    TaskKept {
+        /// Which.
+        attempt: String,
+        /// How far.
+        stage: Stage,
+    },
+    /// Its store has forgotten an attempt that had not begun.
+    #[serde(rename = "task.forgot")]
+    TaskForgot {
+        /// Which.
+        attempt: String,
+    },
+    /// Its store has bound a number of a stream to these bytes: told before they are sent.
+    #[serde(rename = "task.bound")]
+    TaskBound {
+        /// Whose.
+        attempt: String,
+        /// The stream.
+        stream: Stream,
+        /// The number.
+        sequence: u64,
+        /// The bytes, in base64, as the command wrote them.
+        b64: String,
+    },
+    /// Its store takes so many bytes, more than ever before in this life.
+    #[serde(rename = "task.spool")]
+    TaskSpool {
+        /// How many.
+        bytes: u64,
+    },
+    /// Answers [`Event::TaskLook`]: what its store knows of an attempt.
+    #[serde(rename = "task.known")]
+    TaskKnown {
+        /// Which.
+        attempt: String,
+        /// How far it is; absent if nothing is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stage: Option<Stage>,
+    },
+    /// Answers [`Event::TaskLook`]: what waits in its store.
+    #[serde(rename = "task.waits")]
+    TaskWaits {
+        /// Attempts that have not ended.
+        open: Vec<String>,
+        /// Attempts of which a result waits for an acknowledgement.
+        results: Vec<String>,
+        /// How many runs of output wait for an acknowledgement.
+        output: usize,
+    },
+    /// Its record has it durably that an attempt is in a state: told before anybody else hears of it.
+    /// Only of `tasks.controller` with the feature `record.reports`; without, that states only
+    /// ascend is judged by the last look alone.
+    #[serde(rename = "record.state")]
+    RecordState {
+        /// Which attempt, as in `exec.start`.
+        attempt: String,
+        /// `delivered`, `received`, `running`, `discarded`, `interrupted` or `final`.
+        state: String,
     },
     /// It reached a place that has a name in the simulator. Only with the feature `marks`: a scenario
     /// may wait for marks, and demand them; those of an implementation that has none are not
@@ -966,6 +1112,12 @@ pub mod feature {
     pub const MARKS: &str = "marks";
     /// Reports what its log holds.
     pub const LOG_REPORTS: &str = "log.reports";
+    /// An agent that reports what its store holds.
+    pub const TASK_REPORTS: &str = "task.reports";
+    /// A controller that reports in which state each attempt is.
+    pub const RECORD_REPORTS: &str = "record.reports";
+    /// Signs, or checks, with the cheap stand-in for RSA-PSS.
+    pub const SIGN_FNV1A: &str = "sign.fnv1a";
     /// Reports which inputs its commits keep.
     pub const IN_FLIGHT_REPORTS: &str = "in_flight.reports";
     /// Reports what its store of conversations holds.

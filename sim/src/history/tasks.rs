@@ -3,10 +3,13 @@
 //! An attempt is named `task/attempt`, a stream `stdout` or `stderr`. Bytes are seen as a digest:
 //! equal bytes have equal ones.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How far an agent has taken an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// It has it.

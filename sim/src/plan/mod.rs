@@ -5,8 +5,11 @@
 //! and run again after the code has changed; a seed is good for one commit, a plan is what one
 //! keeps. Times are milliseconds of virtual time since the start of the run.
 
+mod unusual;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::unusual::Unusual;
 use crate::mutants;
 
 /// The version of the plan format.
@@ -107,6 +110,12 @@ pub struct Topology {
     pub latency_ms: u64,
     /// How many writes a connection holds before the writer waits; also the accept backlog.
     pub tcp_capacity: usize,
+}
+
+impl Default for Topology {
+    fn default() -> Self {
+        Self { agents: 1, clients: 1, latency_ms: 5, tcp_capacity: 64 }
+    }
 }
 
 impl Topology {

@@ -44,15 +44,29 @@ pub fn draw(scenario: &Scenario, seed: Seed) -> Plan {
             Protocol::Tasks => task_options(rng),
             Protocol::Session => session::options(&plan.topology, rng),
         };
-        let rng = &mut seed.stream("workload", "", 0);
-        plan.steps.extend(match plan.options.protocol() {
-            Protocol::Events => publications(&plan, swarm, rng),
-            Protocol::Tasks => submissions(&plan, swarm, rng),
-            Protocol::Session => session::conversations(&plan, swarm, rng),
-        });
-        plan.steps.extend(faults(&plan, swarm, &mut seed.stream("faults", "", 0)));
+        fill(&mut plan, swarm, seed);
     }
     plan
+}
+
+/// What a swarm draws under another seed for the hosts and options of a plan; `None` if the
+/// scenario is no swarm, and draws nothing.
+pub fn redraw(scenario: &Scenario, plan: &Plan, seed: Seed) -> Option<Vec<Step>> {
+    let swarm = scenario.swarm.as_ref()?;
+    let mut plan = Plan { steps: scenario.steps.clone(), ..plan.clone() };
+    fill(&mut plan, swarm, seed);
+    Some(plan.steps)
+}
+
+/// Draws the workload and the faults.
+fn fill(plan: &mut Plan, swarm: &Swarm, seed: Seed) {
+    let rng = &mut seed.stream("workload", "", 0);
+    plan.steps.extend(match plan.options.protocol() {
+        Protocol::Events => publications(plan, swarm, rng),
+        Protocol::Tasks => submissions(plan, swarm, rng),
+        Protocol::Session => session::conversations(plan, swarm, rng),
+    });
+    plan.steps.extend(faults(plan, swarm, &mut seed.stream("faults", "", 0)));
 }
 
 /// One of a few values.

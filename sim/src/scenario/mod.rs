@@ -8,19 +8,24 @@ mod draw;
 mod library;
 mod reader;
 mod step;
+mod writer;
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
 
-pub use draw::draw;
+pub use draw::{draw, redraw};
 pub use library::{Library, LibraryError};
-pub(crate) use reader::nearest;
+pub(crate) use reader::{Problems, Table, document, nearest, parse_duration};
+pub(crate) use writer::{action as action_text, duration as duration_text};
 
-use self::reader::{DURATION_MS_MAX, Problems, Table};
-use self::step::Hosts;
+use self::reader::DURATION_MS_MAX;
+use self::step::{End, Hosts};
+use crate::check::CHECKERS;
+use crate::mutants::catalogue;
 use crate::plan::{
     Action, AgentOptions, ClientOptions, ControllerOptions, Fault, Options, Protocol,
     ServerOptions, SessionClientOptions, SessionServerOptions, Step, Topology, When,
 };
+use crate::seed::Seed;
 use crate::spec::is_id;
 
 /// A scenario.
@@ -50,6 +55,23 @@ pub struct Scenario {
     pub steps: Vec<Step>,
     /// What a seed adds.
     pub swarm: Option<Swarm>,
+    /// Where it was found, if it is a plan that was frozen.
+    pub frozen: Option<Frozen>,
+}
+
+/// Where a scenario comes from that was found by a seed instead of being made up.
+///
+/// Nobody chose its times, so a fault may go on after the end: everything heals there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frozen {
+    /// The seed under which it failed.
+    pub seed: Seed,
+    /// The known-bad variant with which it failed; absent = the implementation as it was.
+    pub mutant: Option<String>,
+    /// The checker that said so.
+    pub checker: String,
+    /// What the checker said.
+    pub shows: String,
 }
 
 /// What a seed adds to a scenario. It also draws the options of both sides.
@@ -228,8 +250,16 @@ fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
             );
         }
     }
+    let frozen = root.table("frozen").map(|table| {
+        if root.has("swarm") {
+            let remedy = "take one of them out: a frozen plan has nothing to draw";
+            table.problem("a swarm is not frozen", &table.span(), "of a swarm", remedy);
+        }
+        frozen(&table, protocol)
+    });
     let tables = root.tables("step");
-    if tables.as_ref().is_some_and(Vec::is_empty) && !root.has("swarm") {
+    let may_be_empty = root.has("swarm") || root.has("frozen");
+    if tables.as_ref().is_some_and(Vec::is_empty) && !may_be_empty {
         root.problem(
             "nothing happens in this scenario",
             &(0..0),
@@ -240,6 +270,7 @@ fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
     let steps = steps(
         &tables.unwrap_or_default(),
         &hosts(protocol, &topology, swarm.as_ref()),
+        if frozen.is_some() { End::Open } else { End::At(duration_ms) },
         duration_ms,
         &marks,
         swarm.as_ref(),
@@ -258,11 +289,41 @@ fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
         options: known.map(|_| options)?,
         steps,
         swarm,
+        frozen: match frozen {
+            Some(frozen) => Some(frozen?),
+            None => None,
+        },
+    })
+}
+
+fn frozen(table: &Table<'_>, protocol: Protocol) -> Option<Frozen> {
+    let seed = table.text("seed").and_then(|(text, span)| match text.parse::<Seed>() {
+        Ok(seed) => Some(seed),
+        Err(error) => {
+            table.problem(error.to_string(), &span, "no seed", "write it as `\"42\"`");
+            None
+        }
+    });
+    let mutants: Vec<_> = catalogue().map(|mutant| (mutant.id, mutant.id)).collect();
+    let mutant = table.one_of_optional("mutant", &mutants);
+    let checkers: Vec<_> = CHECKERS
+        .iter()
+        .filter(|checker| checker.protocol() == protocol)
+        .map(|checker| (checker.name, checker.name))
+        .collect();
+    let checker = table.one_of("checker", &checkers);
+    let shows = table.text("shows");
+    table.finish();
+    Some(Frozen {
+        seed: seed?,
+        mutant: mutant.map(str::to_owned),
+        checker: checker?.to_owned(),
+        shows: shows?.0,
     })
 }
 
 fn topology(protocol: Protocol, table: Option<&Table<'_>>) -> Topology {
-    let mut topology = Topology { agents: 1, clients: 1, latency_ms: 5, tcp_capacity: 64 };
+    let mut topology = Topology::default();
     let Some(table) = table else { return topology };
     let count = |key| {
         let (number, span) = table.integer(key, 1..=u64::from(CLIENTS_MAX))?;
@@ -514,13 +575,14 @@ fn hosts(protocol: Protocol, topology: &Topology, swarm: Option<&Swarm>) -> Host
 fn steps(
     tables: &[Table<'_>],
     hosts: &Hosts,
+    end: End,
     duration_ms: u64,
     marks: &[&str],
     swarm: Option<&Swarm>,
 ) -> Vec<Step> {
     let mut steps: Vec<(Step, &Table<'_>)> = Vec::new();
     for table in tables {
-        let step = step::read(table, hosts, duration_ms, marks);
+        let step = step::read(table, hosts, end, marks);
         table.finish();
         steps.extend(step.map(|step| (step, table)));
     }

@@ -11,10 +11,10 @@ use super::Problem;
 
 /// What is wrong so far.
 #[derive(Default)]
-pub(super) struct Problems(RefCell<Vec<Problem>>);
+pub(crate) struct Problems(RefCell<Vec<Problem>>);
 
 impl Problems {
-    pub(super) fn into_inner(self) -> Vec<Problem> {
+    pub(crate) fn into_inner(self) -> Vec<Problem> {
         self.0.into_inner()
     }
 
@@ -25,13 +25,13 @@ impl Problems {
 }
 
 /// A value with its place.
-pub(super) type At<T> = (T, Range<usize>);
+pub(crate) type At<T> = (T, Range<usize>);
 
 /// The longest duration that a file may name: a day.
 pub(super) const DURATION_MS_MAX: u64 = 24 * 3_600_000;
 
 /// Parses the text; each place that is no TOML is a problem.
-pub(super) fn document<'a>(text: &'a str, problems: &Problems) -> Option<Spanned<DeTable<'a>>> {
+pub(crate) fn document<'a>(text: &'a str, problems: &Problems) -> Option<Spanned<DeTable<'a>>> {
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
         problems.add(
@@ -46,7 +46,7 @@ pub(super) fn document<'a>(text: &'a str, problems: &Problems) -> Option<Spanned
 }
 
 /// A table of the file, and which of its keys have been asked for.
-pub(super) struct Table<'a> {
+pub(crate) struct Table<'a> {
     table: &'a DeTable<'a>,
     span: Range<usize>,
     asked: RefCell<BTreeSet<&'static str>>,
@@ -54,7 +54,7 @@ pub(super) struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    pub(super) fn root(
+    pub(crate) fn root(
         document: &'a Spanned<DeTable<'a>>,
         text: &str,
         problems: &'a Problems,
@@ -66,11 +66,11 @@ impl<'a> Table<'a> {
         Self { table, span, asked: RefCell::default(), problems }
     }
 
-    pub(super) fn span(&self) -> Range<usize> {
+    pub(crate) fn span(&self) -> Range<usize> {
         self.span.clone()
     }
 
-    pub(super) fn problem(
+    pub(crate) fn problem(
         &self,
         message: impl Into<String>,
         span: &Range<usize>,
@@ -81,7 +81,7 @@ impl<'a> Table<'a> {
     }
 
     /// Reports the keys that nobody has asked for.
-    pub(super) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         let asked = self.asked.borrow();
         for key in self.table.keys() {
             let name: &str = key.get_ref();
@@ -99,7 +99,7 @@ impl<'a> Table<'a> {
     }
 
     /// The keys that stand in the table, in the order of the file.
-    pub(super) fn keys(&self) -> Vec<At<String>> {
+    pub(crate) fn keys(&self) -> Vec<At<String>> {
         let mut keys: Vec<_> =
             self.table.keys().map(|key| (key.get_ref().to_string(), key.span())).collect();
         keys.sort_by_key(|(_, span)| span.start);
@@ -107,7 +107,7 @@ impl<'a> Table<'a> {
     }
 
     /// Whether a key stands in the table, right or wrong.
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }
 
@@ -147,12 +147,12 @@ impl<'a> Table<'a> {
     }
 
     /// A string that has to be there.
-    pub(super) fn text(&self, key: &'static str) -> Option<At<String>> {
+    pub(crate) fn text(&self, key: &'static str) -> Option<At<String>> {
         let value = self.required(key)?;
         self.as_text(key, value, "a string")
     }
 
-    pub(super) fn text_optional(&self, key: &'static str) -> Option<At<String>> {
+    pub(crate) fn text_optional(&self, key: &'static str) -> Option<At<String>> {
         let value = self.get(key)?;
         self.as_text(key, value, "a string")
     }
@@ -198,6 +198,26 @@ impl<'a> Table<'a> {
             DeValue::Integer(integer) => {
                 let digits = integer.as_str().replace('_', "");
                 u64::from_str_radix(&digits, integer.radix()).ok()
+            }
+            _ => None,
+        };
+        match integer.filter(|integer| range.contains(integer)) {
+            Some(integer) => Some((integer, value.span())),
+            None => {
+                self.wrong(key, value, &wanted);
+                None
+            }
+        }
+    }
+
+    /// An integer that may be below zero.
+    pub(super) fn signed(&self, key: &'static str, range: RangeInclusive<i64>) -> Option<At<i64>> {
+        let value = self.get(key)?;
+        let wanted = format!("an integer from {} to {}", range.start(), range.end());
+        let integer = match value.get_ref() {
+            DeValue::Integer(integer) => {
+                let digits = integer.as_str().replace('_', "");
+                i64::from_str_radix(&digits, integer.radix()).ok()
             }
             _ => None,
         };
@@ -288,12 +308,12 @@ impl<'a> Table<'a> {
     }
 
     /// One of a few words, which has to be there.
-    pub(super) fn one_of<T: Copy>(&self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
+    pub(crate) fn one_of<T: Copy>(&self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
         let (word, span) = self.text(key)?;
         self.choose(&word, &span, words)
     }
 
-    pub(super) fn one_of_optional<T: Copy>(
+    pub(crate) fn one_of_optional<T: Copy>(
         &self,
         key: &'static str,
         words: &[(&str, T)],
@@ -339,10 +359,10 @@ impl<'a> Table<'a> {
     }
 
     /// The tables of a list of tables, possibly absent; `None` if it is something else.
-    pub(super) fn tables(&self, key: &'static str) -> Option<Vec<Table<'a>>> {
+    pub(crate) fn tables(&self, key: &'static str) -> Option<Vec<Table<'a>>> {
         let Some(value) = self.get(key) else { return Some(vec![]) };
         let DeValue::Array(items) = value.get_ref() else {
-            self.wrong(key, value, "a list of tables, each begun with `[[step]]`");
+            self.wrong(key, value, &format!("a list of tables, each begun with `[[{key}]]`"));
             return None;
         };
         let tables = items.iter().map(|item| match item.get_ref() {
@@ -380,7 +400,8 @@ fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-fn parse_duration(text: &str) -> Option<u64> {
+/// Milliseconds, from a text such as `250ms`, `2s`, `5m` or `1h`.
+pub(crate) fn parse_duration(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {

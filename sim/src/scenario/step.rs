@@ -16,6 +16,25 @@ pub(super) struct Hosts {
     pub(super) table: &'static str,
 }
 
+/// When the faults of a scenario end.
+#[derive(Clone, Copy)]
+pub(super) enum End {
+    /// At a virtual time, after which nothing can come.
+    At(u64),
+    /// When they do. Nobody chose the times of what was drawn.
+    Open,
+}
+
+impl End {
+    /// Whether a time comes after the end.
+    fn is_before(self, ms: u64) -> bool {
+        match self {
+            Self::At(end_ms) => end_ms < ms,
+            Self::Open => false,
+        }
+    }
+}
+
 /// The kinds of faults, by the key that names them.
 const FAULTS: [&str; 30] = [
     "cut",
@@ -72,16 +91,11 @@ const DETAILS: [&str; 18] = [
     "torn-percent",
 ];
 
-pub(super) fn read(
-    table: &Table<'_>,
-    hosts: &Hosts,
-    duration_ms: u64,
-    marks: &[&str],
-) -> Option<Step> {
-    let when = when(table, duration_ms, marks);
+pub(super) fn read(table: &Table<'_>, hosts: &Hosts, end: End, marks: &[&str]) -> Option<Step> {
+    let when = when(table, end, marks);
     let begins_ms = when.as_ref().map_or(0, begins_ms);
     // One that begins too late has been reported.
-    let late = |ends_ms| begins_ms < duration_ms && begins_ms + ends_ms > duration_ms;
+    let late = |ends_ms| !end.is_before(begins_ms + 1) && end.is_before(begins_ms + ends_ms);
     // Both are read even if only one may be there, so that all problems are reported at once.
     let publish = table.table("publish").and_then(|inner| {
         let publish = publish(&inner, hosts)?;
@@ -206,13 +220,13 @@ fn lasts_ms(fault: &Fault) -> u64 {
     }
 }
 
-fn when(table: &Table<'_>, duration_ms: u64, marks: &[&str]) -> Option<When> {
+fn when(table: &Table<'_>, end: End, marks: &[&str]) -> Option<When> {
     let (at, on) = (table.duration("at"), table.table("on"));
-    let on = on.map(|on| mark(&on, duration_ms, marks));
+    let on = on.map(|on| mark(&on, end, marks));
     match (table.has("at"), table.has("on")) {
         (true, false) => {
             let (at, span) = at?;
-            if at >= duration_ms {
+            if end.is_before(at + 1) {
                 let remedy = "move the step, or raise `duration`: faults end there";
                 table.problem("the step comes after the end", &span, "too late", remedy);
             }
@@ -231,14 +245,14 @@ fn when(table: &Table<'_>, duration_ms: u64, marks: &[&str]) -> Option<When> {
     }
 }
 
-fn mark(on: &Table<'_>, duration_ms: u64, marks: &[&str]) -> Option<When> {
+fn mark(on: &Table<'_>, end: End, marks: &[&str]) -> Option<When> {
     let mark = on.text("mark");
     if let Some((mark, span)) = &mark {
         known_mark(on, mark, span, marks);
     }
     let nth = on.integer("nth", 1..=1_000).map_or(1, |(nth, _)| nth);
     let after_ms = on.duration("after").map_or(0, |(after, span)| {
-        if after >= duration_ms {
+        if end.is_before(after + 1) {
             let remedy = "lower `after`, or raise `duration`: faults end there";
             on.problem("the step comes after the end", &span, "too late", remedy);
         }
@@ -287,13 +301,13 @@ fn submit(table: &Table<'_>, hosts: &Hosts) -> Option<Submit> {
         "text",
         &[("plain", Text::Plain), ("wide", Text::Wide), ("binary", Text::Binary)],
     );
-    let priority = table.integer("priority", 0..=100).map_or(0, |(priority, _)| priority);
+    let priority = table.signed("priority", -100..=100).map_or(0, |(priority, _)| priority);
     let submit = Submit {
         name: name.clone().unwrap_or_default(),
         agent: agent.unwrap_or(1),
         count: small("count", 1..=10_000, 1),
         every_ms: table.duration("every").map_or(0, |(every, _)| every),
-        priority: i64::try_from(priority).unwrap_or(0),
+        priority,
         twice: table.boolean("twice").is_some_and(|(twice, _)| twice),
         script: Script {
             stdout: small("stdout", 0..=100_000, 3),

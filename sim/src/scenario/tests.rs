@@ -282,3 +282,54 @@ fn a_swarm_draws_the_options_that_a_fixed_scenario_sets() {
     let messages: Vec<&str> = found.iter().map(|(message, ..)| message.as_str()).collect();
     assert_eq!(messages, ["a swarm has no `[server]`", "a swarm has no `[client]`"]);
 }
+
+#[test]
+fn a_scenario_is_written_as_it_was_read() {
+    let library = Library::embedded();
+    for id in library.ids() {
+        let scenario = library.get(id).unwrap_or_else(|error| panic!("{id}: {error:?}"));
+        let text = scenario.text();
+        let read = Scenario::parse(id, &text).unwrap_or_else(|error| panic!("{error:?}\n{text}"));
+        assert_eq!(read, scenario, "{text}");
+    }
+}
+
+/// The good text as a plan that was frozen.
+fn frozen(lines: &str) -> String {
+    let frozen = format!("[frozen]\n{lines}\n\n[[step]]\nat = \"1s\"");
+    with("[[step]]\nat = \"1s\"", &frozen)
+}
+
+const FROZEN: &str =
+    "seed = \"7\"\nmutant = \"cursor-jumps\"\nchecker = \"no_loss\"\nshows = \"x\"";
+
+#[test]
+fn what_is_frozen_says_where_it_was_found() {
+    let scenario = Scenario::parse("regressions/x", &frozen(FROZEN)).expect("the text is right");
+    let from = scenario.frozen.expect("it is frozen");
+    assert_eq!((from.seed.0, from.mutant.as_deref()), (7, Some("cursor-jumps")));
+    let cases = [
+        ("seed = \"7\"", "seed = \"x\"", "`x` is not a seed"),
+        ("seed = \"7\"\n", "", "`seed` is missing"),
+        ("cursor-jumps", "cursor-jump", "`cursor-jump` is not known here"),
+        ("no_loss", "runs_once", "`runs_once` is not known here"),
+        ("shows = \"x\"", "", "`shows` is missing"),
+    ];
+    for (line, replacement, message) in cases {
+        let found = problems(&frozen(&FROZEN.replacen(line, replacement, 1)));
+        assert!(found[0].0.starts_with(message) && found.len() == 1, "{found:?}");
+    }
+    let swarm = format!("{}[swarm]\nfaults = [\"link\"]\nclients = 2\n", frozen(FROZEN));
+    assert!(problems(&swarm).iter().any(|(message, ..)| message == "a swarm is not frozen"));
+}
+
+#[test]
+fn nobody_chose_the_times_of_what_is_frozen() {
+    for (line, late) in
+        [("500ms", "10s"), ("\"1s\"\n", "\"11s\"\n"), ("after = \"10ms\"", "after = \"10s\"")]
+    {
+        assert_eq!(problems(&with(line, late)).len(), 1, "{late}");
+        let text = frozen(FROZEN).replacen(line, late, 1);
+        assert!(Scenario::parse("regressions/x", &text).is_ok(), "{text}");
+    }
+}

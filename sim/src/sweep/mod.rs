@@ -18,7 +18,7 @@ use crate::seed::Seed;
 use crate::world;
 
 pub use run::{Progress, Sweep, sweep};
-pub use summary::{Group, Reach, Summary};
+pub use summary::{ByFault, Group, Reach, Reached, Summary};
 
 /// What came of one run of a sweep.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,12 +19,41 @@ pub struct Summary {
     pub faults: BTreeMap<String, u64>,
     /// In how many runs of each scenario each mark was reached.
     marks: BTreeMap<String, BTreeMap<String, u64>>,
+    /// What the runs of each protocol reached, in all and under each kind of fault.
+    by_fault: BTreeMap<String, ByFault>,
     /// How many runs each scenario had.
     runs_of: BTreeMap<String, u64>,
     /// The marks that each swarm has to reach.
     required: BTreeMap<String, Vec<String>>,
     /// What went wrong, by what it is.
     groups: BTreeMap<(Word, String), Group>,
+}
+
+/// What some runs reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// How many runs there were.
+    pub runs: u64,
+    /// In how many of them each mark was reached.
+    pub marks: BTreeMap<String, u64>,
+}
+
+/// What runs reached, by the faults that they had.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ByFault {
+    /// Of all of them.
+    pub all: Reached,
+    /// Of those in which faults of a kind were injected.
+    pub with: BTreeMap<String, Reached>,
+}
+
+impl Reached {
+    fn add(&mut self, marks: &[String]) {
+        self.runs += 1;
+        for mark in marks {
+            *self.marks.entry(mark.clone()).or_default() += 1;
+        }
+    }
 }
 
 /// Runs that failed alike.
@@ -65,8 +94,12 @@ impl Summary {
     pub fn add(&mut self, outcome: &Outcome) {
         self.runs += 1;
         self.delivered += outcome.delivered;
+        let protocol = outcome.scenario.split('/').next().unwrap_or_default();
+        let by_fault = self.by_fault.entry(protocol.to_owned()).or_default();
+        by_fault.all.add(&outcome.marks);
         for (kind, count) in &outcome.faults {
             *self.faults.entry(kind.clone()).or_default() += count;
+            by_fault.with.entry(kind.clone()).or_default().add(&outcome.marks);
         }
         *self.runs_of.entry(outcome.scenario.clone()).or_default() += 1;
         let marks = self.marks.entry(outcome.scenario.clone()).or_default();
@@ -108,6 +141,17 @@ impl Summary {
             *sum.entry(mark.as_str()).or_default() += runs;
         }
         sum
+    }
+
+    /// What the runs of each protocol reached, in all and under each kind of fault. The protocol
+    /// is the first part of a scenario's id.
+    pub fn by_fault(&self) -> &BTreeMap<String, ByFault> {
+        &self.by_fault
+    }
+
+    /// How many runs each scenario had.
+    pub fn scenarios(&self) -> &BTreeMap<String, u64> {
+        &self.runs_of
     }
 
     /// What each swarm reached of what it has to.
@@ -216,6 +260,19 @@ mod tests {
         );
         assert_eq!(summary.exit_code(2), exit::INCONCLUSIVE);
         assert_eq!(summary.exit_code(3), exit::OK, "too few runs to judge");
+    }
+
+    #[test]
+    fn marks_are_counted_for_the_faults_that_the_run_had() {
+        let mut other = outcome(2, Word::Pass, None, &["b"]);
+        other.faults = [("crash".to_owned(), 1), ("cut".to_owned(), 1)].into();
+        let summary = summary(&[], &[outcome(1, Word::Pass, None, &["a", "b"]), other]);
+        let reached = |kind: &str, mark: &str| {
+            let with = &summary.by_fault()["events"].with[kind];
+            (with.runs, with.marks.get(mark).copied().unwrap_or(0))
+        };
+        assert_eq!((reached("cut", "a"), reached("cut", "b")), ((2, 1), (2, 2)));
+        assert_eq!((reached("crash", "a"), reached("crash", "b")), ((1, 0), (1, 1)));
     }
 
     #[test]

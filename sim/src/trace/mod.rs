@@ -4,9 +4,15 @@
 //! file contents, so they are the same wherever the run takes place; [`Trace::hash`] says in one
 //! number whether two runs were the same.
 
-use std::fmt;
+pub mod causality;
 
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
+
+use crate::plan::Cut;
 
 /// Everything that happened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,6 +34,43 @@ pub struct Record {
     pub kind: Kind,
     /// What, on one line.
     pub text: String,
+    /// What of it a program can use. It is no part of the line, and so of no hash.
+    pub fact: Option<Fact>,
+}
+
+/// What a record says, for a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// The world carried out the step of the plan that has this number.
+    Step(usize),
+    /// A host did a part of what the workload asks for: events, tasks or messages, by name.
+    Work(Vec<String>),
+    /// A frame left a host, arrived at it or was swallowed.
+    Frame(Passage),
+    /// A connection of a client opened.
+    Opens,
+    /// A fault cut the newest connection of a client.
+    Cut(Cut),
+    /// A process began.
+    Starts,
+    /// A process ended.
+    Dies,
+}
+
+/// One frame on one connection. Both ends count alike, so the record of its departure and that of
+/// its arrival have the same `client`, `port`, `to_server` and `nth`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passage {
+    /// The host that opened the connection.
+    pub client: Arc<str>,
+    /// The port from which it did.
+    pub port: u16,
+    /// Whether the frame goes to the host that accepted the connection.
+    pub to_server: bool,
+    /// Which frame of this direction that the network was given.
+    pub nth: u64,
+    /// What is in it, unmasked.
+    pub payload: Bytes,
 }
 
 /// What kind of thing happened.
@@ -63,6 +106,17 @@ impl Kind {
             Self::Store => "[]",
             Self::App => "* ",
             Self::Mark => "# ",
+        }
+    }
+}
+
+impl Record {
+    /// The mark that it is about, and how often it was reached in a row; for a record of another
+    /// kind that is its text, once.
+    pub fn mark(&self) -> (&str, usize) {
+        match self.text.split_once(" ×") {
+            Some((mark, times)) if self.kind == Kind::Mark => (mark, times.parse().unwrap_or(1)),
+            _ => (&self.text, 1),
         }
     }
 }

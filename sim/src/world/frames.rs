@@ -1,7 +1,11 @@
 //! Cuts a byte stream into an HTTP head and WebSocket frames, and describes them.
 
+use std::sync::Arc;
+
 use bytes::{Buf, Bytes, BytesMut};
 use serde_json::Value;
+
+use crate::trace::Passage;
 
 /// A piece of a connection, in one direction.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,6 +111,30 @@ impl Splitter {
             payload = unmasked.collect();
         }
         Some(Frame { wire, opcode: first & 0x0f, payload })
+    }
+}
+
+/// Counts the frames of one direction of a connection, as the network is given them.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    /// The host that opened the connection.
+    pub(crate) client: Arc<str>,
+    port: u16,
+    to_server: bool,
+    frames: u64,
+}
+
+impl Counted {
+    pub(crate) fn new(client: &Arc<str>, port: u16, to_server: bool) -> Self {
+        Self { client: Arc::clone(client), port, to_server, frames: 0 }
+    }
+
+    /// The next frame, with what is in it.
+    pub(crate) fn next(&mut self, payload: &Bytes) -> Passage {
+        self.frames += 1;
+        let (client, payload) = (Arc::clone(&self.client), payload.clone());
+        let Self { port, to_server, frames: nth, .. } = *self;
+        Passage { client, port, to_server, nth, payload }
     }
 }
 

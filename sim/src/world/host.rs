@@ -14,7 +14,7 @@ use super::pause::Pause;
 use super::record::Recorder;
 use super::vault::Vault;
 use crate::seed::Seed;
-use crate::trace::Kind;
+use crate::trace::{Fact, Kind};
 
 thread_local! {
     /// Which runtime of this thread is which life of which host.
@@ -65,6 +65,11 @@ impl HostClock {
         self.state().offset_at(i64::try_from(elapsed).unwrap_or(i64::MAX))
     }
 
+    /// Sets the clock to a time.
+    pub(crate) fn set(&self, wall: WallTime) {
+        self.step(wall.as_millis().saturating_sub(self.wall_time().as_millis()));
+    }
+
     /// Sets the clock forward or back.
     pub(crate) fn step(&self, by_ms: i64) {
         let mut state = self.state();
@@ -105,7 +110,12 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn record(&self, kind: Kind, text: impl Into<String>) {
-        self.recorder.record(self.name, self.life, kind, text.into());
+        self.recorder.record(self.name, self.life, kind, text.into(), None);
+    }
+
+    /// A record with what of it a program can use.
+    pub(crate) fn record_fact(&self, kind: Kind, text: impl Into<String>, fact: Fact) {
+        self.recorder.record(self.name, self.life, kind, text.into(), Some(fact));
     }
 
     /// Returns while the machine has power. Without, nothing that runs on it ever goes on.
@@ -128,7 +138,7 @@ impl Process {
             runtimes.push((Handle::current().id(), self.name, self.life));
         });
         tokio::time::sleep(self.delay).await;
-        self.record(Kind::Life, "starts");
+        self.record_fact(Kind::Life, "starts", Fact::Starts);
     }
 }
 

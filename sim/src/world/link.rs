@@ -17,10 +17,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 use turmoil::net::TcpStream;
 
-use super::frames::{CLOSE, Frame, Piece, Splitter};
+use super::frames::{CLOSE, Counted, Frame, Piece, Splitter};
 use super::host::Process;
 use crate::plan::{Answer, Cut, Strange};
-use crate::trace::Kind;
+use crate::trace::{Fact, Kind, Passage};
 
 /// What a link knows of the protocol that is spoken on it.
 pub(crate) trait Watch: Send + Sync {
@@ -211,8 +211,9 @@ impl Connector for LinkConnector {
                 state.opened += 1;
                 state.opened
             };
-            process.record(Kind::Life, format!("connection {number} opens"));
+            process.record_fact(Kind::Life, format!("connection {number} opens"), Fact::Opens);
             let silent = connecting == Connecting::NeverAnswered;
+            let (client, port) = (process.name.into(), stream.local_addr()?.port());
             Ok(FaultyStream {
                 stream: Some(stream),
                 link,
@@ -223,6 +224,8 @@ impl Connector for LinkConnector {
                 up_dead: silent,
                 down_dead: silent,
                 end: None,
+                received: Counted::new(&client, port, false),
+                sent: Counted::new(&client, port, true),
                 incoming: Splitter::default(),
                 ready: BytesMut::new(),
                 outgoing: Splitter::default(),
@@ -247,6 +250,8 @@ pub(crate) struct FaultyStream {
     up_dead: bool,
     down_dead: bool,
     end: Option<End>,
+    received: Counted,
+    sent: Counted,
     incoming: Splitter,
     /// Where bytes from the network land first.
     chunk: Box<[u8; 4096]>,
@@ -274,9 +279,14 @@ impl FaultyStream {
         self.process.record(kind, text);
     }
 
+    fn record_frame(&self, kind: Kind, text: String, passage: &Passage) {
+        self.process.record_fact(kind, text, Fact::Frame(passage.clone()));
+    }
+
     /// Carries out a cut.
     fn cut(&mut self, how: Cut) {
-        self.record(Kind::Drop, format!("connection {} is cut: {how:?}", self.number));
+        let text = format!("connection {} is cut: {how:?}", self.number);
+        self.process.record_fact(Kind::Drop, text, Fact::Cut(how));
         match how {
             Cut::Close => {
                 let mut reason = 1012_u16.to_be_bytes().to_vec();
@@ -341,6 +351,7 @@ impl FaultyStream {
     }
 
     fn frame_in(&mut self, frame: &Frame) {
+        let passage = &self.received.next(&frame.payload);
         let (is_payload, is_answer) = (self.watch.is_payload(frame), self.watch.is_answer(frame));
         let (mut lost, mut twice, mut cut) = (false, false, None);
         let mut changed = None;
@@ -383,7 +394,8 @@ impl FaultyStream {
         }
         let mut frame = frame.clone();
         if let Some(how) = changed {
-            self.record(Kind::Drop, format!("becomes {how:?}: {}", frame.describe()));
+            let text = format!("becomes {how:?}: {}", frame.describe());
+            self.record_frame(Kind::Drop, text, passage);
             match self.watch.changed(&frame, how) {
                 Some(other) => frame = other,
                 None => {
@@ -396,24 +408,25 @@ impl FaultyStream {
         if let Some(how) = cut {
             if how == Cut::MidFrame {
                 let half = &frame.wire[..frame.wire.len() / 2];
-                self.record(Kind::Drop, format!("half of: {}", frame.describe()));
+                let text = format!("half of: {}", frame.describe());
+                self.record_frame(Kind::Drop, text, passage);
                 self.ready.extend_from_slice(half);
             } else if how == Cut::HalfOpenUp {
                 // What the server says still arrives.
-                self.record(Kind::Receive, frame.describe());
+                self.record_frame(Kind::Receive, frame.describe(), passage);
                 self.ready.extend_from_slice(&frame.wire);
             } else {
-                self.record(Kind::Drop, frame.describe());
+                self.record_frame(Kind::Drop, frame.describe(), passage);
             }
             return self.cut(how);
         }
         if lost {
-            return self.record(Kind::Drop, frame.describe());
+            return self.record_frame(Kind::Drop, frame.describe(), passage);
         }
-        self.record(Kind::Receive, frame.describe());
+        self.record_frame(Kind::Receive, frame.describe(), passage);
         self.ready.extend_from_slice(&frame.wire);
         if twice {
-            self.record(Kind::Receive, format!("again: {}", frame.describe()));
+            self.record_frame(Kind::Receive, format!("again: {}", frame.describe()), passage);
             self.ready.extend_from_slice(&frame.wire);
         }
     }
@@ -454,8 +467,11 @@ impl FaultyStream {
                 self.ready.extend_from_slice(&wire);
             }
             if let Some(frame) = to_server {
-                self.record(Kind::Send, format!("strange frame: {frame:?}"));
-                self.unsent.extend_from_slice(&self.watch.strange(frame, true));
+                let wire = self.watch.strange(frame, true);
+                let text = format!("strange frame: {frame:?}");
+                let passage = self.sent.next(&Bytes::new());
+                self.record_frame(Kind::Send, text, &passage);
+                self.unsent.extend_from_slice(&wire);
             }
             if let Some(how) = cut {
                 self.cut(how);
@@ -564,7 +580,8 @@ impl AsyncWrite for FaultyStream {
                 }
                 Piece::Frame(frame) => {
                     let kind = if this.up_dead { Kind::Drop } else { Kind::Send };
-                    this.record(kind, frame.describe());
+                    let passage = this.sent.next(&frame.payload);
+                    this.record_frame(kind, frame.describe(), &passage);
                     this.watch.sent(this.number, &frame);
                     frame.wire
                 }

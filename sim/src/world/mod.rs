@@ -45,7 +45,7 @@ use crate::history::{History, Seen};
 use crate::mutants::Distorted;
 use crate::plan::{Action, Fault, Host, Options, Plan, Protocol, When};
 use crate::seed::Seed;
-use crate::trace::{Kind, Trace};
+use crate::trace::{Fact, Kind, Trace};
 
 /// The largest message that any WebSocket of the world reads, in bytes.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 10;
@@ -346,7 +346,8 @@ impl<'a> World<'a> {
         let Some(restart_ms) = self.restarts.remove(&host) else { return };
         gapless::mark!("disk.power_loss_inside_commit");
         let process = self.state(host).process();
-        process.record(Kind::Life, format!("loses power; starts again after {restart_ms} ms"));
+        let text = format!("loses power; starts again after {restart_ms} ms");
+        process.record_fact(Kind::Life, text, Fact::Dies);
         let name = self.name(host);
         self.recorder.see(Seen::Crashed { host: name.to_owned() });
         // Turmoil never delivers across a repair what was held, so nothing stays held.
@@ -397,6 +398,7 @@ impl<'a> World<'a> {
     }
 
     fn carry_out(&mut self, index: usize, now: u64) {
+        self.recorder.carries_out(Some(index));
         match &self.plan.steps[index].action {
             Action::Fault(fault) => {
                 self.recorder.step(format!("fault: {fault:?}"));
@@ -405,6 +407,7 @@ impl<'a> World<'a> {
             }
             action => self.company.cast.work(index, action, now),
         }
+        self.recorder.carries_out(None);
     }
 
     fn inject(&mut self, fault: &Fault, now: u64) {
@@ -569,7 +572,8 @@ impl<'a> World<'a> {
         self.recorder.see(Seen::Crashed { host: self.name(host).to_owned() });
         let state = self.state(host);
         let process = state.process();
-        process.record(Kind::Life, format!("dies; starts again after {} ms", restart.as_millis()));
+        let text = format!("dies; starts again after {} ms", restart.as_millis());
+        process.record_fact(Kind::Life, text, Fact::Dies);
         state.kill(restart);
         // What was to happen to the disk of the old process no longer can.
         self.restarts.remove(&host);

@@ -8,7 +8,7 @@ use gapless::events::wire::EventBody;
 use crate::branches::Branches;
 use crate::chain::{Chain, Digest, Prefixes, Streams};
 use crate::history::{Entry, History, Seen, TaskSeen};
-use crate::trace::{Kind, Record, Trace};
+use crate::trace::{Fact, Kind, Record, Trace};
 
 /// The notebook of one run. Cheap to clone; all clones write to the same pages.
 #[derive(Clone, Default)]
@@ -28,6 +28,8 @@ pub(crate) struct Pages {
     faults: BTreeMap<&'static str, u64>,
     /// The newest mark: where its record is, what it was at first, and how often it came.
     repeated: Option<(usize, Record, u64)>,
+    /// The step of the plan that the world carries out right now.
+    step: Option<usize>,
     /// The virtual time when no host is running.
     between_ticks_ms: u64,
     /// The highest sequence in the log per agent.
@@ -77,15 +79,29 @@ impl Recorder {
     }
 
     /// Writes a record of a host.
-    pub(crate) fn record(&self, host: &str, incarnation: u64, kind: Kind, text: String) {
+    pub(crate) fn record(
+        &self,
+        host: &str,
+        incarnation: u64,
+        kind: Kind,
+        text: String,
+        fact: Option<Fact>,
+    ) {
         let mut pages = self.pages();
         let at_ms = now_ms(&pages);
-        pages.records.push(Record { at_ms, host: host.to_owned(), incarnation, kind, text });
+        let host = host.to_owned();
+        pages.records.push(Record { at_ms, host, incarnation, kind, text, fact });
     }
 
     /// Writes a record of the world.
     pub(crate) fn step(&self, text: String) {
-        self.record("world", 0, Kind::Step, text);
+        let fact = self.pages().step.map(Fact::Step);
+        self.record("world", 0, Kind::Step, text, fact);
+    }
+
+    /// What the world writes from here on is about this step of the plan.
+    pub(crate) fn carries_out(&self, step: Option<usize>) {
+        self.pages().step = step;
     }
 
     pub(crate) fn mark(&self, mark: &'static str) {
@@ -98,7 +114,7 @@ impl Recorder {
         }
         let (host, incarnation) = super::host::current();
         let text = mark.to_owned();
-        let record = Record { at_ms, host, incarnation, kind: Kind::Mark, text };
+        let record = Record { at_ms, host, incarnation, kind: Kind::Mark, text, fact: None };
         // The same place again and again is one line.
         let length = pages.records.len();
         match &mut pages.repeated {

@@ -2,15 +2,16 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use gapless::net::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::{TcpListener, TcpStream};
 
-use super::frames::{Piece, Splitter};
+use super::frames::{Counted, Piece, Splitter};
 use super::host::Process;
-use crate::trace::Kind;
+use crate::trace::{Fact, Kind};
 
 /// Accepts connections and writes their frames down.
 pub(crate) struct TracedListener {
@@ -23,13 +24,14 @@ impl Listener for TracedListener {
 
     async fn accept(&mut self) -> io::Result<TracedStream> {
         let (stream, peer) = self.listener.accept().await?;
+        let port = peer.port();
         let peer = turmoil::reverse_lookup(peer.ip()).unwrap_or_else(|| "somebody".to_owned());
+        let peer: Arc<str> = peer.into();
         Ok(TracedStream {
             stream,
-            peer,
             process: self.process.clone(),
-            incoming: Splitter::default(),
-            outgoing: Splitter::default(),
+            incoming: (Splitter::default(), Counted::new(&peer, port, true)),
+            outgoing: (Splitter::default(), Counted::new(&peer, port, false)),
         })
     }
 }
@@ -37,18 +39,19 @@ impl Listener for TracedListener {
 /// The server's end of a connection. It changes nothing.
 pub(crate) struct TracedStream {
     stream: TcpStream,
-    peer: String,
     process: Process,
-    incoming: Splitter,
-    outgoing: Splitter,
+    incoming: (Splitter, Counted),
+    outgoing: (Splitter, Counted),
 }
 
 impl TracedStream {
-    fn record(process: &Process, peer: &str, kind: Kind, splitter: &mut Splitter, bytes: &[u8]) {
+    fn record(process: &Process, kind: Kind, side: &mut (Splitter, Counted), bytes: &[u8]) {
+        let (splitter, counted) = side;
         splitter.push(bytes);
         while let Some(piece) = splitter.next() {
             if let Piece::Frame(frame) = piece {
-                process.record(kind, format!("{peer}: {}", frame.describe()));
+                let text = format!("{}: {}", counted.client, frame.describe());
+                process.record_fact(kind, text, Fact::Frame(counted.next(&frame.payload)));
             }
         }
     }
@@ -65,7 +68,7 @@ impl AsyncRead for TracedStream {
         let before = buffer.filled().len();
         let poll = Pin::new(&mut this.stream).poll_read(cx, buffer);
         let bytes = &buffer.filled()[before..];
-        Self::record(&this.process, &this.peer, Kind::Receive, &mut this.incoming, bytes);
+        Self::record(&this.process, Kind::Receive, &mut this.incoming, bytes);
         poll
     }
 }
@@ -81,7 +84,7 @@ impl AsyncWrite for TracedStream {
         let poll = Pin::new(&mut this.stream).poll_write(cx, bytes);
         if let Poll::Ready(Ok(written)) = poll {
             let bytes = &bytes[..written];
-            Self::record(&this.process, &this.peer, Kind::Send, &mut this.outgoing, bytes);
+            Self::record(&this.process, Kind::Send, &mut this.outgoing, bytes);
         }
         poll
     }

@@ -6,6 +6,7 @@
 mod application;
 mod client;
 mod publisher;
+pub mod publishing;
 mod server;
 
 pub use application::{

@@ -10,18 +10,16 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Core;
 use crate::events::log::Command;
 use crate::events::server::{Input, Output, PublishError, Receipt};
-use crate::events::wire::{ClientFrame, EventBody, EventBodyError, FrameError, SUBPROTOCOL};
+use super::publishing::{Answer, answer, publication};
+use crate::events::wire::{ClientFrame, EventBody, FrameError, SUBPROTOCOL};
 use crate::events::{AgentId, CloseCode, ConnectionId, Ticket};
 use crate::net::http::{self, BodyError, Service, UpgradedStream};
 use crate::net::{Access, Clock, Grant, Limits, Socket, SocketEvent, Transactions, WallClock};
-use crate::recovery::MAX_SEQUENCE;
 use crate::storage::Store;
 
 /// The limits of the task that runs a server's core.
@@ -363,7 +361,13 @@ impl EventService {
             Ok(publication) => publication,
             Err((status, error)) => return http::error(status, &error),
         };
-        answer(self.handle.publish(grant.principal, agent, body, after).await)
+        let Answer { status, body, retry_after } =
+            answer(&self.handle.publish(grant.principal, agent, body, after).await);
+        let mut response = http::json(status, &body);
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
     }
 }
 
@@ -381,66 +385,4 @@ impl Service for EventService {
             _ => http::error(StatusCode::NOT_FOUND, "there is nothing here"),
         }
     }
-}
-
-#[derive(Deserialize)]
-struct PublishBody<'a> {
-    #[serde(default)]
-    id: Option<String>,
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(borrow, default)]
-    payload: Option<&'a RawValue>,
-    #[serde(default)]
-    after: Option<u64>,
-}
-
-fn publication(
-    body: &[u8],
-    bytes_max: usize,
-) -> Result<(EventBody, Option<u64>), (StatusCode, String)> {
-    // A list would be taken for the fields in their order.
-    if !body.trim_ascii_start().starts_with(b"{") {
-        let error = "the body is not an event: it does not begin with `{`".to_owned();
-        return Err((StatusCode::BAD_REQUEST, error));
-    }
-    let parsed: PublishBody<'_> = serde_json::from_slice(body)
-        .map_err(|error| (StatusCode::BAD_REQUEST, format!("the body is not an event: {error}")))?;
-    if parsed.after.is_some_and(|after| after > MAX_SEQUENCE) {
-        let error = format!("`after` must be an integer from 0 to {MAX_SEQUENCE}");
-        return Err((StatusCode::BAD_REQUEST, error));
-    }
-    let empty = RawValue::from_string("{}".to_owned()).expect("an object is JSON");
-    let payload = parsed.payload.unwrap_or(&empty);
-    EventBody::new(parsed.id.as_deref(), &parsed.kind, payload, bytes_max)
-        .map(|body| (body, parsed.after))
-        .map_err(|error| match error {
-            EventBodyError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
-            _ => (StatusCode::BAD_REQUEST, error.to_string()),
-        })
-}
-
-fn answer(result: Result<Receipt, PublishError>) -> Response<Full<Bytes>> {
-    let error = match result {
-        Ok(Receipt { epoch, sequence }) => {
-            let receipt = serde_json::json!({ "epoch": epoch, "agent_seq": sequence });
-            return http::json(StatusCode::CREATED, &receipt);
-        }
-        Err(error) => error,
-    };
-    let (status, stored) = match error {
-        PublishError::Conflict => (StatusCode::CONFLICT, "no"),
-        PublishError::Expired => (StatusCode::GONE, "unknown"),
-        PublishError::Exhausted => (StatusCode::INSUFFICIENT_STORAGE, "no"),
-        PublishError::Overloaded | PublishError::Unavailable => {
-            (StatusCode::SERVICE_UNAVAILABLE, "no")
-        }
-        PublishError::Unknown => (StatusCode::SERVICE_UNAVAILABLE, "unknown"),
-    };
-    let body = serde_json::json!({ "error": error.to_string(), "stored": stored });
-    let mut response = http::json(status, &body);
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    response
 }

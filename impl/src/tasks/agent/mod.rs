@@ -12,6 +12,7 @@ mod runs;
 mod session;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -369,6 +370,32 @@ pub enum Notice {
         /// What is wrong with it.
         error: FrameError,
     },
+}
+
+impl fmt::Display for Notice {
+    /// In one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Recovered { interrupted } => {
+                let names: Vec<_> = interrupted.iter().map(ToString::to_string).collect();
+                write!(f, "opens its store; interrupted: {}", names.join(", "))
+            }
+            Self::Active => f.write_str("agrees with the controller"),
+            Self::Disconnected { reason, retry_in } => {
+                write!(f, "disconnected: {reason}; again in {} ms", retry_in.as_millis())
+            }
+            Self::Refused { attempt, code } => write!(f, "does not take {attempt}: {code}"),
+            Self::Quarantined { message_id, reason } => {
+                write!(f, "passes over {}: {reason}", message_id.as_str())
+            }
+            Self::StreamStopped { attempt, stream } => {
+                write!(f, "stops {} of {attempt}", stream.as_str())
+            }
+            Self::Forked { reason } => write!(f, "is not served any more: {reason}"),
+            Self::StoreFailed { error } => write!(f, "the store failed: {error}"),
+            Self::Ignored { error } => write!(f, "ignores a frame: {error}"),
+        }
+    }
 }
 
 /// The agent's core. See the [module](self).

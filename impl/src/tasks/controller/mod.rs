@@ -12,6 +12,7 @@ pub mod record;
 pub mod sqlite;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::time::Duration;
 
 use self::record::{
@@ -204,6 +205,24 @@ pub enum Notice {
         /// What is wrong with it.
         error: FrameError,
     },
+}
+
+impl fmt::Display for Notice {
+    /// In one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Active { agent } => write!(f, "agrees with {agent}"),
+            Self::Interrupted { agent, attempts } => {
+                let attempts: Vec<_> = attempts.iter().map(ToString::to_string).collect();
+                write!(f, "lost with the store of {agent}: {}", attempts.join(", "))
+            }
+            Self::Forked { agent } => write!(f, "{agent} has a store that another has replaced"),
+            Self::Refused { agent, attempt, reason } => {
+                write!(f, "{agent} does not take {attempt}: {reason}")
+            }
+            Self::Ignored { agent, error } => write!(f, "ignores a frame of {agent}: {error}"),
+        }
+    }
 }
 
 /// The controller's core. See the [module](self).

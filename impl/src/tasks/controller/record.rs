@@ -226,6 +226,19 @@ pub enum AttemptState {
 }
 
 impl AttemptState {
+    /// Its name for people and programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::Received => "received",
+            Self::Running => "running",
+            Self::Discarded => "discarded",
+            Self::Interrupted => "interrupted",
+            Self::Final => "final",
+        }
+    }
+
     /// Whether nothing more is to come but output.
     pub fn has_ended(self) -> bool {
         self >= Self::Discarded

@@ -7,15 +7,15 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::Request;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
-use hyper::{Request, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::Error;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
+use super::agent_http::{self, AgentRequest, Refused, WEBSOCKET_PATH};
 use super::executor::{Execution, Executor, ExecutorEvent};
-use super::http_wire::{ErrorBody, FinalBody, TasksBody};
 use crate::net::{
     BoxFuture, Clock, Connector, Limits, RequestError, Requester, Socket, SocketEvent,
     Transactions, WallClock,
@@ -118,13 +118,6 @@ const BATCH_MAX: usize = 256;
 type Dialed<S> = Result<WebSocketStream<S>, Refused>;
 
 type Polled = Result<Vec<Deliver>, String>;
-
-/// A request that came to nothing.
-struct Refused {
-    reason: String,
-    /// The controller's time, if it has told.
-    server_time: Option<WallTime>,
-}
 
 struct Driver<C, N: Connector, S, E> {
     core: C,
@@ -371,10 +364,7 @@ where
                 }
             }
             Output::Post { ticket, message_id, result } => {
-                let path = format!("/api/v1/tasks/{}", result.attempt.task);
-                let body = FinalBody::of(message_id, &result);
-                let body = serde_json::to_vec(&body).unwrap_or_default();
-                let request = self.request("PUT", &path, body.into());
+                let request = self.request(AgentRequest::post(message_id, &result));
                 let connector = self.connector.clone();
                 let mut requester = Requester::new(self.target.request_timeout);
                 self.posting = Some((
@@ -384,20 +374,29 @@ where
                             Ok(request) => request,
                             Err(refused) => return Posted::Unknown(refused.reason),
                         };
-                        posted(requester.send(&*connector, request).await)
+                        match requester.send(&*connector, request).await {
+                            Ok((status, body)) => agent_http::posted(status.as_u16(), &body),
+                            Err(
+                                RequestError::NotSent(problem) | RequestError::Unknown(problem),
+                            ) => Posted::Unknown(problem),
+                        }
                     }),
                 ));
             }
             Output::Poll { ticket } => {
-                let path = format!("/api/v1/agents/{}/tasks", self.target.agent);
-                let request = self.request("GET", &path, Bytes::new());
+                let request = self.request(AgentRequest::poll(&self.target.agent));
                 let connector = self.connector.clone();
                 let mut requester = Requester::new(self.target.request_timeout);
                 self.polling = Some((
                     ticket,
                     Box::pin(async move {
                         let request = request.map_err(|refused| refused.reason)?;
-                        tasks(requester.send(&*connector, request).await)
+                        match requester.send(&*connector, request).await {
+                            Ok((status, body)) => agent_http::polled(status.as_u16(), &body),
+                            Err(
+                                RequestError::NotSent(problem) | RequestError::Unknown(problem),
+                            ) => Err(problem),
+                        }
                     }),
                 ));
             }
@@ -409,27 +408,22 @@ where
         let at = self.offset.apply(self.wall.wall_time());
         let AgentTarget { signer, agent, .. } = &self.target;
         SignedHeaders::sign(&**signer, agent, at, &mut *self.entropy)
-            .map_err(|error| Refused { reason: error.to_string(), server_time: None })
+            .map_err(|error| Refused::unanswered(error.to_string()))
     }
 
-    fn request(
-        &mut self,
-        method: &str,
-        path: &str,
-        body: Bytes,
-    ) -> Result<Request<Full<Bytes>>, Refused> {
+    fn request(&mut self, asked: AgentRequest) -> Result<Request<Full<Bytes>>, Refused> {
         let signed = self.sign()?;
         let mut request = Request::builder()
-            .method(method)
-            .uri(path)
+            .method(asked.method)
+            .uri(asked.path)
             .header(HOST, &self.target.host)
             .header(CONTENT_TYPE, "application/json");
         for (name, value) in signed.pairs() {
             request = request.header(name, value);
         }
         request
-            .body(Full::new(body))
-            .map_err(|error| Refused { reason: error.to_string(), server_time: None })
+            .body(Full::new(asked.body.into()))
+            .map_err(|error| Refused::unanswered(error.to_string()))
     }
 }
 
@@ -441,9 +435,9 @@ async fn dial<S>(
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let other = |error: &dyn fmt::Display| Refused { reason: error.to_string(), server_time: None };
+    let other = |error: &dyn fmt::Display| Refused::unanswered(error.to_string());
     let stream = stream.await.map_err(|error| other(&error))?;
-    let mut request = format!("ws://{}/api/v1/agents/ws", target.host)
+    let mut request = format!("ws://{}{WEBSOCKET_PATH}", target.host)
         .into_client_request()
         .map_err(|error| other(&error))?;
     for (name, value) in signed.pairs() {
@@ -454,47 +448,9 @@ where
         Ok((socket, _)) => Ok(socket),
         Err(Error::Http(response)) => {
             let body = response.body().as_deref().unwrap_or_default();
-            let said: ErrorBody = serde_json::from_slice(body).unwrap_or_default();
-            let status = response.status();
-            let reason = format!("the controller answered with status {status}: {}", said.error);
-            let skewed = status == StatusCode::UNAUTHORIZED;
-            let server_time = said.server_time.filter(|_| skewed);
-            let server_time =
-                server_time.map(|seconds| WallTime::from_millis(seconds.saturating_mul(1_000)));
-            Err(Refused { reason, server_time })
+            Err(Refused::by(response.status().as_u16(), body))
         }
         Err(error) => Err(other(&error)),
-    }
-}
-
-fn posted(answer: Result<(StatusCode, Bytes), RequestError>) -> Posted {
-    match answer {
-        Ok((status, _)) if status.is_success() => Posted::Accepted,
-        // It is not the result that was refused, or not for good.
-        Ok((status, body)) if status.is_server_error() || status == StatusCode::UNAUTHORIZED => {
-            let said: ErrorBody = serde_json::from_slice(&body).unwrap_or_default();
-            Posted::Unknown(format!("status {status}: {}", said.error))
-        }
-        Ok((status, body)) => {
-            let said: ErrorBody = serde_json::from_slice(&body).unwrap_or_default();
-            Posted::Refused(format!("status {status}: {}", said.error))
-        }
-        Err(RequestError::NotSent(problem) | RequestError::Unknown(problem)) => {
-            Posted::Unknown(problem)
-        }
-    }
-}
-
-fn tasks(answer: Result<(StatusCode, Bytes), RequestError>) -> Polled {
-    match answer {
-        Ok((StatusCode::OK, body)) => {
-            let body: TasksBody = serde_json::from_slice(&body)
-                .map_err(|error| format!("the answer is not readable: {error}"))?;
-            let tasks = body.tasks.into_iter().map(Deliver::from);
-            Ok(tasks.filter(|deliver| !deliver.command.is_empty()).collect())
-        }
-        Ok((status, _)) => Err(format!("status {status}")),
-        Err(RequestError::NotSent(problem) | RequestError::Unknown(problem)) => Err(problem),
     }
 }
 

@@ -8,23 +8,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{HeaderValue, RETRY_AFTER};
-use hyper::{Method, Request, Response, StatusCode};
-use serde::de::DeserializeOwned;
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 
-use super::http_wire::{
-    self, ErrorBody, FinalBody, OutputBody, RetryBody, SubmitBody, SubmittedBody, TaskBody,
-    TasksBody,
-};
+use super::controller_http::{self, Answer, Caller, Callers, Question, Route};
 use crate::net::http::{self, BodyError, Service, UpgradedStream};
-use crate::net::{Access, Clock, Grant, Limits, Socket, SocketEvent, Transactions, WallClock};
+use crate::net::{Access, Clock, Limits, Socket, SocketEvent, Transactions, WallClock};
 use crate::storage::{Store, StoreError};
-use crate::tasks::auth::{Refusal, SignedHeaders, Verifier, WINDOW};
-use crate::tasks::controller::record::{Command, FinalTaken, Reply, Submission, Submitted};
+use crate::tasks::MessageId;
+use crate::tasks::auth::Verifier;
+use crate::tasks::controller::record::{Command, Reply};
 use crate::tasks::controller::{Input, Notice, Output};
 use crate::tasks::wire::{self, Deliver, Envelope, Final, FrameError};
-use crate::tasks::{Attempt, AttemptId, MessageId, OutputStream, TaskId};
 use crate::{AgentId, CloseCode, ConnectionId, Core, Ticket};
 
 /// The limits of the task that runs a controller's core.
@@ -268,11 +264,6 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest body of a request, in bytes.
 const BODY_BYTES_MAX: usize = 256 << 10;
 
-/// How many pieces of output one answer has at most.
-const PIECES_MAX: usize = 256;
-
-type Answer = Response<Full<Bytes>>;
-
 impl ControllerService {
     /// Serves a controller.
     pub fn new(
@@ -285,53 +276,30 @@ impl ControllerService {
         Self { handle, access, verifier, wall, limits }
     }
 
-    // ---- who asks ----------------------------------------------------------------------------
-
-    /// The agent that has signed the request; before any state is read [TK-14].
-    async fn agent(&self, request: &Request<Incoming>) -> Result<AgentId, Box<Answer>> {
-        let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-        let now = self.wall.wall_time();
-        let checked = SignedHeaders::read(header)
-            .and_then(|headers| headers.check(&*self.verifier, now).map(|()| headers));
-        let refused = |refusal: &Refusal| {
-            let server_time = Some(now.as_millis().div_euclid(1_000));
-            let body = ErrorBody { error: refusal.to_string(), server_time };
-            Box::new(http::json(StatusCode::UNAUTHORIZED, &body))
-        };
-        let headers = checked.map_err(|refusal| refused(&refusal))?;
-        let command = Command::UseNonce {
-            agent: headers.agent.clone(),
-            nonce: headers.nonce.clone(),
-            at: headers.at(),
-            forget_before: now.saturating_sub(WINDOW * 2),
-        };
-        match self.handle.ask(command).await {
-            Ok(Reply::Nonce(true)) => Ok(headers.agent),
-            Ok(_) => Err(refused(&Refusal::Replayed)),
-            Err(_) => Err(Box::new(unavailable("the record cannot be asked"))),
+    /// Who asks; before any state is read.
+    async fn caller(&self, route: &Route, request: &Request<Incoming>) -> Result<Caller, Answer> {
+        match route.callers() {
+            Callers::Agents => {
+                let header =
+                    |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+                let now = self.wall.wall_time();
+                let (agent, command) = controller_http::signed(header, &*self.verifier, now)?;
+                controller_http::nonce_is_new(self.handle.ask(command).await, now)?;
+                Ok(Caller::Agent(agent))
+            }
+            Callers::Submitters => {
+                let grant = http::token(request).and_then(|token| self.access.grant(&token));
+                match grant {
+                    Some(grant) if grant.publish => Ok(Caller::Submitter(grant.principal)),
+                    Some(_) => Err(Answer::error(403, "the token does not allow tasks")),
+                    None => Err(Answer::error(401, "the token is missing or not valid")),
+                }
+            }
+            Callers::All => Ok(Caller::Anybody),
         }
     }
 
-    /// Who wants tasks done.
-    fn grant(&self, request: &Request<Incoming>) -> Result<Grant, Box<Answer>> {
-        let grant = http::token(request).and_then(|token| self.access.grant(&token));
-        match grant {
-            Some(grant) if grant.publish => Ok(grant),
-            Some(_) => {
-                let error = "the token does not allow tasks";
-                Err(Box::new(http::error(StatusCode::FORBIDDEN, error)))
-            }
-            None => {
-                let error = "the token is missing or not valid";
-                Err(Box::new(http::error(StatusCode::UNAUTHORIZED, error)))
-            }
-        }
-    }
-
-    // ---- agents ------------------------------------------------------------------------------
-
-    async fn connect(&self, request: Request<Incoming>) -> Result<Answer, Box<Answer>> {
-        let agent = self.agent(&request).await?;
+    fn connect(&self, request: Request<Incoming>, agent: AgentId) -> Response<Full<Bytes>> {
         match http::upgrade(request, None, &self.limits) {
             Ok(http::Upgrade { response, pending, .. }) => {
                 let service = self.clone();
@@ -341,11 +309,11 @@ impl ControllerService {
                         service.serve_socket(socket, agent).await;
                     }
                 });
-                Ok(response)
+                response
             }
             Err(http::NotAnUpgrade) => {
                 let error = "this is a WebSocket endpoint";
-                Ok(http::error(StatusCode::UPGRADE_REQUIRED, error))
+                http::error(StatusCode::UPGRADE_REQUIRED, error)
             }
         }
     }
@@ -398,203 +366,69 @@ impl ControllerService {
         socket.close(goodbye.0.0, goodbye.1).await;
     }
 
-    async fn take_final(
+    async fn ask(
         &self,
+        route: &Route,
+        caller: Caller,
         request: Request<Incoming>,
-        task: &str,
-    ) -> Result<Answer, Box<Answer>> {
-        let agent = self.agent(&request).await?;
-        let task = id(task, TaskId::parse)?;
-        let body: FinalBody = body(request).await?;
-        let (message_id, result) = body.result(task);
-        let (answer, reply) = oneshot::channel();
-        self.handle.send(ControllerRequest::Post { agent, message_id, result, answer }).await;
-        Ok(match reply.await.unwrap_or_else(|_| Err(gone())) {
-            Ok(Reply::FinalTaken(FinalTaken::Stored | FinalTaken::TooLate)) => {
-                http::empty(StatusCode::NO_CONTENT)
-            }
-            Ok(_) => http::error(StatusCode::FORBIDDEN, "the attempt is another agent's"),
-            Err(error) => unavailable(&error.to_string()),
-        })
-    }
-
-    async fn tasks(&self, request: Request<Incoming>, asked: &str) -> Result<Answer, Box<Answer>> {
-        let agent = self.agent(&request).await?;
-        if agent.as_str() != asked {
-            return Ok(http::error(StatusCode::FORBIDDEN, "these are another agent's tasks"));
-        }
-        let (answer, reply) = oneshot::channel();
-        self.handle.send(ControllerRequest::Poll { agent, answer }).await;
-        Ok(match reply.await.unwrap_or_else(|_| Err(gone())) {
-            Ok(tasks) => {
-                let tasks = tasks.into_iter().map(Into::into).collect();
-                http::json(StatusCode::OK, &TasksBody { tasks })
-            }
-            Err(error) => unavailable(&error.to_string()),
-        })
-    }
-
-    // ---- those who want tasks done -----------------------------------------------------------
-
-    async fn submit(&self, request: Request<Incoming>) -> Result<Answer, Box<Answer>> {
-        let grant = self.grant(&request)?;
-        let wish: SubmitBody = body(request).await?;
-        if wish.command.is_empty() {
-            return Ok(http::error(StatusCode::BAD_REQUEST, "`command` is empty"));
-        }
-        let agent = AgentId::parse(&wish.agent)
-            .map_err(|error| Box::new(http::error(StatusCode::BAD_REQUEST, &error.to_string())))?;
-        let submission = Submission {
-            task: wish.id,
-            principal: grant.principal,
-            agent,
-            command: wish.command,
-            priority: wish.priority,
+    ) -> Result<Answer, Answer> {
+        let query = request.uri().query().map(str::to_owned);
+        let body = match route.has_body() {
+            true => body(request).await?,
+            false => Bytes::new(),
         };
-        Ok(submitted(self.handle.ask(Command::Submit(submission)).await))
-    }
-
-    async fn retry(&self, request: Request<Incoming>, task: &str) -> Result<Answer, Box<Answer>> {
-        self.grant(&request)?;
-        let task = id(task, TaskId::parse)?;
-        let RetryBody { after } = body(request).await?;
-        Ok(submitted(self.handle.ask(Command::Retry { task, after }).await))
-    }
-
-    async fn cancel(&self, request: Request<Incoming>, task: &str) -> Result<Answer, Box<Answer>> {
-        self.grant(&request)?;
-        let task = id(task, TaskId::parse)?;
-        Ok(match self.handle.ask(Command::Cancel(task)).await {
-            Ok(Reply::Cancelled(Some(cancelled))) => {
-                let state = http_wire::state_name(cancelled.state);
-                let body = serde_json::json!({ "state": state });
-                http::json(StatusCode::OK, &body)
+        Ok(match route.question(caller, query.as_deref(), &body)? {
+            Question::Ask(command) => route.answer(self.handle.ask(command).await),
+            Question::Post { agent, message_id, result } => {
+                let (answer, reply) = oneshot::channel();
+                let post = ControllerRequest::Post { agent, message_id, result, answer };
+                self.handle.send(post).await;
+                route.answer(reply.await.unwrap_or_else(|_| Err(gone())))
             }
-            Ok(_) => http::error(StatusCode::NOT_FOUND, "there is no such task"),
-            Err(error) => unavailable(&error.to_string()),
+            Question::Poll(agent) => {
+                let (answer, tasks) = oneshot::channel();
+                self.handle.send(ControllerRequest::Poll { agent, answer }).await;
+                Route::tasks(tasks.await.unwrap_or_else(|_| Err(gone())))
+            }
         })
     }
 
-    async fn look(&self, request: Request<Incoming>, task: &str) -> Result<Answer, Box<Answer>> {
-        self.grant(&request)?;
-        let task = id(task, TaskId::parse)?;
-        Ok(match self.handle.ask(Command::Look(task.clone())).await {
-            Ok(Reply::Task(Some(view))) => http::json(StatusCode::OK, &TaskBody::of(task, view)),
-            Ok(_) => http::error(StatusCode::NOT_FOUND, "there is no such task"),
-            Err(error) => unavailable(&error.to_string()),
-        })
-    }
-
-    async fn output(
-        &self,
-        request: Request<Incoming>,
-        task: &str,
-        attempt: &str,
-        stream: OutputStream,
-    ) -> Result<Answer, Box<Answer>> {
-        self.grant(&request)?;
-        let attempt =
-            Attempt { task: id(task, TaskId::parse)?, id: id(attempt, AttemptId::parse)? };
-        let after = http_wire::after(request.uri().query())
-            .map_err(|error| Box::new(http::error(StatusCode::BAD_REQUEST, &error)))?;
-        let command = Command::ReadOutput { attempt, stream, after, count_max: PIECES_MAX };
-        Ok(match self.handle.ask(command).await {
-            Ok(Reply::Output(page)) => http::json(StatusCode::OK, &OutputBody::from(page)),
-            Ok(_) => http::error(StatusCode::NOT_FOUND, "there is no such attempt"),
-            Err(error) => unavailable(&error.to_string()),
-        })
-    }
-
-    async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Box<Answer>> {
-        let path = request.uri().path().to_owned();
-        let parts: Vec<&str> = path.split('/').skip(1).collect();
-        let method = request.method().clone();
-        match (&method, &parts[..]) {
-            (&Method::GET, ["api", "v1", "agents", "ws"]) => self.connect(request).await,
-            (&Method::GET, ["api", "v1", "agents", agent, "tasks"]) => {
-                self.tasks(request, agent).await
-            }
-            (&Method::PUT, ["api", "v1", "tasks", task]) => self.take_final(request, task).await,
-            (&Method::POST, ["v1", "tasks"]) => self.submit(request).await,
-            (&Method::GET, ["v1", "tasks", task]) => self.look(request, task).await,
-            (&Method::DELETE, ["v1", "tasks", task]) => self.cancel(request, task).await,
-            (&Method::POST, ["v1", "tasks", task, "attempts"]) => self.retry(request, task).await,
-            (&Method::GET, ["v1", "tasks", task, "attempts", attempt, "stdout"]) => {
-                self.output(request, task, attempt, OutputStream::Stdout).await
-            }
-            (&Method::GET, ["v1", "tasks", task, "attempts", attempt, "stderr"]) => {
-                self.output(request, task, attempt, OutputStream::Stderr).await
-            }
-            (&Method::GET, ["healthz"]) => Ok(http::empty(StatusCode::NO_CONTENT)),
-            (
-                _,
-                ["api", "v1", "agents", "ws"]
-                | ["api", "v1", "agents", _, "tasks"]
-                | ["api", "v1", "tasks", _]
-                | ["v1", "tasks", ..]
-                | ["healthz"],
-            ) => Ok(http::error(StatusCode::METHOD_NOT_ALLOWED, "this path has another method")),
-            _ => Ok(http::error(StatusCode::NOT_FOUND, "there is nothing here")),
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Answer> {
+        let route = Route::of(request.method().as_str(), request.uri().path())?;
+        match (self.caller(&route, &request).await?, &route) {
+            (Caller::Agent(agent), Route::Connect) => Ok(self.connect(request, agent)),
+            (caller, _) => self.ask(&route, caller, request).await.map(response),
         }
     }
 }
 
 impl Service for ControllerService {
-    async fn call(&self, request: Request<Incoming>) -> Answer {
-        self.answer(request).await.unwrap_or_else(|refusal| *refusal)
+    async fn call(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        self.answer(request).await.unwrap_or_else(response)
     }
 }
 
-fn id<T, E: std::fmt::Display>(
-    text: &str,
-    parse: impl FnOnce(&str) -> Result<T, E>,
-) -> Result<T, Box<Answer>> {
-    parse(text).map_err(|error| Box::new(http::error(StatusCode::BAD_REQUEST, &error.to_string())))
+async fn body(request: Request<Incoming>) -> Result<Bytes, Answer> {
+    http::body(request, BODY_BYTES_MAX, BODY_TIMEOUT).await.map_err(|error| match error {
+        BodyError::TooLarge => {
+            Answer::error(413, &format!("a body has at most {BODY_BYTES_MAX} bytes"))
+        }
+        BodyError::Broken => Answer::error(400, "the body did not arrive whole"),
+    })
 }
 
-async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Box<Answer>> {
-    let refused = |status, error: &str| Box::new(http::error(status, error));
-    let bytes = match http::body(request, BODY_BYTES_MAX, BODY_TIMEOUT).await {
-        Ok(bytes) => bytes,
-        Err(BodyError::TooLarge) => {
-            let error = format!("a body has at most {BODY_BYTES_MAX} bytes");
-            return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, &error));
-        }
-        Err(BodyError::Broken) => {
-            return Err(refused(StatusCode::BAD_REQUEST, "the body did not arrive whole"));
-        }
-    };
-    // A list would be taken for the fields in their order.
-    if !bytes.trim_ascii_start().starts_with(b"{") {
-        return Err(refused(StatusCode::BAD_REQUEST, "the body does not begin with `{`"));
+fn response(answer: Answer) -> Response<Full<Bytes>> {
+    let Answer { status, body, retry_after } = answer;
+    let has_body = body.is_some();
+    let mut response = Response::new(Full::new(Bytes::from(body.unwrap_or_default())));
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    if has_body {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    serde_json::from_slice(&bytes)
-        .map_err(|error| refused(StatusCode::BAD_REQUEST, &format!("the body: {error}")))
-}
-
-fn submitted(result: Result<Reply, StoreError>) -> Answer {
-    match result {
-        Ok(Reply::Submitted(Submitted::Stored { attempt, .. })) => {
-            http::json(StatusCode::CREATED, &SubmittedBody::from(attempt))
-        }
-        Ok(Reply::Submitted(Submitted::Conflict)) => {
-            http::error(StatusCode::CONFLICT, "the id names another task")
-        }
-        Ok(Reply::Submitted(Submitted::NotEnded)) => {
-            http::error(StatusCode::CONFLICT, "the last attempt has not ended")
-        }
-        Ok(Reply::Submitted(Submitted::NoCommand)) => {
-            let error = "the command is not known any more; submit the task again first";
-            http::error(StatusCode::CONFLICT, error)
-        }
-        Ok(_) => http::error(StatusCode::NOT_FOUND, "there is no such task"),
-        Err(error) => unavailable(&error.to_string()),
+    if let Some(seconds) = retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-}
-
-/// The outcome may be unknown; the same request may be made again.
-fn unavailable(error: &str) -> Answer {
-    let mut response = http::error(StatusCode::SERVICE_UNAVAILABLE, error);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }

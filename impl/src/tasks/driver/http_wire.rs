@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::AgentId;
 use crate::recovery::MAX_SEQUENCE;
-use crate::tasks::controller::record::{AttemptState, AttemptView, OutputPage, TaskView};
+use crate::tasks::controller::record::{AttemptView, OutputPage, TaskView};
 use crate::tasks::wire::{Deliver, Final, RawFinal};
-use crate::tasks::{Attempt, AttemptId, MessageId, Outcome, Range, TaskId};
+use crate::tasks::{Attempt, AttemptId, MessageId, Outcome, OutputStream, Range, TaskId};
 
 /// `POST /v1/tasks`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -135,19 +135,12 @@ struct AttemptBody {
 struct StreamBody {
     highest: u64,
     lost: Vec<Range>,
-}
-
-/// The name of a state for people and programs.
-pub(super) fn state_name(state: AttemptState) -> &'static str {
-    match state {
-        AttemptState::Pending => "pending",
-        AttemptState::Delivered => "delivered",
-        AttemptState::Received => "received",
-        AttemptState::Running => "running",
-        AttemptState::Discarded => "discarded",
-        AttemptState::Interrupted => "interrupted",
-        AttemptState::Final => "final",
-    }
+    /// The highest number that the result names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last: Option<u64>,
+    /// Whether the result says that some of it is lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    truncated: Option<bool>,
 }
 
 impl TaskBody {
@@ -164,12 +157,29 @@ impl TaskBody {
 
 impl AttemptBody {
     fn of(view: AttemptView) -> Self {
-        let mut streams =
-            view.streams.into_iter().map(|it| StreamBody { highest: it.highest, lost: it.lost });
+        let result = view.result.as_ref();
+        let last = result.and_then(|result| result.last_output.as_ref());
+        let truncated = |stream| {
+            result.map(|result| match stream {
+                OutputStream::Stdout => result.output_truncated,
+                OutputStream::Stderr => result.error_truncated,
+            })
+        };
+        let streams: Vec<StreamBody> = view
+            .streams
+            .into_iter()
+            .map(|it| StreamBody {
+                highest: it.highest,
+                lost: it.lost,
+                last: last.and_then(|last| last.get(&it.stream)).copied(),
+                truncated: truncated(it.stream),
+            })
+            .collect();
+        let mut streams = streams.into_iter();
         Self {
             attempt: view.attempt.id,
             ordinal: view.ordinal,
-            state: state_name(view.state),
+            state: view.state.as_str(),
             outcome: view.outcome,
             exit_code: view.result.as_ref().map(|result| result.exit_code),
             error: view.result.map(|result| result.error).filter(|error| !error.is_empty()),

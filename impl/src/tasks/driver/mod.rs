@@ -4,7 +4,9 @@
 //! timer. It decides nothing: what it does with an input or an output follows from the type.
 
 mod agent;
+pub mod agent_http;
 mod controller;
+pub mod controller_http;
 mod executor;
 mod http_wire;
 mod submitter;

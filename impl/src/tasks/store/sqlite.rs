@@ -237,6 +237,17 @@ impl SqliteTaskStore {
         Ok(Self { connection, config, known: Cache { tally, ..Cache::default() } })
     }
 
+    /// Goes on with the newest life, in a process that has begun it and opens its store once more.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the database cannot be read.
+    pub fn resume(&mut self) -> Result<(), StoreError> {
+        let newest = self.connection.query_row("SELECT max(life) FROM lives", [], |row| row.get(0));
+        self.known.life = newest.map_err(|error| StoreError::NotApplied(error.to_string()))?;
+        Ok(())
+    }
+
     /// How full the store is, in bytes on the disk.
     ///
     /// # Errors

@@ -51,7 +51,8 @@ fn run(records: Vec<Record>) -> Run {
 }
 
 fn record(at_ms: u64, host: &str, kind: Kind, text: &str) -> Record {
-    Record { at_ms, host: host.to_owned(), incarnation: 1, kind, text: text.to_owned() }
+    let (host, text) = (host.to_owned(), text.to_owned());
+    Record { at_ms, host, incarnation: 1, kind, text, fact: None }
 }
 
 fn lost(count: u64) -> Verdict {
@@ -69,7 +70,8 @@ fn lost(count: u64) -> Verdict {
 fn text(run: &Run, verdict: &Verdict) -> String {
     let real = Duration::from_millis(3);
     let again = "events/made-up 7";
-    let text = heading(&run.plan, "made up") + &Report { run, verdict, again, real }.text();
+    let text =
+        heading(&run.plan, "made up") + &Report { run, verdict, again, once: None, real }.text();
     anstream::adapter::strip_str(&text).to_string()
 }
 
@@ -99,7 +101,9 @@ fn a_violation_is_told_with_what_led_to_it_and_how_to_have_it_again() {
         "!! fault: reset\n",
         "reproduce    cargo sim events/made-up 7\n",
         "whole trace  cargo sim show events/made-up 7\n",
-        "cargo sim events/made-up 7 --save-plan failing.json\n",
+        "shrink       cargo sim shrink events/made-up 7\n",
+        "freeze       cargo sim freeze events/made-up 7\n",
+        "cargo sim events/made-up 7 --capsule failing.json\n",
     ] {
         assert!(text.contains(wanted), "{wanted:?} is not in\n{text}");
     }
@@ -116,4 +120,15 @@ fn a_long_report_names_the_first_findings_and_fits_a_screen() {
     assert!(text.contains("and 4 more\n"), "{text}");
     let lines = text.lines().count();
     assert!(lines <= 60, "{lines} lines:\n{text}");
+}
+
+#[test]
+fn options_are_told_as_far_as_they_are_not_those_by_default() {
+    let usual = || (ServerOptions::default(), ClientOptions::default());
+    let (server, client) = usual();
+    assert_eq!(options(&Options::Events { server, client }), "as they are by default");
+    let (mut server, mut client) = usual();
+    (server.ring, client.reconnect_ms, client.handler_ms) = (16, (100, 200), 7);
+    let told = "client: handler_ms=7, reconnect_ms=[100,200]\n             server: ring=16";
+    assert_eq!(options(&Options::Events { server, client }), told);
 }

@@ -255,7 +255,7 @@ impl Endpoint for Life {
                 let extension = protocol.as_deref() == Some(SUBPROTOCOL);
                 Some(Input::Opened { conn: ConnectionId(conn), extension, at })
             }
-            Event::SockError { conn, problem, status, message } => {
+            Event::SockError { conn, problem, status, message, .. } => {
                 let failure = match (problem, status) {
                     (DialProblem::Subprotocol, _) => DialFailure::ExtensionRefused,
                     (DialProblem::Status, Some(status)) => DialFailure::Status(status),

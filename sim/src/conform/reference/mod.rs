@@ -4,9 +4,12 @@
 //! the same history. And it is what an adapter may look like.
 
 mod events_client;
+mod events_server;
+mod store;
+mod tasks_agent;
+mod tasks_controller;
 mod session_client;
 mod session_server;
-mod store;
 
 use gapless::recovery::{Instant, WallTime};
 
@@ -66,9 +69,11 @@ impl Reference {
     pub fn new(role: Role, mutant: Option<&str>) -> Result<Self, NotAttachable> {
         let features: &[&str] = match role {
             Role::EventsClient => events_client::FEATURES,
+            Role::EventsServer => events_server::FEATURES,
+            Role::TasksAgent => tasks_agent::FEATURES,
+            Role::TasksController => tasks_controller::FEATURES,
             Role::SessionClient => session_client::FEATURES,
             Role::SessionServer => session_server::FEATURES,
-            _ => return Err(NotAttachable(role)),
         };
         let hello = Hello {
             protocol: VERSION,
@@ -117,9 +122,11 @@ impl Reference {
         self.epoch_ms = reset.epoch_ms;
         let endpoint = match reset.role {
             Role::EventsClient => events_client::begin(reset, self.distorted),
+            Role::EventsServer => events_server::begin(reset, self.distorted),
+            Role::TasksAgent => tasks_agent::begin(reset, self.distorted),
+            Role::TasksController => tasks_controller::begin(reset, self.distorted),
             Role::SessionClient => session_client::begin(reset, self.distorted),
             Role::SessionServer => session_server::begin(reset, self.distorted),
-            other => return Ok(Reply::Unsupported { n: reset.n, what: vec![other.to_string()] }),
         };
         self.endpoint = Some(endpoint.map_err(NodeError::Misused)?);
         Ok(Reply::Done(Done { n: reset.n, now: reset.now, ..Done::default() }))

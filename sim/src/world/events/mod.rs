@@ -4,6 +4,7 @@ mod client;
 mod node;
 mod publisher;
 mod server;
+mod server_node;
 mod watch;
 
 use std::sync::{Arc, Mutex};
@@ -17,7 +18,8 @@ use super::host::HostState;
 use super::link::Link;
 use super::record::Recorder;
 use super::{Cast, Client, Company, Stage, lock};
-use crate::conform::Role;
+use self::server_node::Line;
+use crate::conform::{Event, Role, feature};
 use crate::plan::{Action, ClientOptions, Fault, Host, Protocol, ServerOptions, Topology};
 
 /// The name of the server's host.
@@ -28,6 +30,8 @@ struct Events {
     topology: Topology,
     jobs: mpsc::UnboundedSender<publisher::Job>,
     orders: Arc<Mutex<Option<mpsc::UnboundedSender<Order>>>>,
+    /// The way to a foreign server.
+    line: Line,
     clients: Vec<(Moods, Known)>,
 }
 
@@ -40,8 +44,32 @@ pub(super) fn enter(
     let (seed, recorder, distorted) = (stage.seed, stage.recorder.clone(), stage.distorted);
     let topology = &stage.plan.topology;
     let server = HostState::new(SERVER, seed, &recorder, distorted.settings().lying_disk);
-    let orders = Arc::new(Mutex::new(None));
-    {
+    let (orders, line) = (Arc::new(Mutex::new(None)), Line::default());
+    let foreign = stage.attached.filter(|attached| attached.role() == Role::EventsServer).cloned();
+    // One that does not say what its log holds has what publishers were told.
+    let silent = foreign.as_ref().is_some_and(|server| !server.has(feature::LOG_REPORTS));
+    if let Some(attached) = foreign {
+        let (process, vault, copies) =
+            (server.process.clone(), server.vault.clone(), Copies::default());
+        let (topology, options) = (topology.clone(), server_options.clone());
+        let (inspecting, case) = (stage.inspecting.clone(), stage.plan.scenario.clone());
+        let line = line.clone();
+        stage.sim.host(SERVER, move || {
+            let process = lock(&process).clone();
+            let side = server_node::Side {
+                attached: attached.clone(),
+                case: case.clone(),
+                topology: topology.clone(),
+                options: options.clone(),
+                copies: copies.clone(),
+                vault: vault.clone(),
+                line: line.clone(),
+                inspecting: *lock(&inspecting),
+                process: process.clone(),
+            };
+            process.pause.apply(server_node::serve(side))
+        });
+    } else {
         let (process, vault, copies) =
             (server.process.clone(), server.vault.clone(), Copies::default());
         let (topology, options) = (topology.clone(), server_options.clone());
@@ -111,14 +139,14 @@ pub(super) fn enter(
             let recorder = recorder.clone();
             async move {
                 match inbox {
-                    Some(inbox) => publisher::work(inbox, recorder, seed).await,
+                    Some(inbox) => publisher::work(inbox, recorder, seed, silent).await,
                     None => Ok(()),
                 }
             }
         });
     }
     let topology = topology.clone();
-    let cast = Events { recorder, topology, jobs, orders, clients: minds };
+    let cast = Events { recorder, topology, jobs, orders, line, clients: minds };
     Company { server, clients, workload: Some(publisher::HOST), cast: Box::new(cast) }
 }
 
@@ -131,6 +159,13 @@ impl Events {
         if let Some(orders) = &*lock(&self.orders) {
             // A server that is just starting again has nobody who listens.
             let _ = orders.send(order);
+        } else if let Some(outside) = &*lock(&self.line) {
+            match order {
+                Order::Retain { agent, oldest } => {
+                    outside.happened(Event::ServerRetain { agent: agent.to_string(), oldest });
+                }
+                Order::Backup => outside.nudge(),
+            }
         }
     }
 }

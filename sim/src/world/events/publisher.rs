@@ -18,7 +18,7 @@ use super::server::{PUBLISHER_TOKEN, agent_id};
 use crate::history::Seen;
 use crate::plan::Publish;
 use crate::seed::Seed;
-use crate::trace::Kind;
+use crate::trace::{Fact, Kind};
 use crate::world::link::PORT;
 use crate::world::record::Recorder;
 
@@ -53,14 +53,16 @@ pub(crate) async fn work(
     mut jobs: mpsc::UnboundedReceiver<Job>,
     recorder: Recorder,
     seed: Seed,
+    silent: bool,
 ) -> turmoil::Result {
     while let Some((number, publish)) = jobs.recv().await {
-        tokio::spawn(job(number, publish, recorder.clone(), seed));
+        tokio::spawn(job(number, publish, recorder.clone(), seed, silent));
     }
     std::future::pending().await
 }
 
-async fn job(number: usize, publish: Publish, recorder: Recorder, seed: Seed) {
+/// `silent` says that nobody else tells what the log holds.
+async fn job(number: usize, publish: Publish, recorder: Recorder, seed: Seed, silent: bool) {
     let config = PublisherConfig {
         timeout: Duration::from_secs(4),
         attempts_max: 12,
@@ -92,6 +94,11 @@ async fn job(number: usize, publish: Publish, recorder: Recorder, seed: Seed) {
         recorder.see(Seen::Publishing { agent: publish.agent, key: key.clone() });
         let first = publisher.publish(&publication).await;
         report(&recorder, publish.agent, &key, &first);
+        if let Ok(Receipt { sequence, .. }) = &first
+            && silent
+        {
+            recorder.stored(publish.agent, *sequence);
+        }
         if publish.twice && publish.ids && first.is_ok() {
             let second = publisher.publish(&publication).await;
             report(&recorder, publish.agent, &key, &second);
@@ -105,6 +112,7 @@ async fn job(number: usize, publish: Publish, recorder: Recorder, seed: Seed) {
 
 fn report(recorder: &Recorder, agent: u32, key: &str, result: &Result<Receipt, PublishFailure>) {
     let key = key.to_owned();
+    let fact = Fact::Work(vec![key.clone()]);
     let (text, seen) = match result {
         Ok(Receipt { epoch, sequence }) => (
             format!("published {key} as {sequence}"),
@@ -117,6 +125,6 @@ fn report(recorder: &Recorder, agent: u32, key: &str, result: &Result<Receipt, P
             (format!("did not publish {key}: {problem}"), Seen::NotPublished { agent, key })
         }
     };
-    recorder.record(HOST, 1, Kind::App, text);
+    recorder.record(HOST, 1, Kind::App, text, Some(fact));
     recorder.see(seen);
 }

@@ -24,11 +24,12 @@ use crate::chain::Digest;
 use crate::history::{LogState, Seen};
 use crate::mutants::{Distorted, Settings};
 use crate::plan::{ServerOptions, Topology};
-use crate::trace::Kind;
+use crate::trace::{Fact, Kind};
 use crate::world::disk::{VFS_NAME, create_dir};
 use crate::world::host::Process;
 use crate::world::limits;
 use crate::world::link::PORT;
+use crate::world::record::Recorder;
 use crate::world::traced::TracedListener;
 use crate::world::vault::{CopyName, Vault};
 
@@ -67,7 +68,7 @@ impl Copies {
     }
 
     /// Makes the copy that is due.
-    fn back_up_if_due(
+    pub(super) fn back_up_if_due(
         &self,
         process: &Process,
         vault: &Vault,
@@ -83,7 +84,7 @@ impl Copies {
     }
 
     /// What is to be done while the server is down.
-    fn before_start(
+    pub(super) fn before_start(
         &self,
         process: &Process,
         vault: &Vault,
@@ -99,10 +100,23 @@ impl Copies {
         }
         Ok(())
     }
+
+    /// Tells that a copy has taken the place of the log, if one has; the log is at `streams` now.
+    pub(super) fn tell_replaced(&self, recorder: &Recorder, streams: &[LogState]) {
+        let Some(copy) = self.state().untold.take() else { return };
+        gapless::mark!("world.log_replaced");
+        // What a commit left behind that was refused is no part of what was copied.
+        let streams = streams.iter().map(|state| LogState {
+            head: state.head.min(copy.heads.get(&state.agent).copied().unwrap_or(0)),
+            ..*state
+        });
+        let what = Seen::LogReplaced { parent: copy.branch, streams: streams.collect() };
+        recorder.see(what);
+    }
 }
 
 /// Where the log is.
-const LOG: &str = "/data/log.db";
+pub(super) const LOG: &str = "/data/log.db";
 
 /// The name of an agent.
 pub(crate) fn agent_id(agent: u32) -> AgentId {
@@ -144,17 +158,7 @@ fn tell_heads(
             streams.push(LogState { agent, oldest: state.oldest, head: state.head });
         }
     }
-    let untold = copies.state().untold.take();
-    if let Some(copy) = untold {
-        gapless::mark!("world.log_replaced");
-        // What a commit left behind that was refused is no part of what was copied.
-        let streams = streams.iter().map(|state| LogState {
-            head: state.head.min(copy.heads.get(&state.agent).copied().unwrap_or(0)),
-            ..*state
-        });
-        let what = Seen::LogReplaced { parent: copy.branch, streams: streams.collect() };
-        process.recorder.see(what);
-    }
+    copies.tell_replaced(&process.recorder, &streams);
     for state in streams {
         process.recorder.stored(state.agent, state.head);
         process.recorder.retained(state.agent, state.oldest);
@@ -330,10 +334,12 @@ impl Store<Command> for InlineLog {
             }
         }
         let appended = result.iter().flatten().any(|reply| matches!(reply, Reply::Appended(_)));
+        let mut work = Vec::new();
         for (agent, reply) in agents.into_iter().zip(result.iter().flatten()) {
             match (agent, reply) {
                 (Some(agent), Reply::Appended(Appended::New { sequence, body, oldest })) => {
                     let key = super::publisher::key_of(body.as_str());
+                    work.extend(key.clone());
                     self.process.recorder.appended(agent, *sequence, key, Digest::of_body(body));
                     self.process.recorder.stored(agent, *sequence);
                     self.process.recorder.retained(agent, *oldest);
@@ -361,7 +367,7 @@ impl Store<Command> for InlineLog {
             wanted.join(", "),
             if outcome.is_empty() { "" } else { " = " }
         );
-        self.process.record(Kind::Store, text);
+        self.process.record_fact(Kind::Store, text, Fact::Work(work));
         self.process.powered().await;
         if appended {
             gapless::mark!("world.committed");

@@ -5,6 +5,7 @@
 //! the faults are; its timers are due by the virtual time of its host; and what it commits is in a
 //! database on the host's disk. What it does for an application is a matter of its role ([`Part`]).
 
+mod requests;
 mod serve;
 mod sockets;
 mod storage;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+pub(in crate::world) use self::serve::Inquirer;
 use self::serve::{Answer, Call, Calls, Decision};
 use self::sockets::{Order, Socket};
 pub(in crate::world) use self::storage::{Storage, decoded, write};
@@ -65,6 +67,15 @@ impl Attached {
         self.hello.features.iter().any(|known| known == feature)
     }
 
+    /// No node will be asked anything more.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the first node with which something is.
+    pub fn finish(&self) -> Result<(), NodeError> {
+        self.seats.iter().try_for_each(|seat| lock_node(&lock(seat).node).finish())
+    }
+
     /// What went wrong with a node, if anything did; a run that has begun is of no use then.
     pub(in crate::world) fn failure(&self) -> Option<NodeError> {
         lock(&self.failure).clone()
@@ -110,6 +121,23 @@ pub(in crate::world) trait Part: Send + 'static {
         Event::AppConnect
     }
 
+    /// Whether a server takes connections.
+    fn listens(&self) -> bool {
+        true
+    }
+
+    /// Nothing is on its way to the store: if a copy of it is due, it is made.
+    ///
+    /// # Errors
+    ///
+    /// The disk's.
+    fn settled(&mut self, entrance: &Entrance) -> std::io::Result<()> {
+        match &entrance.storage {
+            Some(storage) => storage.back_up_if_due(&entrance.process, &entrance.vault),
+            None => Ok(()),
+        }
+    }
+
     /// An effect that is not about sockets, requests or the store.
     ///
     /// # Errors
@@ -140,14 +168,19 @@ pub(in crate::world) struct Outside {
 
 /// Something that a node is to be told, and who waits for an answer.
 struct Happening {
-    event: Event,
+    event: Option<Event>,
     call: Option<Call>,
 }
 
 impl Outside {
+    /// The node is to look whether anything is due. One that is gone does not.
+    pub(in crate::world) fn nudge(&self) {
+        let _ = self.happenings.send(Happening { event: None, call: None });
+    }
+
     /// Something has happened. A node that is gone does not hear of it.
     pub(in crate::world) fn happened(&self, event: Event) {
-        let _ = self.happenings.send(Happening { event, call: None });
+        let _ = self.happenings.send(Happening { event: Some(event), call: None });
     }
 }
 
@@ -170,6 +203,7 @@ pub(in crate::world) async fn drive<P: Part>(entrance: Entrance, part: P) -> tur
         outside: Outside { happenings },
         sockets: BTreeMap::new(),
         calls: Calls::default(),
+        committing: 0,
         next: None,
         last_ms: now_ms(),
         spins: 0,
@@ -192,6 +226,8 @@ struct Driver<P> {
     outside: Outside,
     sockets: BTreeMap<Conn, Socket>,
     calls: Calls,
+    /// How many commits are on their way.
+    committing: u32,
     /// When the node wants to be woken.
     next: Option<u64>,
     /// When it was told something the last time.
@@ -206,11 +242,12 @@ impl<P: Part> Driver<P> {
         self.reset()?;
         let begin = self.part.begin(&self.outside);
         self.deliver(begin)?;
-        if self.entrance.connector.is_none() {
+        if self.entrance.connector.is_none() && self.part.listens() {
             let (process, outside) = (self.entrance.process.clone(), self.outside.clone());
             tokio::spawn(serve::listen(process, self.wants(), outside));
         }
         loop {
+            self.settle();
             self.entrance.process.powered().await;
             let wait = self.next.map(|at| Duration::from_millis(at.saturating_sub(now_ms())));
             tokio::select! { biased;
@@ -230,6 +267,15 @@ impl<P: Part> Driver<P> {
 
     fn skew_ms(&self) -> i64 {
         self.entrance.process.clock.skew_ms()
+    }
+
+    /// Lets a copy be made while nothing is on its way to the store.
+    fn settle(&mut self) {
+        if self.committing == 0
+            && let Err(error) = self.part.settled(&self.entrance)
+        {
+            self.record(Kind::Store, format!("the store cannot be copied: {error}"));
+        }
     }
 
     fn reset(&mut self) -> Result<(), NodeError> {
@@ -258,7 +304,7 @@ impl<P: Part> Driver<P> {
 
     /// What is due comes first, then this.
     fn happened(&mut self, happening: Happening) -> Result<(), NodeError> {
-        let Happening { event, call } = happening;
+        let Happening { event: Some(event), call } = happening else { return Ok(()) };
         while self.next.is_some_and(|next| next <= now_ms()) {
             self.wake()?;
         }
@@ -267,6 +313,7 @@ impl<P: Part> Driver<P> {
                 self.sockets.insert(*conn, socket);
                 self.calls.socket(*conn, answer);
             }
+            (Event::StoreDone { .. }, None) => self.committing -= 1,
             (Event::HttpRequest { id, .. }, Some(Call::Request { answer })) => {
                 self.calls.request(*id, answer);
             }
@@ -389,10 +436,19 @@ impl<P: Part> Driver<P> {
                 self.sockets.insert(conn, socket);
             }
             Effect::SockSend { conn, text } => self.order(conn, Order::Send(text)),
+            Effect::SockPing { conn } => self.order(conn, Order::Ping),
             Effect::SockRead { conn, on } => self.order(conn, Order::Read(on)),
             Effect::SockClose { conn, code, .. } => {
                 self.order(conn, Order::Close(code.unwrap_or(1000)));
                 self.sockets.remove(&conn);
+            }
+            Effect::HttpRequest { id, method, url, headers, body } => {
+                let misused = |problem: String| NodeError::Misused(format!("{problem}: `{url}`"));
+                let Some(connector) = &self.entrance.connector else {
+                    return Err(misused("a server sends no requests".to_owned()));
+                };
+                let request = requests::request(&method, &url, &headers, body).map_err(misused)?;
+                requests::send(id, connector, request, self.outside.clone());
             }
             Effect::SockAccept { conn, protocol } => {
                 let known = protocol.as_deref().map(|name| {
@@ -442,6 +498,7 @@ impl<P: Part> Driver<P> {
         id: u64,
         writes: &BTreeMap<String, Option<String>>,
     ) -> Result<(), NodeError> {
+        self.settle();
         let Some(storage) = &self.entrance.storage else {
             return Err(NodeError::Misused("it commits, and has announced no storage".to_owned()));
         };
@@ -449,9 +506,7 @@ impl<P: Part> Driver<P> {
         self.part.committed(id, error);
         let (process, vault) = (self.entrance.process.clone(), self.entrance.vault.clone());
         vault.state().unsettled = error == Some(StoreProblem::Unknown);
-        if let Err(error) = storage.back_up_if_due(&process, &vault) {
-            process.record(Kind::Store, format!("the store cannot be copied: {error}"));
-        }
+        self.committing += 1;
         let keys: Vec<&str> = writes.keys().map(String::as_str).collect();
         let outcome = match error {
             None => "done",

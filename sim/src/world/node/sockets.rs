@@ -28,6 +28,7 @@ pub(super) struct Socket {
 /// What a node wants of a connection.
 pub(super) enum Order {
     Send(String),
+    Ping,
     Read(bool),
     Close(u16),
 }
@@ -97,14 +98,18 @@ async fn given_up(inbox: &mut mpsc::UnboundedReceiver<Order>) {
 }
 
 fn refused(conn: Conn, error: &Error) -> Event {
-    let (problem, status) = match error {
-        Error::Http(response) => (DialProblem::Status, Some(response.status().as_u16())),
-        Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(_)) => {
-            (DialProblem::Subprotocol, None)
+    let (problem, status, body) = match error {
+        Error::Http(response) => {
+            let body = response.body().as_deref().unwrap_or_default();
+            let body = String::from_utf8_lossy(body).into_owned();
+            (DialProblem::Status, Some(response.status().as_u16()), body)
         }
-        _ => (DialProblem::Network, None),
+        Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(_)) => {
+            (DialProblem::Subprotocol, None, String::new())
+        }
+        _ => (DialProblem::Network, None, String::new()),
     };
-    Event::SockError { conn, problem, status, message: error.to_string() }
+    Event::SockError { conn, problem, status, body, message: error.to_string() }
 }
 
 /// The request that opens a WebSocket; a sentence if it makes none.
@@ -159,6 +164,10 @@ impl Task {
                 order = self.inbox.recv() => match order {
                     Some(Order::Send(text)) => {
                         socket.queue(text.into());
+                        continue;
+                    }
+                    Some(Order::Ping) => {
+                        socket.queue_ping();
                         continue;
                     }
                     Some(Order::Read(on)) => {

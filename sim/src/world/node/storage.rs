@@ -73,7 +73,7 @@ impl Storage {
         Ok(transaction.commit().is_err().then_some(StoreProblem::Unknown))
     }
 
-    pub(super) fn back_up_if_due(&self, process: &Process, vault: &Vault) -> io::Result<()> {
+    pub(in crate::world) fn back_up_if_due(&self, process: &Process, vault: &Vault) -> io::Result<()> {
         vault.back_up_if_due(process, self.path).map(drop)
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::{Ledger, script};
-use crate::trace::Kind;
+use crate::trace::{Fact, Kind};
 use crate::world::host::Process;
 use crate::world::lock;
 
@@ -220,7 +220,8 @@ impl<H: Handle> Page<H> {
         let (Submission::Message { text, .. } | Submission::Answer { text }) = &what;
         let key = script::Text::parse(text).map(|text| text.key).unwrap_or_default();
         let result = self.handle.submit(what).await.map(|id| {
-            self.process.record(Kind::App, format!("says {key} as {id}"));
+            let fact = Fact::Work(vec![key.clone()]);
+            self.process.record_fact(Kind::App, format!("says {key} as {id}"), fact);
         });
         if let Err(refused) = &result {
             self.process.record(Kind::App, format!("cannot say {key}: {}", refused.problem));

@@ -1,6 +1,5 @@
 //! An agent's host: the production agent, with commands that do what the plan says.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,14 +9,15 @@ use gapless::tasks::agent::{Agent, AgentConfig, Notice};
 use gapless::tasks::driver::{AgentTarget, agent as agent_task};
 use gapless::tasks::store::sqlite::{SqliteTaskStore, TaskStoreConfig};
 use gapless::tasks::store::{
-    Append, Appended, Command, Known, MessageBody, Received, RecoveryStore as _, Reply, Snapshot,
-    Started,
+    Appended, Command, Known, MessageBody, Received, RecoveryStore as _, Reply, Snapshot, Started,
 };
 use gapless::tasks::{Attempt, Status};
 
 use super::executor::ScriptedExecutor;
 use super::watch::TaskWatch;
-use super::{CONTROLLER, Ledger, agent_id, script, signing};
+use super::witness::Witness;
+use super::{CONTROLLER, Ledger, agent_id, signing};
+use crate::conform::keys;
 use crate::history::{Stage, TaskSeen};
 use crate::mutants::{Distorted, Settings};
 use crate::plan::{AgentOptions, Host};
@@ -41,13 +41,13 @@ pub(super) struct Side {
 }
 
 /// Where the store is.
-const STORE: &str = "/data/agent.db";
+pub(super) const STORE: &str = "/data/agent.db";
 
 /// How long an agent that cannot open its store waits before it tries again.
-const OPEN_RETRY: Duration = Duration::from_secs(1);
+pub(super) const OPEN_RETRY: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether there is anything to do.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 fn open(
     process: &Process,
@@ -104,13 +104,15 @@ pub(super) async fn live(side: Side, distorted: Distorted) -> turmoil::Result {
     let inline = InlineStore {
         store: Arc::clone(&store),
         process: process.clone(),
-        agent: number,
-        lossless: extension,
-        options: options.clone(),
+        commit: Duration::from_millis(options.commit_ms),
         vault,
-        ledger: ledger.clone(),
-        spool: 0,
-        waiting: BTreeSet::new(),
+        witness: Witness::new(
+            number,
+            &options,
+            extension,
+            process.recorder.clone(),
+            ledger.clone(),
+        ),
     };
     let range = |(min, max): (u64, u64)| BackoffConfig {
         min: Duration::from_millis(min),
@@ -152,7 +154,7 @@ pub(super) async fn live(side: Side, distorted: Distorted) -> turmoil::Result {
     let target = AgentTarget {
         host: CONTROLLER.to_owned(),
         agent: agent_id(number),
-        signer: signing::signer(agent_id(number), options.rsa)?,
+        signer: keys::signer(&signing::private_key(number, options.rsa))?,
         limits: limits(),
         request_timeout,
     };
@@ -161,7 +163,7 @@ pub(super) async fn live(side: Side, distorted: Distorted) -> turmoil::Result {
     let entropy = Box::new(process.entropy("nonces"));
     let notices = {
         let process = process.clone();
-        Box::new(move |notice| process.record(Kind::App, describe_notice(&notice)))
+        Box::new(move |notice: Notice| process.record(Kind::App, notice.to_string()))
     };
     let (_handle, run) =
         agent_task(core, connector, target, inline, executor, wall, entropy, notices);
@@ -236,16 +238,9 @@ pub(super) async fn inspect(side: Side) -> turmoil::Result {
 struct InlineStore {
     store: Shared,
     process: Process,
-    agent: u32,
-    /// Whether all bytes can be carried; the base contract carries text.
-    lossless: bool,
-    options: AgentOptions,
+    commit: Duration,
     vault: Vault,
-    ledger: Ledger,
-    /// The most that the database took of the disk.
-    spool: u64,
-    /// What was accepted and has not begun.
-    waiting: BTreeSet<Attempt>,
+    witness: Witness,
 }
 
 impl Store<Command> for InlineStore {
@@ -254,8 +249,7 @@ impl Store<Command> for InlineStore {
         let asked = commands.clone();
         for command in &asked {
             if let Command::Receive(receipt) = command {
-                let (attempt, text) = (receipt.attempt.to_string(), receipt.command.clone());
-                self.ledger.state().commands.insert(attempt, text);
+                self.witness.commanded(&receipt.attempt, &receipt.command);
             }
         }
         let result = lock(&self.store).transact(commands);
@@ -284,45 +278,24 @@ impl Store<Command> for InlineStore {
         }
         self.vault.state().committed = committed;
         let slow = self.vault.state().slow;
-        let commit = Duration::from_millis(self.options.commit_ms);
-        tokio::time::sleep(slow.unwrap_or(commit)).await;
+        tokio::time::sleep(slow.unwrap_or(self.commit)).await;
         self.vault.state().committed = false;
         result
     }
 }
 
 impl InlineStore {
-    fn see_task(&self, what: TaskSeen) {
-        self.process.recorder.see_task(what);
-    }
-
-    fn kept(&self, attempt: &Attempt, stage: Stage) {
-        let mut state = self.ledger.state();
-        state.spoken_of.entry(self.agent).or_default().insert(attempt.clone());
-        drop(state);
-        let (agent, attempt) = (self.agent, attempt.to_string());
-        self.see_task(TaskSeen::Kept { agent, attempt, stage });
-    }
-
-    fn waits(&mut self, attempt: &Attempt) {
-        if self.waiting.insert(attempt.clone()) {
-            // Those whose turn has come wait as well, until the store knows that they begin.
-            let max = self.options.queue + self.options.parallel;
-            let (agent, count) = (self.agent, self.waiting.len());
-            self.see_task(TaskSeen::Waiting { agent, count, max });
-        }
-    }
-
     fn known(&self, attempt: &Attempt, known: &Known) {
-        self.kept(attempt, stage_of(known.status));
+        self.witness.kept(attempt, stage_of(known.status));
     }
 
     /// What a reply says of the store.
     fn see(&mut self, command: &Command, reply: &Reply) {
+        let witness = &mut self.witness;
         match (command, reply) {
             (Command::Receive(receipt), Reply::Received(Received::New)) => {
-                self.kept(&receipt.attempt, Stage::Received);
-                self.waits(&receipt.attempt);
+                witness.kept(&receipt.attempt, Stage::Received);
+                witness.waits(&receipt.attempt);
             }
             (Command::Receive(receipt), Reply::Received(Received::Known(known))) => {
                 self.known(&receipt.attempt, known);
@@ -330,40 +303,38 @@ impl InlineStore {
             (Command::Find(attempt), Reply::Found(Some(known))) => self.known(attempt, known),
             (Command::Recover { .. }, Reply::Recovered(recovered)) => {
                 for receipt in &recovered.received {
-                    self.kept(&receipt.attempt, Stage::Received);
-                    self.waiting.insert(receipt.attempt.clone());
+                    witness.kept(&receipt.attempt, Stage::Received);
+                    witness.has_waited(&receipt.attempt);
                 }
                 for attempt in &recovered.interrupted {
-                    self.kept(attempt, Stage::Ended);
+                    witness.kept(attempt, Stage::Ended);
                 }
             }
             (Command::Start { attempt, .. }, Reply::Started(started)) => {
-                self.waiting.remove(attempt);
+                witness.waits_no_more(attempt);
                 if *started == Started::Now {
-                    // It counts from 1, also if a store that is gone had run it before.
-                    let mut state = self.ledger.state();
-                    state.bound.retain(|(of, _), _| of != attempt);
+                    witness.begins(attempt);
                 }
                 if matches!(started, Started::Now | Started::Before) {
-                    self.kept(attempt, Stage::Running);
+                    witness.kept(attempt, Stage::Running);
                 }
             }
             (Command::Discard(_), Reply::Discarded(gone)) => {
                 for attempt in gone {
-                    self.waiting.remove(attempt);
+                    witness.waits_no_more(attempt);
                 }
             }
             (Command::Append(piece), Reply::Appended(Appended::Stored { .. })) => {
-                self.bound(piece);
+                witness.bound(piece);
             }
             (Command::Finish(finish), Reply::Finished(_)) => {
-                self.kept(&finish.attempt, Stage::Ended);
+                witness.kept(&finish.attempt, Stage::Ended);
             }
             (_, Reply::Outbox(messages)) => {
                 for message in messages {
                     match &message.body {
-                        MessageBody::Final(result) => self.kept(&result.attempt, Stage::Ended),
-                        MessageBody::Output { chunk, .. } => self.bound(chunk),
+                        MessageBody::Final(result) => witness.kept(&result.attempt, Stage::Ended),
+                        MessageBody::Output { chunk, .. } => witness.bound(chunk),
                     }
                 }
             }
@@ -371,60 +342,11 @@ impl InlineStore {
         }
     }
 
-    /// A number names these bytes now.
-    fn bound(&mut self, piece: &Append) {
-        let Append { attempt, stream, sequence, data } = piece;
-        let key = (attempt.clone(), *stream);
-        let mut state = self.ledger.state();
-        let (before, number) = state.bound.get(&key).copied().unwrap_or_default();
-        // The same piece may be stored again after an unknown outcome.
-        if *sequence <= number {
-            return;
-        }
-        let does = state.commands.get(&attempt.to_string()).and_then(|it| script::parse(it));
-        let place = does.and_then(|does| {
-            let written = script::bytes(
-                attempt,
-                *stream,
-                does.text,
-                before,
-                script::length(&does, *stream).max(before),
-            );
-            match *sequence == number + 1 {
-                true => written.starts_with(data).then_some(0),
-                // Those between are gone without a trace.
-                false => written.windows(data.len()).position(|window| window == &data[..]),
-            }
-        });
-        let as_written = place.is_some();
-        let after = before + place.unwrap_or(0) as u64 + data.len() as u64;
-        state.bound.insert(key, (after, *sequence));
-        drop(state);
-        let carried = match self.lossless {
-            true => script::digest(data),
-            false => script::digest(String::from_utf8_lossy(data).as_bytes()),
-        };
-        self.see_task(TaskSeen::Bound {
-            agent: self.agent,
-            attempt: attempt.to_string(),
-            stream: stream.as_str().to_owned(),
-            sequence: *sequence,
-            digest: carried,
-            bytes: data.len() as u64,
-            as_written,
-        });
-    }
-
     /// How much of the disk the database takes.
     fn measure(&mut self) {
-        if self.process.disk.powered_off() {
-            return;
-        }
-        let bytes = size(self.process.disk.path(STORE)).unwrap_or(0);
-        if bytes > self.spool {
-            self.spool = bytes;
-            let (agent, cap) = (self.agent, self.options.spool_bytes);
-            self.see_task(TaskSeen::Spool { agent, bytes, cap });
+        if !self.process.disk.powered_off() {
+            let bytes = size(self.process.disk.path(STORE)).unwrap_or(0);
+            self.witness.takes(bytes);
         }
     }
 }
@@ -491,28 +413,5 @@ fn describe_reply(reply: &Reply) -> String {
         ),
         Reply::LostEnds(ends) => format!("{} ends", ends.len()),
         Reply::Outbox(messages) => format!("{} messages", messages.len()),
-    }
-}
-
-fn describe_notice(notice: &Notice) -> String {
-    match notice {
-        Notice::Recovered { interrupted } => {
-            let names: Vec<_> = interrupted.iter().map(ToString::to_string).collect();
-            format!("opens its store; interrupted: {}", names.join(", "))
-        }
-        Notice::Active => "agrees with the controller".to_owned(),
-        Notice::Disconnected { reason, retry_in } => {
-            format!("disconnected: {reason}; again in {} ms", retry_in.as_millis())
-        }
-        Notice::Refused { attempt, code } => format!("does not take {attempt}: {code}"),
-        Notice::Quarantined { message_id, reason } => {
-            format!("passes over {}: {reason}", message_id.as_str())
-        }
-        Notice::StreamStopped { attempt, stream } => {
-            format!("stops {} of {attempt}", stream.as_str())
-        }
-        Notice::Forked { reason } => format!("is not served any more: {reason}"),
-        Notice::StoreFailed { error } => format!("the store failed: {error}"),
-        Notice::Ignored { error } => format!("ignores a frame: {error}"),
     }
 }

@@ -21,10 +21,11 @@ use turmoil::net::TcpListener;
 
 use super::watch::digest_of;
 use super::{Ledger, SUBMITTER_TOKEN, script, signing};
+use crate::conform::keys;
 use crate::history::{AttemptEnd, StreamEnd, TaskSeen};
 use crate::mutants::{Distorted, Settings};
 use crate::plan::{ControllerOptions, Host};
-use crate::trace::Kind;
+use crate::trace::{Fact, Kind};
 use crate::world::disk::{VFS_NAME, create_dir};
 use crate::world::host::Process;
 use crate::world::link::PORT;
@@ -46,13 +47,13 @@ pub(super) struct Side {
 }
 
 /// Where the record is.
-const RECORD: &str = "/data/record.db";
+pub(super) const RECORD: &str = "/data/record.db";
 
 /// How long a controller that cannot open its record waits before it tries again.
-const OPEN_RETRY: Duration = Duration::from_secs(1);
+pub(super) const OPEN_RETRY: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether there is anything to do.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 fn open(process: &Process, settings: Settings) -> Result<SqliteRecord, String> {
     create_dir("/data").map_err(|error| error.to_string())?;
@@ -109,12 +110,12 @@ pub(super) async fn serve(side: Side, distorted: Distorted) -> turmoil::Result {
     let wall = Arc::new(process.clock.clone());
     let notices = {
         let process = process.clone();
-        Box::new(move |notice| process.record(Kind::App, describe_notice(&notice)))
+        Box::new(move |notice: Notice| process.record(Kind::App, notice.to_string()))
     };
     let (handle, task) =
         controller_task(core, store, wall.clone(), notices, ControllerTaskConfig::default());
     let tokens = Tokens::default().publisher(SUBMITTER_TOKEN, "submitter");
-    let verifier = signing::verifier(agents, rsa);
+    let verifier = keys::verifier(&signing::public_keys(agents, rsa))?;
     let service = ControllerService::new(handle, Arc::new(tokens), verifier, wall, limits());
     let listener = TracedListener {
         listener: TcpListener::bind(("0.0.0.0", PORT)).await?,
@@ -191,7 +192,7 @@ fn end_of(record: &mut SqliteRecord, view: &AttemptView) -> AttemptEnd {
     let result = view.result.as_ref();
     AttemptEnd {
         attempt: view.attempt.to_string(),
-        state: state_name(view.state).to_owned(),
+        state: view.state.as_str().to_owned(),
         result: result.map(digest_of),
         exit_code: result.map(|result| result.exit_code),
         error_bytes: result.map_or(0, |result| result.error.len() as u64),
@@ -215,18 +216,6 @@ fn stream_end(record: &mut SqliteRecord, attempt: &Attempt, stream: OutputStream
     }
 }
 
-fn state_name(state: AttemptState) -> &'static str {
-    match state {
-        AttemptState::Pending => "pending",
-        AttemptState::Delivered => "delivered",
-        AttemptState::Received => "received",
-        AttemptState::Running => "running",
-        AttemptState::Discarded => "discarded",
-        AttemptState::Interrupted => "interrupted",
-        AttemptState::Final => "final",
-    }
-}
-
 /// The record on the simulation's own thread, with the virtual time that a disk would take.
 struct InlineRecord {
     record: Shared,
@@ -247,6 +236,7 @@ impl Store<Command> for InlineRecord {
             }
         }
         let about: Vec<Option<Attempt>> = commands.iter().map(attempt_of).collect();
+        let work = commands.iter().filter_map(asked_for).collect();
         let writes = commands.iter().any(|command| !command.is_read_only());
         let result = lock(&self.record).transact(commands);
         for (attempt, reply) in about.into_iter().zip(result.iter().flatten()) {
@@ -264,7 +254,7 @@ impl Store<Command> for InlineRecord {
             Err(error) => vec![error.to_string()],
         };
         let text = format!("record: {} = {}", wanted.join(", "), outcome.join(", "));
-        self.process.record(Kind::Store, text);
+        self.process.record_fact(Kind::Store, text, Fact::Work(work));
         self.process.powered().await;
         let committed = writes && result.is_ok();
         if committed {
@@ -286,7 +276,7 @@ impl InlineRecord {
             self.process.recorder.see_task(TaskSeen::State { attempt, state });
         };
         match (attempt, reply) {
-            (Some(attempt), Reply::State(Some(state))) => see(&attempt, state_name(*state)),
+            (Some(attempt), Reply::State(Some(state))) => see(&attempt, state.as_str()),
             (Some(attempt), Reply::FinalTaken(FinalTaken::Stored)) => see(&attempt, "final"),
             (_, Reply::Reconciled(Reconciled::Agreed(agreement))) => {
                 for attempt in &agreement.interrupted {
@@ -295,6 +285,15 @@ impl InlineRecord {
             }
             _ => {}
         }
+    }
+}
+
+/// The task about which the submitter wants something.
+fn asked_for(command: &Command) -> Option<String> {
+    match command {
+        Command::Submit(wish) => Some(wish.task.to_string()),
+        Command::Retry { task, .. } | Command::Cancel(task) => Some(task.to_string()),
+        _ => None,
     }
 }
 
@@ -343,7 +342,7 @@ fn describe_reply(reply: &Reply) -> String {
         }
         Reply::Submitted(other) => format!("{other:?}"),
         Reply::Cancelled(cancelled) => {
-            cancelled.as_ref().map_or("unknown", |it| state_name(it.state)).to_owned()
+            cancelled.as_ref().map_or("unknown", |it| it.state.as_str()).to_owned()
         }
         Reply::Task(view) => view.as_ref().map_or("unknown", |_| "known").to_owned(),
         Reply::Output(page) => format!("{} pieces", page.pieces.len()),
@@ -356,25 +355,10 @@ fn describe_reply(reply: &Reply) -> String {
             agreement.unnamed.len()
         ),
         Reply::Deliverable(list) => format!("{} attempts", list.len()),
-        Reply::State(state) => state.map_or("not its own", state_name).to_owned(),
+        Reply::State(state) => state.map_or("not its own", AttemptState::as_str).to_owned(),
         Reply::OutputTaken(OutputTaken::Stored { highest, .. }) => format!("up to {highest}"),
         Reply::OutputTaken(other) => format!("{other:?}"),
         Reply::FinalTaken(taken) => format!("{taken:?}"),
         Reply::Nonce(new) => if *new { "new" } else { "used" }.to_owned(),
-    }
-}
-
-fn describe_notice(notice: &Notice) -> String {
-    match notice {
-        Notice::Active { agent } => format!("agrees with {agent}"),
-        Notice::Interrupted { agent, attempts } => {
-            let attempts: Vec<_> = attempts.iter().map(ToString::to_string).collect();
-            format!("lost with the store of {agent}: {}", attempts.join(", "))
-        }
-        Notice::Forked { agent } => format!("{agent} has a store that another has replaced"),
-        Notice::Refused { agent, attempt, reason } => {
-            format!("{agent} does not take {attempt}: {reason}")
-        }
-        Notice::Ignored { agent, error } => format!("ignores a frame of {agent}: {error}"),
     }
 }

@@ -1,12 +1,15 @@
 //! The hosts of tasks: `controller`, `agent-1` … and `submitter`.
 
 mod agent;
+mod agent_node;
 mod controller;
+mod controller_node;
 mod executor;
 mod script;
 mod signing;
 mod submitter;
 mod watch;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,6 +22,7 @@ use super::host::HostState;
 use super::link::Link;
 use super::record::Recorder;
 use super::{Cast, Client, Company, Stage, lock};
+use crate::conform::Role;
 use crate::plan::{Action, AgentOptions, ControllerOptions, Fault, Host, Protocol, Topology};
 
 /// The name of the controller's host.
@@ -90,8 +94,12 @@ pub(super) fn enter(
         let (options, inspecting) = (controller_options.clone(), stage.inspecting.clone());
         let (agents, rsa) = (topology.clients, agent_options.rsa);
         let extension = agent_options.extension && controller_options.extension;
+        let attached = stage.attached.cloned();
+        let attached = attached.filter(|attached| attached.role() == Role::TasksController);
+        let case = stage.plan.scenario.clone();
         stage.sim.host(CONTROLLER, move || {
             let process = lock(&process).clone();
+            let (attached, case) = (attached.clone(), case.clone());
             let side = controller::Side {
                 process: process.clone(),
                 options: options.clone(),
@@ -103,14 +111,19 @@ pub(super) fn enter(
             };
             let inspecting = *lock(&inspecting);
             process.pause.apply(async move {
-                match inspecting {
-                    true => controller::inspect(side).await,
-                    false => controller::serve(side, distorted).await,
+                match (attached, inspecting) {
+                    (Some(attached), _) => {
+                        controller_node::serve(side, attached, case, inspecting).await
+                    }
+                    (None, true) => controller::inspect(side).await,
+                    (None, false) => controller::serve(side, distorted).await,
                 }
             })
         });
     }
     let mut clients = Vec::new();
+    let agents = stage.attached.cloned();
+    let agents = agents.filter(|attached| attached.role() == Role::TasksAgent);
     for number in 1..=topology.clients {
         let name = Host::Client(number).name(Protocol::Tasks);
         let state = HostState::new(name, seed, &recorder, lying);
@@ -119,8 +132,10 @@ pub(super) fn enter(
         clients.push(Client { state, link: link.clone() });
         let (options, inspecting) = (agent_options.clone(), stage.inspecting.clone());
         let extension = agent_options.extension && controller_options.extension;
+        let (agents, case) = (agents.clone(), stage.plan.scenario.clone());
         stage.sim.host(name, move || {
             let process = lock(&process).clone();
+            let (agents, case) = (agents.clone(), case.clone());
             let side = agent::Side {
                 process: process.clone(),
                 number,
@@ -132,9 +147,10 @@ pub(super) fn enter(
             };
             let inspecting = *lock(&inspecting);
             process.pause.apply(async move {
-                match inspecting {
-                    true => agent::inspect(side).await,
-                    false => agent::live(side, distorted).await,
+                match (agents, inspecting) {
+                    (Some(attached), _) => agent_node::live(side, attached, case, inspecting).await,
+                    (None, true) => agent::inspect(side).await,
+                    (None, false) => agent::live(side, distorted).await,
                 }
             })
         });

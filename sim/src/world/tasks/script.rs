@@ -2,6 +2,8 @@
 
 use gapless::tasks::{Attempt, OutputStream};
 
+/// A number for some bytes, the same in every run.
+pub(super) use crate::conform::keys::fnv1a as digest;
 use crate::plan::{Script, Text};
 
 /// The text of a command that does it.
@@ -60,14 +62,6 @@ pub(super) fn bytes(
     let skip = usize::try_from(from % BLOCK).unwrap_or(0);
     let length = usize::try_from(to - from).unwrap_or(0);
     bytes[skip..skip + length].to_vec()
-}
-
-/// A number for some bytes, the same in every run.
-pub(crate) fn digest(bytes: &[u8]) -> u64 {
-    // FNV-1a, 64 bits.
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }
 
 #[cfg(test)]

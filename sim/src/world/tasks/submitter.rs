@@ -14,7 +14,7 @@ use super::{CONTROLLER, Ledger, SUBMITTER_TOKEN, agent_id, script};
 use crate::history::TaskSeen;
 use crate::plan::{Action, Submit};
 use crate::seed::Seed;
-use crate::trace::Kind;
+use crate::trace::{Fact, Kind};
 use crate::world::link::PORT;
 use crate::world::record::Recorder;
 
@@ -80,8 +80,9 @@ fn task_id(name: &str) -> TaskId {
 }
 
 impl Desk {
-    fn report(&self, text: String) {
-        self.recorder.record(HOST, 1, Kind::App, text);
+    fn report(&self, task: &str, text: String) {
+        let fact = Fact::Work(vec![task.to_owned()]);
+        self.recorder.record(HOST, 1, Kind::App, text, Some(fact));
     }
 
     async fn submit(&mut self, submit: Submit) {
@@ -124,18 +125,18 @@ impl Desk {
                 (format!("did not submit {task}: {problem}"), TaskSeen::NotSubmitted { task: name })
             }
         };
-        self.report(text);
+        self.report(task, text);
         self.recorder.see_task(seen);
     }
 
     async fn cancel(&mut self, task: &str) {
         match self.submitter.cancel(&task_id(task)).await {
             Ok(state) => {
-                self.report(format!("cancelled {task}: {state}"));
+                self.report(task, format!("cancelled {task}: {state}"));
                 let task = task.to_owned();
                 self.recorder.see_task(TaskSeen::Cancelled { task, state });
             }
-            Err(problem) => self.report(format!("did not cancel {task}: {problem}")),
+            Err(problem) => self.report(task, format!("did not cancel {task}: {problem}")),
         }
     }
 
@@ -145,10 +146,10 @@ impl Desk {
             Ok(status) => status.attempts.last().map(|attempt| attempt.ordinal),
             Err(_) => None,
         };
-        let Some(last) = last else { return self.report(format!("cannot retry {task}")) };
+        let Some(last) = last else { return self.report(task, format!("cannot retry {task}")) };
         match self.submitter.retry(&id, last).await {
-            Ok(attempt) => self.report(format!("retries {task} as {attempt}")),
-            Err(problem) => self.report(format!("did not retry {task}: {problem}")),
+            Ok(attempt) => self.report(task, format!("retries {task} as {attempt}")),
+            Err(problem) => self.report(task, format!("did not retry {task}: {problem}")),
         }
     }
 }

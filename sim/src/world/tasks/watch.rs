@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use gapless::tasks::store::Append;
 use gapless::tasks::wire::{
     AgentMessage, ControllerMessage, Discarded, Envelope, Final, HelloAck, codes, parse_agent,
     parse_controller,
@@ -11,7 +12,8 @@ use gapless::tasks::wire::{
 use gapless::tasks::{Attempt, MessageId};
 
 use super::script::digest;
-use crate::history::{Message, TaskSeen};
+use super::witness::Witness;
+use crate::history::{Message, Stage, TaskSeen};
 use crate::plan::{Answer, Strange};
 use crate::world::frames::{BINARY, Frame, TEXT};
 use crate::world::link::{OVERSIZE, Watch};
@@ -28,6 +30,10 @@ pub(super) struct TaskWatch {
     changed: Mutex<BTreeSet<u64>>,
     /// Pieces of output on their way, by the name of the message: the stream.
     pieces: Arc<Mutex<BTreeMap<MessageId, &'static str>>>,
+    /// Who takes the agent at its word, if it reports nothing of its store.
+    trusting: Option<Arc<Mutex<Witness>>>,
+    /// Whether the agent says of no mark by itself that it was reached.
+    marks: bool,
 }
 
 /// What a result is, whoever says it.
@@ -46,6 +52,40 @@ impl TaskWatch {
             hellos: Mutex::default(),
             changed: Mutex::default(),
             pieces: Arc::default(),
+            trusting: None,
+            marks: false,
+        }
+    }
+
+    /// What the agent says is taken to have been stored just before.
+    pub(super) fn trusting(self, witness: Arc<Mutex<Witness>>) -> Self {
+        Self { trusting: Some(witness), ..self }
+    }
+
+    /// Marks that can be seen on the wire are told from here.
+    pub(super) fn marking(self) -> Self {
+        Self { marks: true, ..self }
+    }
+
+    /// What an agent that is taken at its word has in its store when it says this.
+    fn trust(&self, message: &AgentMessage) {
+        let Some(witness) = &self.trusting else { return };
+        let witness = lock(witness);
+        match message {
+            AgentMessage::Received(attempt) => witness.kept(attempt, Stage::Received),
+            AgentMessage::Started(attempt) => witness.kept(attempt, Stage::Running),
+            AgentMessage::Output(piece) => {
+                let (attempt, stream) = (piece.attempt.clone(), piece.stream);
+                let (sequence, data) = (piece.sequence, piece.data.clone());
+                witness.said(&Append { attempt, stream, sequence, data });
+            }
+            AgentMessage::Final(result) => witness.kept(&result.attempt, Stage::Ended),
+            AgentMessage::Hello(hello) => {
+                for (_, result) in &hello.unacked_finals {
+                    witness.kept(&result.attempt, Stage::Ended);
+                }
+            }
+            AgentMessage::Lost(_) | AgentMessage::Error(_) => {}
         }
     }
 
@@ -73,8 +113,12 @@ impl TaskWatch {
 impl Watch for TaskWatch {
     fn sent(&self, connection: u64, frame: &Frame) {
         let Some(Ok(envelope)) = frame.text().map(parse_agent) else { return };
+        self.trust(&envelope.message);
         match &envelope.message {
             AgentMessage::Hello(hello) => {
+                if self.marks {
+                    gapless::mark!("tasks.hello_sent");
+                }
                 let names = |attempts: Vec<&Attempt>| {
                     let mut names: Vec<_> = attempts.iter().map(ToString::to_string).collect();
                     names.sort_unstable();

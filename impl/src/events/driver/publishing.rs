@@ -1,0 +1,88 @@
+//! `POST /v1/agents/{agent}/events`: what is asked and what is answered, without the sockets.
+
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::events::server::{PublishError, Receipt};
+use crate::events::wire::{EventBody, EventBodyError};
+use crate::recovery::MAX_SEQUENCE;
+
+#[derive(Deserialize)]
+struct PublishBody<'a> {
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(borrow, default)]
+    payload: Option<&'a RawValue>,
+    #[serde(default)]
+    after: Option<u64>,
+}
+
+/// The event in the body of a request, and the head that its publisher knew.
+///
+/// # Errors
+///
+/// The status of the answer, and a sentence that says what is wrong.
+pub fn publication(
+    body: &[u8],
+    bytes_max: usize,
+) -> Result<(EventBody, Option<u64>), (StatusCode, String)> {
+    // A list would be taken for the fields in their order.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        let error = "the body is not an event: it does not begin with `{`".to_owned();
+        return Err((StatusCode::BAD_REQUEST, error));
+    }
+    let parsed: PublishBody<'_> = serde_json::from_slice(body)
+        .map_err(|error| (StatusCode::BAD_REQUEST, format!("the body is not an event: {error}")))?;
+    if parsed.after.is_some_and(|after| after > MAX_SEQUENCE) {
+        let error = format!("`after` must be an integer from 0 to {MAX_SEQUENCE}");
+        return Err((StatusCode::BAD_REQUEST, error));
+    }
+    let empty = RawValue::from_string("{}".to_owned()).expect("an object is JSON");
+    let payload = parsed.payload.unwrap_or(&empty);
+    EventBody::new(parsed.id.as_deref(), &parsed.kind, payload, bytes_max)
+        .map(|body| (body, parsed.after))
+        .map_err(|error| match error {
+            EventBodyError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
+            _ => (StatusCode::BAD_REQUEST, error.to_string()),
+        })
+}
+
+/// What a publisher is answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The body, a JSON object: `epoch` and `agent_seq`, or `error` and whether it was `stored`.
+    pub body: serde_json::Value,
+    /// When to try again, in seconds.
+    pub retry_after: Option<u32>,
+}
+
+/// The answer to a publisher.
+pub fn answer(result: &Result<Receipt, PublishError>) -> Answer {
+    let error = match result {
+        Ok(Receipt { epoch, sequence }) => {
+            let body = serde_json::json!({ "epoch": epoch, "agent_seq": sequence });
+            return Answer { status: StatusCode::CREATED, body, retry_after: None };
+        }
+        Err(error) => error,
+    };
+    let (status, stored) = match error {
+        PublishError::Conflict => (StatusCode::CONFLICT, "no"),
+        PublishError::Expired => (StatusCode::GONE, "unknown"),
+        PublishError::Exhausted => (StatusCode::INSUFFICIENT_STORAGE, "no"),
+        PublishError::Overloaded | PublishError::Unavailable => {
+            (StatusCode::SERVICE_UNAVAILABLE, "no")
+        }
+        PublishError::Unknown => (StatusCode::SERVICE_UNAVAILABLE, "unknown"),
+    };
+    let body = serde_json::json!({ "error": error.to_string(), "stored": stored });
+    let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECONDS);
+    Answer { status, body, retry_after }
+}
+
+/// When a publisher may try again for whom the server had no room.
+const RETRY_AFTER_SECONDS: u32 = 1;

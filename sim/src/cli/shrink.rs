@@ -1,0 +1,205 @@
+//! `shrink`: makes a failing plan small.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use super::args::ShrinkArgs;
+use super::report::{self, BAD, QUIET};
+use super::{
+    Failure, Request, capsule_text, carry_out, certain_request, guarded, save, usage, word,
+};
+use crate::capsule::Recorded;
+use crate::check::{Violation, judge, violations};
+use crate::exit;
+use crate::plan::{Plan, Protocol, Step, When};
+use crate::scenario::{action_text, duration_text, parse_duration};
+use crate::shrink::{Ended, Improvement, Limits, Symptom, look_for, shrink, symptoms};
+use crate::world::Run;
+
+pub(super) fn run(
+    args: &ShrinkArgs,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<u8, Failure> {
+    let time_ms = parse_duration(&args.time).ok_or_else(|| {
+        let message = format!("`--for {}` is no duration", args.time);
+        usage(message, "write how long it may take, as `30s` or `5m`")
+    })?;
+    let limits = Limits { time: Duration::from_millis(time_ms), runs: args.runs };
+    let request = certain_request(&args.source)?;
+    write!(out, "{}", report::heading(&request.plan, &request.title))?;
+    out.flush()?;
+    let run = carry_out(&request)?;
+    let Some(violation) = the_violation(&run) else {
+        return nothing_fails(&request, out);
+    };
+    if let Some(mutant) = &request.plan.mutant {
+        blames_the_mutant(&request.plan, mutant)?;
+    }
+    let of = Symptom::of(&violation);
+    #[expect(clippy::disallowed_methods, reason = "tells a person how long they waited")]
+    let began = std::time::Instant::now();
+    let mut watch = Watch { terminal: std::io::stderr().is_terminal(), err };
+    let mut look = |plan: &Plan| look_for(plan, &of);
+    let shrunk = guarded(request.plan.seed, &request.again, || {
+        shrink(&request.plan, &of, &mut look, limits, &mut |better| watch.say(better))
+    })?;
+    watch.finish();
+    let seconds = began.elapsed().as_secs_f64();
+    let small = Request {
+        plan: shrunk.plan,
+        title: request.title,
+        again: format!("run --plan {}", word(&args.out)),
+        recorded: None,
+    };
+    let run = carry_out(&small)?;
+    let recorded = Recorded::new(&judge(&run), run.trace.hash());
+    save(&args.out, &capsule_text(&small, &recorded, &args.out))?;
+    let ended = match shrunk.ended {
+        Ended::Minimal => "nothing more can be left out".to_owned(),
+        Ended::Time => {
+            format!("the time was over: more may go with a longer `--for` than {}", args.time)
+        }
+        Ended::Runs => {
+            format!("the runs were used up: more may go with more `--runs` than {}", args.runs)
+        }
+    };
+    let steps = &small.plan.steps;
+    let before = request.plan.steps.len();
+    let mut line = |label: &str, value: &str| write!(out, "{}", report::labelled(label, value));
+    line("steps", &format!("{} of {before} remain; {ended}", steps.len()))?;
+    line("world", &world_text(&small.plan))?;
+    line("runs", &format!("{} in {seconds:.1} s", shrunk.runs))?;
+    writeln!(out)?;
+    let protocol = small.plan.options.protocol();
+    let mut by_time: Vec<&Step> = steps.iter().collect();
+    by_time.sort_by_key(|step| match &step.when {
+        When::At(at) => *at,
+        When::Mark { .. } => u64::MAX,
+    });
+    for step in by_time {
+        writeln!(out, "  {}", step_text(step, protocol))?;
+    }
+    if let Some(violation) = the_violation(&run) {
+        writeln!(out, "\n  {BAD}×{BAD:#} {}", violation.message)?;
+        let statements = violation.statements.join(", ");
+        writeln!(out, "    {QUIET}{} ({statements}){QUIET:#}", violation.checker)?;
+    }
+    writeln!(out, "\n  run it       cargo sim {}", small.again)?;
+    writeln!(out, "  whole trace  cargo sim {}", small.with("show"))?;
+    writeln!(out, "  freeze       cargo sim {}", small.with("freeze"))?;
+    Ok(exit::OK)
+}
+
+/// The violation that a run is about: of a known-bad variant the one that has to be found, else
+/// the first, safety before progress.
+pub(super) fn the_violation(run: &Run) -> Option<Violation> {
+    let (safety, liveness) = violations(&run.history, &run.plan);
+    let mutant = run.plan.mutant.as_deref().and_then(crate::mutants::find);
+    let all = || safety.iter().chain(&liveness);
+    let wanted = mutant.and_then(|mutant| all().find(|found| found.checker == mutant.checker));
+    wanted.or_else(|| all().next()).cloned()
+}
+
+/// Says that there is nothing to do.
+pub(super) fn nothing_fails(request: &Request, out: &mut dyn Write) -> Result<u8, Failure> {
+    writeln!(
+        out,
+        "  {BAD}nothing{BAD:#}    no invariant is violated in this run, so there is nothing to keep"
+    )?;
+    writeln!(out, "\n  look at it   cargo sim {}", request.again)?;
+    Ok(exit::INCONCLUSIVE)
+}
+
+/// Makes sure that it is the known-bad variant that fails, and not the plan as such.
+pub(super) fn blames_the_mutant(plan: &Plan, mutant: &str) -> Result<(), Failure> {
+    let reference = Plan { mutant: None, ..plan.clone() };
+    match symptoms(&reference).map(|symptoms| symptoms.into_iter().next()) {
+        Ok(None) => Ok(()),
+        Ok(Some(symptom)) => Err(usage(
+            format!("the run fails without `{mutant}` as well: {}", symptom.checker),
+            "leave `--mutant` out: this is a bug of the implementation as it is",
+        )),
+        Err(error) => Err(Failure::Run(format!("error: the simulation broke: {error}\n"))),
+    }
+}
+
+/// Hosts, network and time of a plan, in a line.
+fn world_text(plan: &Plan) -> String {
+    let topology = &plan.topology;
+    let counted = |count: u32, what: &str| match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    };
+    let hosts = match plan.options.protocol() {
+        Protocol::Events => format!(
+            "{} of {}",
+            counted(topology.clients, "client"),
+            counted(topology.agents, "agent")
+        ),
+        Protocol::Tasks => counted(topology.agents, "agent"),
+        Protocol::Session => {
+            format!(
+                "{} of {}",
+                counted(topology.clients, "client"),
+                counted(topology.agents, "user")
+            )
+        }
+    };
+    let time = duration_text(plan.duration_ms);
+    format!("{hosts}, {} ms apart, for {}", topology.latency_ms, time.trim_matches('"'))
+}
+
+/// A step as a line: when, and what, as it would stand in a scenario.
+fn step_text(step: &Step, protocol: Protocol) -> String {
+    let when = match &step.when {
+        When::At(at) => format!("{:>4}.{:03}", at / 1_000, at % 1_000),
+        When::Mark { mark, nth, after_ms } => {
+            let later = match after_ms {
+                0 => String::new(),
+                _ => format!(" + {}", duration_text(*after_ms).trim_matches('"')),
+            };
+            format!("at the {} {mark}{later}", ordinal(*nth))
+        }
+    };
+    format!("{when}  {}", action_text(&step.action, protocol))
+}
+
+fn ordinal(nth: u32) -> String {
+    let ending = match (nth % 10, nth % 100) {
+        (_, 11..=13) => "th",
+        (1, _) => "st",
+        (2, _) => "nd",
+        (3, _) => "rd",
+        _ => "th",
+    };
+    format!("{nth}{ending}")
+}
+
+/// Shows how a search gets on, on a terminal.
+struct Watch<'a> {
+    terminal: bool,
+    err: &'a mut dyn Write,
+}
+
+impl Watch<'_> {
+    fn say(&mut self, better: Improvement<'_>) {
+        if self.terminal {
+            let steps = better.plan.steps.len();
+            // Progress that nobody can see stops nothing.
+            let _ = write!(
+                self.err,
+                "\r\x1b[2K  shrink  {steps} steps, {}, after {} runs",
+                world_text(better.plan),
+                better.runs
+            );
+            let _ = self.err.flush();
+        }
+    }
+
+    fn finish(&mut self) {
+        if self.terminal {
+            let _ = write!(self.err, "\r\x1b[2K");
+        }
+    }
+}
