@@ -20,7 +20,7 @@ pub(super) fn write(
 ) -> Result<(), Failure> {
     let again = request.again.as_str();
     // How long it really took is no part of a page: the same run gives the same page.
-    let report = report::Report { run, verdict, again, real: Duration::ZERO };
+    let report = report::Report { run, verdict, again, once: None, real: Duration::ZERO };
     let commit = commit();
     let page = RunPage {
         run,

@@ -60,7 +60,7 @@ pub(super) fn play(
     match &played.run {
         Some(run) => {
             let verdict = judge(run);
-            let report = Report { run, verdict: &verdict, again: &again, real };
+            let report = Report { run, verdict: &verdict, again: &again, once: None, real };
             if !args.quiet {
                 write!(out, "{}", report.text())?;
             }

@@ -301,7 +301,7 @@ impl Endpoint for Life {
                 self.speaks.insert(conn, extension);
                 Input::Opened { conn: ConnectionId(conn), extension }
             }
-            Event::SockError { conn, problem, status, message } => {
+            Event::SockError { conn, problem, status, message, .. } => {
                 let failure = match (problem, status) {
                     (DialProblem::Subprotocol, _) => DialFailure::ExtensionRefused,
                     (DialProblem::Status, Some(status)) => DialFailure::Status(status),

@@ -8,7 +8,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use gapless::recovery::{BackoffConfig, Entropy, Instant, LivenessConfig, WallTime};
-use gapless::storage::Transact as _;
 use gapless::tasks::agent::{Agent, AgentConfig, Exit, Input, Output, Posted};
 use gapless::tasks::auth::{ClockOffset, SignedHeaders, Signer};
 use gapless::tasks::driver::agent_http::{self, AgentRequest, Refused, WEBSOCKET_PATH};
