@@ -11,6 +11,7 @@
 //! * [`check`]: one invariant per file, each a pure function over a history;
 //! * [`spec`]: the statements of the specification, for which scenarios and checkers stand;
 //! * [`sweep`]: many runs on all cores, judged together;
+//! * [`proxy`]: faults between two foreign parties on real sockets;
 //! * [`cli`]: the command `gapless-sim`.
 //!
 //! The same seed gives a byte-identical trace: in one process, in another one, and beside others
@@ -32,6 +33,7 @@ pub mod exit;
 pub mod history;
 pub mod mutants;
 pub mod plan;
+pub mod proxy;
 pub mod scenario;
 pub mod seed;
 pub mod spec;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::proxy::ProxyArgs;
 use super::{Failure, usage};
 use crate::scenario::Library;
 use crate::seed::Seed;
@@ -48,6 +49,8 @@ pub(super) enum Command {
     Conform(ConformArgs),
     /// Be an adapter: the reference implementation behind the lockstep protocol
     Adapter(AdapterArgs),
+    /// Put faults between two foreign parties, on real sockets
+    Proxy(ProxyArgs),
     /// List the statements of the specification, and what stands for each
     Statements(StatementsArgs),
 }
@@ -313,9 +316,10 @@ fn random_seed() -> Seed {
 
 /// Puts `run` in where the first word is no command.
 pub(super) fn with_default_command(mut args: Vec<OsString>) -> Vec<OsString> {
-    const COMMANDS: [&str; 16] = [
+    const COMMANDS: [&str; 17] = [
         "conform",
         "adapter",
+        "proxy",
         "run",
         "show",
         "diff",

@@ -9,6 +9,7 @@ mod conform;
 mod meta;
 mod mutants;
 mod output;
+mod proxy;
 mod report;
 mod statements;
 mod sweep;
@@ -60,6 +61,7 @@ pub fn main(
         Command::Scenarios(args) => scenarios(&args, out, err),
         Command::Conform(args) => conform::run(&args, out),
         Command::Adapter(args) => conform::adapter(&args, out),
+        Command::Proxy(args) => proxy::run(&args, out),
         Command::Statements(args) => statements::run(&args, out, err),
     };
     let code = done.unwrap_or_else(|failure| match failure {

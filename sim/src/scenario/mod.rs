@@ -13,7 +13,7 @@ use miette::{Diagnostic, NamedSource, SourceSpan};
 
 pub use draw::draw;
 pub use library::{Library, LibraryError};
-pub(crate) use reader::nearest;
+pub(crate) use reader::{nearest, parse_duration};
 
 use self::reader::{DURATION_MS_MAX, Problems, Table};
 use self::step::Hosts;

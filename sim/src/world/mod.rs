@@ -13,13 +13,13 @@
 
 pub mod disk;
 mod events;
-mod frames;
+pub(crate) mod frames;
 mod host;
-mod link;
+pub(crate) mod link;
 pub(crate) mod marks;
 mod node;
-mod pause;
-mod record;
+pub(crate) mod pause;
+pub(crate) mod record;
 mod session;
 mod tasks;
 mod traced;
