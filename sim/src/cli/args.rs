@@ -210,6 +210,12 @@ pub(super) struct ConformArgs {
     /// Play a known-bad variant of the reference implementation
     #[arg(long, value_name = "ID", conflicts_with = "adapter")]
     pub(super) mutant: Option<String>,
+    /// Play on real sockets and in real time, for an implementation that cannot be driven in lockstep
+    #[arg(long)]
+    pub(super) live: bool,
+    /// With `--live`: how many times as fast as in the scenario
+    #[arg(long, value_name = "TIMES", default_value_t = 4, requires = "live")]
+    pub(super) speed: u64,
     /// How many seeds of each swarm are played
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub(super) seeds: u64,
@@ -223,6 +229,9 @@ pub(super) struct AdapterArgs {
     /// Which part is played, for example `events.client`
     #[arg(long, value_name = "ROLE")]
     pub(super) role: String,
+    /// Run by itself, on real sockets, as `conform --live` wants it
+    #[arg(long)]
+    pub(super) live: bool,
     /// Play a known-bad variant of the reference implementation
     #[arg(long, value_name = "ID")]
     pub(super) mutant: Option<String>,

@@ -18,6 +18,9 @@ fn role(text: &str) -> Result<Role, Failure> {
 }
 
 pub(super) fn adapter(args: &AdapterArgs, out: &mut dyn Write) -> Result<u8, Failure> {
+    if args.live {
+        return super::live::adapter(args, role(&args.role)?);
+    }
     let mutant = args.mutant.as_deref().map(mutants::named).transpose()?;
     let mut node = Reference::new(role(&args.role)?, mutant.map(|mutant| mutant.id))
         .map_err(|error| usage(error, "give another `--role`"))?;
@@ -37,6 +40,9 @@ fn protocol(role: Role) -> Protocol {
 
 pub(super) fn run(args: &ConformArgs, out: &mut dyn Write) -> Result<u8, Failure> {
     let role = role(&args.role)?;
+    if args.live {
+        return super::live::run(args, role, out);
+    }
     let source = match &args.adapter {
         None => Source::Reference(args.mutant.clone()),
         Some(command) => Source::Adapter(Launch {

@@ -6,6 +6,7 @@
 
 mod args;
 mod conform;
+mod live;
 mod meta;
 mod mutants;
 mod output;

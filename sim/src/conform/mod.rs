@@ -6,6 +6,7 @@
 //! writes an adapter.
 
 pub mod adapter;
+pub mod live;
 mod node;
 mod process;
 pub mod profile;
@@ -16,7 +17,8 @@ pub mod suite;
 pub use self::node::{Node, NodeError, SharedNode};
 pub use self::process::{ANSWER_MAX, Launch, Process};
 pub use self::protocol::{
-    Config, Conn, DialProblem, Done, Effect, Event, EventsClientConfig, EventsServerConfig, Hello,
-    Reply, Request, Reset, Role, StorageKind, StoreProblem, feature,
+    Application, Config, Conn, DialProblem, Done, Effect, Event, EventsClientConfig,
+    EventsServerConfig, Hello, Live, Reply, Request, Reset, Role, StorageKind, StoreProblem,
+    feature,
 };
 pub use self::reference::{NotAttachable, Reference};

@@ -281,6 +281,10 @@ impl Node for Process {
         let reply = self.pipes.ask(request)?;
         let said = match &reply {
             Reply::Hello(_) => None,
+            Reply::Effect { .. } => {
+                let line = "an effect, as only those say that run by themselves".to_owned();
+                return Err(NodeError::Unasked { line });
+            }
             Reply::Unsupported { n, .. } | Reply::Done(Done { n, .. }) => Some(*n),
         };
         match (said, request.n()) {
@@ -326,6 +330,7 @@ fn asked(request: &Request) -> String {
         Request::Deliver { n, .. } => format!("deliver {n}"),
         Request::Advance { n, .. } => format!("advance {n}"),
         Request::Settle { n } => format!("settle {n}"),
+        Request::Live(live) => format!("live {}", live.n),
         Request::Stop => "stop".to_owned(),
     }
 }

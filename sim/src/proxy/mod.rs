@@ -34,6 +34,7 @@ use self::connection::Foreign;
 use self::fault::Draw;
 pub use self::fault::{Decision, Fault, Group, InvalidRate, Rate, UnknownGroup};
 pub(crate) use self::pace::Pace;
+pub(crate) use self::relay::break_off;
 use crate::seed::Seed;
 
 /// How many connections are open at once; more are refused.

@@ -1,10 +1,10 @@
 //! The hosts of event streams: `server`, `client-1` … and `publisher`.
 
-mod client;
-mod node;
-mod publisher;
-mod server;
-mod watch;
+pub(crate) mod client;
+pub(crate) mod node;
+pub(crate) mod publisher;
+pub(crate) mod server;
+pub(crate) mod watch;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

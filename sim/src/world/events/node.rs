@@ -101,6 +101,32 @@ async fn open(process: &Process) -> Storage {
     }
 }
 
+/// The application of a foreign client that runs by itself, as it tells of it.
+pub(crate) struct Told(ClientPart);
+
+impl Told {
+    pub(crate) fn new(desk: Desk, marks: bool) -> Self {
+        let (storage, given) = (None, None);
+        Self(ClientPart { desk, storage, asynchronous: false, marks, given, gap_told: false })
+    }
+
+    /// The implementation has done something.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, if no client that runs by itself does such a thing.
+    pub(crate) fn did(&mut self, effect: Effect) -> Result<(), String> {
+        if let Effect::AppEvent { ticket: Some(_), .. } | Effect::AppOpen { ticket: Some(_) } =
+            effect
+        {
+            return Err("it gave a ticket, and nobody answers those of one that runs by itself; \
+                        its handlers take the time that `live` names"
+                .to_owned());
+        }
+        self.0.effect(effect, &Outside::nowhere())
+    }
+}
+
 /// The application of a foreign client.
 struct ClientPart {
     desk: Desk,
