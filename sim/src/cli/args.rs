@@ -216,6 +216,9 @@ pub(super) struct ConformArgs {
     /// With `--live`: how many times as fast as in the scenario
     #[arg(long, value_name = "TIMES", default_value_t = 4, requires = "live")]
     pub(super) speed: u64,
+    /// With `--live`: write everything that happened to a file
+    #[arg(long, value_name = "FILE", requires = "live")]
+    pub(super) trace: Option<PathBuf>,
     /// How many seeds of each swarm are played
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub(super) seeds: u64,

@@ -1,6 +1,7 @@
 //! `conform --live` and `adapter --live`.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Write;
 
 use super::args::{AdapterArgs, ConformArgs};
@@ -66,6 +67,15 @@ pub(super) fn run(args: &ConformArgs, role: Role, out: &mut dyn Write) -> Result
         library.get(word).map_err(diagnostic)?;
     }
     let base = args.base.parse::<Seed>().map_err(|error| usage(error, "see `--base`"))?;
+    let mut trace = match &args.trace {
+        None => None,
+        Some(path) => Some(File::create(path).map_err(|error| {
+            usage(
+                format!("`{}` cannot be written: {error}", path.display()),
+                "name a file in a folder that exists and is writable",
+            )
+        })?),
+    };
     let (mut counts, mut code) = (BTreeMap::<&str, u64>::new(), exit::OK);
     for id in library.ids() {
         if !args.words.is_empty() && !args.words.iter().any(|word| word == id) {
@@ -96,6 +106,9 @@ pub(super) fn run(args: &ConformArgs, role: Role, out: &mut dyn Write) -> Result
                     ("error", vec![problem.clone()], exit::ADAPTER)
                 }
             };
+            if let (Some(file), Some(run)) = (&mut trace, &played.run) {
+                writeln!(file, "{id} {seed}: {word}\n{}", run.trace)?;
+            }
             *counts.entry(word).or_default() += 1;
             writeln!(out, "  {word:<13}{id} {seed}")?;
             for line in about {

@@ -198,6 +198,10 @@ pub struct Live {
     /// What the implementation is to be configured with. URLs are of the loopback interface, and
     /// times are as short as the scenario is fast.
     pub config: Config,
+    /// How many times as fast as usual everything goes. `config` and `application` are as short
+    /// already; an implementation that has other pauses and time limits divides them by it, as far as
+    /// it can be told. Otherwise it is only later.
+    pub speed: u64,
     /// What the application in front of the implementation does. It is the adapter's.
     pub application: Application,
     /// A folder that outlives the process, empty at first: of use to an implementation with

@@ -71,9 +71,9 @@ impl<S: Site> Accepted<S> {
         let number = self.link.opens();
         self.site.record(Kind::Life, format!("connection {number} opens"));
         let silent = connecting == Connecting::NeverAnswered;
-        let server = Upstream::new(server, self.place);
+        let server = Upstream::new(server, self.pace, self.place);
         let server = FaultyStream::new(server, self.link, self.site, self.watch, number, silent);
-        Ok(Relay::new(self.client, server, self.pace).run().await)
+        Ok(Relay::new(self.client, server).run().await)
     }
 }
 

@@ -28,16 +28,74 @@ const CLIENT_GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// How long a server may take to close after the client has said all that it will say.
 const SERVER_GOODBYE_MAX: Duration = Duration::from_secs(60);
 
-/// A connection to the upstream, and its place among those that may be open.
+/// A connection to the upstream, as fast as the link lets it be, and its place among those that may be
+/// open.
 pub(crate) struct Upstream {
     stream: TcpStream,
+    pace: Pace,
+    up: Lane,
+    down: Lane,
+    timer: Pin<Box<Sleep>>,
+    chunk: Box<[u8; CHUNK_BYTES]>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Upstream {
-    pub(crate) fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Self {
-        Self { stream, _place: place }
+    pub(crate) fn new(stream: TcpStream, pace: Pace, place: OwnedSemaphorePermit) -> Self {
+        Self {
+            stream,
+            pace,
+            up: Lane::default(),
+            down: Lane::default(),
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            chunk: Box::new([0; CHUNK_BYTES]),
+            _place: place,
+        }
     }
+
+    /// Lets move what is on its way, and takes from the network if that is wanted; whether what has
+    /// come may be read now.
+    fn advance(&mut self, cx: &mut Context<'_>, reads: bool) -> bool {
+        loop {
+            let (held, latency) = self.pace.look(cx);
+            let mut moved = false;
+            if reads {
+                moved |=
+                    self.down.fill(cx, Pin::new(&mut self.stream), &mut self.chunk[..], latency);
+            }
+            if !held {
+                moved |= self.up.drain(cx, Pin::new(&mut self.stream));
+                if self.up.ending().is_some() {
+                    // If it cannot be told, it will be found out by reading.
+                    self.up.over = Pin::new(&mut self.stream).poll_shutdown(cx).is_ready();
+                }
+            }
+            if moved {
+                continue;
+            }
+            let dues = [self.up.due(), self.down.due()];
+            if held || !sleeps(&mut self.timer, cx, dues) {
+                return !held;
+            }
+        }
+    }
+}
+
+/// Sleeps until the first of some times that is not over yet; false while that lasts, or if there is
+/// none. What is due already waits for something else.
+fn sleeps(
+    timer: &mut Pin<Box<Sleep>>,
+    cx: &mut Context<'_>,
+    times: impl IntoIterator<Item = Option<Instant>>,
+) -> bool {
+    let now = Instant::now();
+    let Some(next) = times.into_iter().flatten().filter(|at| *at > now).min() else {
+        return false;
+    };
+    if timer.deadline() != next {
+        timer.as_mut().reset(next);
+    }
+    timer.as_mut().poll(cx).is_ready()
 }
 
 impl Wire for Upstream {
@@ -60,7 +118,10 @@ impl AsyncRead for Upstream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        match self.advance(cx, true) {
+            true => self.down.read(buffer),
+            false => Poll::Pending,
+        }
     }
 }
 
@@ -70,15 +131,28 @@ impl AsyncWrite for Upstream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        self.advance(cx, false);
+        if self.up.over {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if self.up.bytes >= LANE_BYTES_MAX {
+            return Poll::Pending;
+        }
+        let (_, latency) = self.pace.look(cx);
+        self.up.push(bytes, latency);
+        self.advance(cx, false);
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.advance(cx, false);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.up.end.get_or_insert(End::Close);
+        self.advance(cx, false);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -119,13 +193,33 @@ impl Lane {
             Poll::Ready(Err(_)) => self.end = Some(End::Reset),
             Poll::Ready(Ok(())) if chunk.filled().is_empty() => self.end = Some(End::Close),
             Poll::Ready(Ok(())) if self.over => {}
-            Poll::Ready(Ok(())) => {
-                let bytes = Bytes::copy_from_slice(chunk.filled());
-                self.bytes += bytes.len();
-                self.waiting.push_back((Instant::now() + latency, bytes));
-            }
+            Poll::Ready(Ok(())) => self.push(chunk.filled(), latency),
         }
         true
+    }
+
+    fn push(&mut self, bytes: &[u8], latency: Duration) {
+        self.bytes += bytes.len();
+        self.waiting.push_back((Instant::now() + latency, Bytes::copy_from_slice(bytes)));
+    }
+
+    /// Hands out what is due, and then how it ends.
+    fn read(&mut self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match (self.waiting.front_mut(), self.end) {
+            (Some((due, bytes)), _) if *due <= Instant::now() => {
+                let length = bytes.len().min(buffer.remaining());
+                buffer.put_slice(&bytes[..length]);
+                bytes.advance(length);
+                self.bytes -= length;
+                if bytes.is_empty() {
+                    self.waiting.pop_front();
+                }
+                Poll::Ready(Ok(()))
+            }
+            (None, Some(End::Close)) => Poll::Ready(Ok(())),
+            (None, Some(End::Reset)) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            (Some(_), _) | (None, None) => Poll::Pending,
+        }
     }
 
     /// Passes on what is due; whether something was.
@@ -180,7 +274,6 @@ pub(crate) struct Carried {
 pub(crate) struct Relay<S: Site> {
     client: TcpStream,
     server: FaultyStream<Upstream, S>,
-    pace: Pace,
     up: Lane,
     down: Lane,
     /// When the connection is over at the latest.
@@ -190,11 +283,10 @@ pub(crate) struct Relay<S: Site> {
 }
 
 impl<S: Site> Relay<S> {
-    pub(crate) fn new(client: TcpStream, server: FaultyStream<Upstream, S>, pace: Pace) -> Self {
+    pub(crate) fn new(client: TcpStream, server: FaultyStream<Upstream, S>) -> Self {
         Self {
             client,
             server,
-            pace,
             up: Lane::default(),
             down: Lane::default(),
             goodbye: None,
@@ -211,32 +303,19 @@ impl<S: Site> Relay<S> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let (held, latency) = self.pace.look(cx);
             let (client, server) = (Pin::new(&mut self.client), Pin::new(&mut self.server));
-            let mut moved = self.up.fill(cx, client, &mut self.chunk[..], latency);
-            moved |= self.down.fill(cx, server, &mut self.chunk[..], latency);
-            if !held {
-                moved |= self.up.drain(cx, Pin::new(&mut self.server));
-                moved |= self.down.drain(cx, Pin::new(&mut self.client));
-                // What the server's socket did not take at once still leaves.
-                let _ = Pin::new(&mut self.server).poll_flush(cx);
-                if self.take_leave(cx) {
-                    return Poll::Ready(());
-                }
+            let mut moved = self.up.fill(cx, client, &mut self.chunk[..], Duration::ZERO);
+            moved |= self.down.fill(cx, server, &mut self.chunk[..], Duration::ZERO);
+            moved |= self.up.drain(cx, Pin::new(&mut self.server));
+            moved |= self.down.drain(cx, Pin::new(&mut self.client));
+            // What the server's socket did not take at once still leaves.
+            let _ = Pin::new(&mut self.server).poll_flush(cx);
+            if self.take_leave(cx) {
+                return Poll::Ready(());
             }
-            if moved {
-                continue;
-            }
-            // What is due and does not move waits for a socket, or to be let go.
-            let now = Instant::now();
-            let times = [self.up.due(), self.down.due(), self.goodbye].into_iter().flatten();
-            let Some(next) = times.filter(|at| *at > now && !held).min() else {
+            if !moved && !sleeps(&mut self.timer, cx, [self.goodbye]) {
                 return Poll::Pending;
-            };
-            if self.timer.deadline() != next {
-                self.timer.as_mut().reset(next);
             }
-            std::task::ready!(self.timer.as_mut().poll(cx));
         }
     }
 

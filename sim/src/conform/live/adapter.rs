@@ -25,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio::net::unix::pipe;
 use tokio::runtime;
 
+use super::plan::hurried;
 use crate::conform::protocol::{
     ClockKind, Config, Done, Effect, EntropyKind, EventsClientConfig, EventsServerConfig, Hello,
     LINE_BYTES_MAX, Live, Reply, Request, Role, StorageKind, VERSION, feature,
@@ -272,7 +273,8 @@ async fn client(
     };
     let app = App::open(live, voice.clone()).map_err(|error| error.to_string())?;
     let entropy = seed.stream("client", &live.host, live.life);
-    let core = distorted.client(Client::new(core_config(config), Box::new(entropy)));
+    let hurried = hurried(core_config(config), live.speed);
+    let core = distorted.client(Client::new(hurried, Box::new(entropy)));
     let application = Application {
         handlers: vec![Box::new(app.clone())],
         open_handlers: vec![Box::new(app.clone())],

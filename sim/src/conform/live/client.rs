@@ -8,12 +8,13 @@ use std::time::Duration;
 use gapless::net::{SystemClock, TcpConnector};
 use tokio::task::JoinHandle;
 
+use super::plan::hurried;
 use super::tap::{Hear, Tap};
 use crate::conform::{Live, NodeError};
 use crate::mutants::Distorted;
 use crate::plan::ClientOptions;
 use crate::trace::Kind;
-use crate::world::events::client::{Desk, Known, Moods, follow, open_database_at};
+use crate::world::events::client::{Desk, Known, Moods, configuration, follow, open_database_at};
 use crate::world::events::node::Told;
 use crate::world::host::HostState;
 
@@ -44,6 +45,8 @@ pub(super) enum Kinds {
         path: PathBuf,
         /// Where it connects.
         gate: SocketAddr,
+        /// How many times as fast as usual it is.
+        speed: u64,
         problem: Arc<Mutex<Option<String>>>,
     },
 }
@@ -91,17 +94,19 @@ impl Client {
                     }
                 }));
             }
-            Kinds::Reference { path, gate, problem } => {
+            Kinds::Reference { path, gate, speed, problem } => {
                 let database = open_database_at(path, None).map_err(|error| {
                     NodeError::Misused(format!("the simulator: no database: {error}"))
                 })?;
                 let (agent, host) = (self.agent, gate.to_string());
+                let config = hurried(configuration(&self.options), *speed);
                 let problem = Arc::clone(problem);
                 self.task = Some(tokio::task::spawn_local(async move {
                     let (connector, wall) = (TcpConnector::new(&host), Arc::new(SystemClock));
                     let distorted = Distorted::default();
                     let done =
-                        follow(desk, agent, database, distorted, connector, &host, wall).await;
+                        follow(desk, config, agent, database, distorted, connector, &host, wall)
+                            .await;
                     *problem.lock().unwrap_or_else(PoisonError::into_inner) = done.err();
                 }));
             }

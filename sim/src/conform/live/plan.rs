@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use gapless::events::client::ClientConfig;
 use gapless::marks::MARKS;
+use gapless::recovery::BackoffConfig;
 
 use super::super::profile::{Fit, Profile};
 use super::super::protocol::{Hello, Role};
@@ -58,6 +60,25 @@ impl Speed {
             commit_ms: self.ms(options.commit_ms),
             ..options.clone()
         }
+    }
+}
+
+/// What a client is configured with that is `times` as fast as usual in what no scenario varies.
+pub(super) fn hurried(config: ClientConfig, times: u64) -> ClientConfig {
+    let times = u32::try_from(times).unwrap_or(u32::MAX).max(1);
+    let pauses = |retry: BackoffConfig| BackoffConfig {
+        min: retry.min / times,
+        max: retry.max / times,
+        ..retry
+    };
+    ClientConfig {
+        connect_timeout: config.connect_timeout / times,
+        negotiation_timeout: config.negotiation_timeout / times,
+        open_handlers_max: config.open_handlers_max / times,
+        resync_timeout: config.resync_timeout / times,
+        offer_retry: pauses(config.offer_retry),
+        save_retry: pauses(config.save_retry),
+        ..config
     }
 }
 

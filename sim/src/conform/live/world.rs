@@ -369,6 +369,7 @@ fn live(stage: &Stage<'_>, host: &str, config: Config) -> Live {
         host: host.to_owned(),
         life: 1,
         config,
+        speed: stage.speed.times(),
         application: conform::Application::default(),
         folder: folder.display().to_string(),
         taken: 0,
@@ -445,7 +446,8 @@ fn client(stage: &Stage<'_>, number: u32, gate: &Gate, options: &ClientOptions) 
         }
         _ => {
             let path = stage.folder.join(format!("{name}.db"));
-            Kinds::Reference { path, gate: gate.address, problem: Arc::default() }
+            let speed = stage.speed.times();
+            Kinds::Reference { path, gate: gate.address, speed, problem: Arc::default() }
         }
     };
     Client { number, agent, state, known, options: options.clone(), kind, task: None }

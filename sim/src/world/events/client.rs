@@ -214,7 +214,8 @@ pub(crate) async fn live(
         Arc::new(EventWatch { client: number, recorder: process.recorder.clone(), marks: false });
     let connector = LinkConnector { server: SERVER, watch, link, process: process.clone() };
     let wall = Arc::new(process.clock.clone());
-    follow(desk, agent, (database, cursor), distorted, connector, SERVER, wall).await?;
+    let config = configuration(options);
+    follow(desk, config, agent, (database, cursor), distorted, connector, SERVER, wall).await?;
     Ok(())
 }
 
@@ -223,8 +224,10 @@ pub(crate) async fn live(
 /// # Errors
 ///
 /// A sentence, if the cursor cannot be read.
+#[expect(clippy::too_many_arguments, reason = "each is one thing that a client is given")]
 pub(crate) async fn follow(
     desk: Desk,
+    config: ClientConfig,
     agent: u32,
     (database, cursor): (Connection, SqliteCursor),
     distorted: Distorted,
@@ -232,7 +235,7 @@ pub(crate) async fn follow(
     host: &str,
     wall: Arc<dyn WallClock>,
 ) -> Result<(), String> {
-    let (config, entropy) = (configuration(&desk.options), desk.process.entropy("client"));
+    let entropy = desk.process.entropy("client");
     let app = App { desk, database: Arc::new(Mutex::new(database)), cursor };
     let core = distorted.client(Client::new(config, Box::new(entropy)));
     let notices = app.clone();

@@ -17,6 +17,7 @@ use crate::plan::ClientOptions;
 use crate::trace::Kind;
 use crate::world::host::Process;
 use crate::world::link::{Link, LinkConnector};
+use crate::world::marks;
 use crate::world::node::{
     Attached, Entrance, Outside, Part, Storage, decoded, drive, keeps, write,
 };
@@ -116,14 +117,24 @@ impl Told {
     ///
     /// A sentence, if no client that runs by itself does such a thing.
     pub(crate) fn did(&mut self, effect: Effect) -> Result<(), String> {
-        if let Effect::AppEvent { ticket: Some(_), .. } | Effect::AppOpen { ticket: Some(_) } =
-            effect
-        {
-            return Err("it gave a ticket, and nobody answers those of one that runs by itself; \
-                        its handlers take the time that `live` names"
-                .to_owned());
+        match effect {
+            Effect::AppEvent { ticket: Some(_), .. } | Effect::AppOpen { ticket: Some(_) } => {
+                Err("it gave a ticket, and nobody answers those of one that runs by itself; its \
+                     handlers take the time that `live` names"
+                    .to_owned())
+            }
+            Effect::AppState { text } => {
+                self.0.say(text);
+                Ok(())
+            }
+            Effect::Mark { name } => {
+                if let Some(mark) = marks::known(&name) {
+                    self.0.desk.process.recorder.mark(mark);
+                }
+                Ok(())
+            }
+            effect => self.0.effect(effect, &Outside::nowhere()),
         }
-        self.0.effect(effect, &Outside::nowhere())
     }
 }
 
