@@ -302,6 +302,11 @@ impl Recorder {
         pages.records[from..].iter().map(ToString::to_string).collect()
     }
 
+    /// What could be seen so far.
+    pub(crate) fn so_far(&self) -> History {
+        History { entries: self.pages().entries.clone() }
+    }
+
     /// Closes the notebook.
     ///
     /// Hosts run one after the other within a tick, so their records interleave by tick. Nothing

@@ -54,6 +54,11 @@ impl Server {
                 look_into(log, &server.state.process(), &server.topology)
             }
             Self::Foreign(server) => {
+                if let Some(task) = server.task.take() {
+                    task.abort();
+                    // It ends because it was told to.
+                    let _ = task.await;
+                }
                 server.tap.stop().await;
                 Ok(())
             }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::spawn_local;
+use tokio::time::Instant;
 
 use super::client::{Application, Client, Kinds, hear};
 use super::gate::{Address, Gate, LiveWatch};
 use super::plan::Speed;
 use super::server::{ForeignServer, ReferenceServer, Server};
 use super::tap::Tap;
+use crate::check::violations;
 use crate::conform::process::Launch;
 use crate::conform::{
     self, Config, EventsClientConfig, EventsServerConfig, Hello, Live, NodeError, Role, feature,
@@ -35,6 +37,9 @@ const TICK: Duration = Duration::from_millis(2);
 /// How long everything may take to arrive after the faults, in real time. It is no measure of the
 /// implementation: a slow computer must not make a verdict.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
+
+/// How often the world looks whether something is violated already, in real time.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
 
 /// How long the world goes on after everything has arrived, to see what comes twice, in real time.
 const QUIET: Duration = Duration::from_millis(700);
@@ -138,16 +143,7 @@ impl<'a> World<'a> {
             self.tick().await?;
         }
         self.heal().await?;
-        let (mut settled, mut quiet) = (Duration::ZERO, Duration::ZERO);
-        while settled < SETTLE_MAX && quiet < QUIET {
-            self.tick().await?;
-            settled += TICK;
-            let clients = self.clients.iter().map(|client| (client.number, client.agent));
-            quiet = match self.stage.recorder.is_converged(clients) {
-                true => quiet + TICK,
-                false => Duration::ZERO,
-            };
-        }
+        self.settle().await?;
         let virtual_ms = self.now_ms();
         for client in &mut self.clients {
             client.finish().await;
@@ -160,13 +156,39 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Waits until everything has arrived, or until it is certain that it will not.
+    async fn settle(&mut self) -> Result<(), NodeError> {
+        let end = Instant::now() + SETTLE_MAX;
+        let mut look = Instant::now() + LOOK_EVERY;
+        let mut quiet_from = None;
+        while Instant::now() < end {
+            self.tick().await?;
+            let clients = self.clients.iter().map(|client| (client.number, client.agent));
+            if self.stage.recorder.is_converged(clients) {
+                if quiet_from.get_or_insert_with(Instant::now).elapsed() >= QUIET {
+                    return Ok(());
+                }
+                continue;
+            }
+            quiet_from = None;
+            if Instant::now() >= look {
+                look = Instant::now() + LOOK_EVERY;
+                // What is violated stays so.
+                let (safety, _) = violations(&self.stage.recorder.so_far(), self.stage.plan);
+                if !safety.is_empty() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn start_server(&mut self) -> Result<(), NodeError> {
         self.server.start().await?;
-        let mut waited = Duration::ZERO;
+        let end = Instant::now() + LISTEN_MAX;
         while self.address.get().is_none() {
             self.tick().await?;
-            waited += TICK;
-            if waited >= LISTEN_MAX {
+            if Instant::now() >= end {
                 return Err(NodeError::Misused(
                     "the server does not say where it listens".to_owned(),
                 ));
