@@ -121,8 +121,8 @@ fn a_client_that_takes_events_out_of_order_is_caught() {
 }
 
 #[test]
-fn a_server_that_counts_from_one_again_is_caught() {
-    is_caught(Role::EventsServer, "events/server-restart", "counter-reset");
+fn a_server_whose_empty_ring_means_up_to_date_is_caught() {
+    is_caught(Role::EventsServer, "events/empty-ring", "empty-ring-up-to-date");
 }
 
 #[test]

@@ -14,6 +14,9 @@ use crate::plan::Protocol;
 use crate::scenario::draw;
 use crate::seed::Seed;
 
+/// How many sentences are shown about a case.
+const SHOWN_MAX: usize = 5;
+
 /// Is the reference as one that runs by itself.
 pub(super) fn adapter(args: &AdapterArgs, role: Role) -> Result<u8, Failure> {
     let mutant = args.mutant.as_deref().map(mutants::named).transpose()?;
@@ -111,8 +114,11 @@ pub(super) fn run(args: &ConformArgs, role: Role, out: &mut dyn Write) -> Result
             }
             *counts.entry(word).or_default() += 1;
             writeln!(out, "  {word:<13}{id} {seed}")?;
-            for line in about {
+            for line in about.iter().take(SHOWN_MAX) {
                 writeln!(out, "               {line}")?;
+            }
+            if about.len() > SHOWN_MAX {
+                writeln!(out, "               and {} more", about.len() - SHOWN_MAX)?;
             }
             out.flush()?;
             code = code.max(grave);

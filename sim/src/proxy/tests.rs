@@ -104,9 +104,9 @@ impl Running {
     async fn faults(&mut self, count: usize) -> Vec<Decision> {
         let mut faults = Vec::new();
         while faults.len() < count {
-            match self.reports.recv().await.expect("the proxy runs") {
-                Report::Fault { decision, passed_over: None, .. } => faults.push(decision),
-                _ => {}
+            let report = self.reports.recv().await.expect("the proxy runs");
+            if let Report::Fault { decision, passed_over: None, .. } = report {
+                faults.push(decision);
             }
         }
         faults
