@@ -223,6 +223,32 @@ mod tests {
         assert_eq!(decisions, [decision]);
     }
 
+    fn command(line: &str) -> (u8, String, String) {
+        let words = std::iter::once("gapless-sim").chain(line.split_whitespace());
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = super::super::main(words.map(Into::into), &mut out, &mut err);
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        (code, text(out), text(err))
+    }
+
+    #[test]
+    fn a_proxy_ends_in_order_when_its_time_is_over() {
+        let (code, out, err) =
+            command("proxy --upstream ws://127.0.0.1:1 --duration 10ms --seed 7");
+        assert_eq!(code, exit::OK, "{err}");
+        for wanted in ["listens    ws://127.0.0.1:", "seed 7", "carried    0 connections"] {
+            assert!(out.contains(wanted), "{wanted:?} is not in\n{out}");
+        }
+    }
+
+    #[test]
+    fn an_upstream_with_tls_is_refused_with_the_reason_and_a_remedy() {
+        let (code, _, err) = command("proxy --upstream wss://localhost");
+        assert_eq!(code, exit::USAGE);
+        assert!(err.contains("asks for TLS, which this proxy does not speak"), "{err}");
+        assert!(err.contains("hint: "), "{err}");
+    }
+
     #[test]
     fn a_line_that_is_no_report_is_named() {
         let file = tempfile::NamedTempFile::new().expect("a file");
