@@ -140,6 +140,14 @@ impl Client {
         self.known.end_chain(&self.state.process().recorder);
     }
 
+    /// Whether its first process is there.
+    pub(super) fn began(&self) -> bool {
+        match &self.kind {
+            Kinds::Foreign { tap, .. } => tap.began(),
+            Kinds::Reference { .. } => true,
+        }
+    }
+
     pub(super) fn problem(&self) -> Option<NodeError> {
         match &self.kind {
             Kinds::Foreign { tap, .. } => tap.problem(),

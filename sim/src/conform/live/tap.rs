@@ -44,6 +44,8 @@ struct State {
     /// How many events its application has taken, as far as it has said so.
     taken: u64,
     problem: Option<NodeError>,
+    /// Whether the implementation has begun to run by itself, in some life.
+    began: bool,
 }
 
 struct Running {
@@ -67,8 +69,8 @@ impl Drop for Running {
 
 impl Tap {
     pub(super) fn new(launch: Launch, log: PathBuf, hear: Hear) -> Self {
-        let (running, taken, problem) = (None, 0, None);
-        Self(Arc::new(Mutex::new(State { launch, log, running, hear, taken, problem })))
+        let (running, taken, problem, began) = (None, 0, None, false);
+        Self(Arc::new(Mutex::new(State { launch, log, running, hear, taken, problem, began })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -83,6 +85,11 @@ impl Tap {
     /// The adapter did something wrong.
     pub(super) fn fail(&self, error: NodeError) {
         self.state().problem.get_or_insert(error);
+    }
+
+    /// Whether the implementation has begun to run by itself.
+    pub(super) fn began(&self) -> bool {
+        self.state().began
     }
 
     /// How many events its application has taken.
@@ -112,7 +119,10 @@ impl Tap {
     pub(super) async fn live(&self, live: Live) -> Result<(), NodeError> {
         let n = live.n;
         match self.ask(&Request::Live(Box::new(live)), "live").await? {
-            Reply::Done(done) if done.n == n => Ok(()),
+            Reply::Done(done) if done.n == n => {
+                self.state().began = true;
+                Ok(())
+            }
             Reply::Unsupported { n: of, what } if of == n => Err(NodeError::Unsupported(what)),
             _ => Err(NodeError::Misused("its reply to `live` is no `done`".to_owned())),
         }

@@ -77,6 +77,8 @@ pub(super) struct World<'a> {
     /// The clients' ways to the server.
     ways: Vec<(Link, Pace)>,
     lasting: Vec<(u64, Lasting)>,
+    /// When the plan began: once everybody was there.
+    began_ms: u64,
 }
 
 impl<'a> World<'a> {
@@ -95,6 +97,7 @@ impl<'a> World<'a> {
             clients: Vec::new(),
             ways: Vec::new(),
             lasting: Vec::new(),
+            began_ms: 0,
             stage,
         };
         for number in 1..=world.stage.plan.topology.clients {
@@ -124,6 +127,11 @@ impl<'a> World<'a> {
         for client in &mut self.clients {
             client.start()?;
         }
+        // An adapter that does not answer has its own time limit.
+        while !self.clients.iter().all(Client::began) {
+            self.tick().await?;
+        }
+        self.began_ms = self.stage.recorder.now_ms();
         let mut waiting: Vec<usize> = (0..self.stage.plan.steps.len()).collect();
         while self.now_ms() < self.stage.plan.duration_ms {
             let now = self.now_ms();
@@ -198,7 +206,7 @@ impl<'a> World<'a> {
     }
 
     fn now_ms(&self) -> u64 {
-        self.stage.recorder.now_ms()
+        self.stage.recorder.now_ms() - self.began_ms
     }
 
     fn problem(&self) -> Option<NodeError> {
@@ -218,7 +226,8 @@ impl<'a> World<'a> {
         match when {
             When::At(at) => Some(*at),
             When::Mark { mark, nth, after_ms } => {
-                self.stage.recorder.mark_reached(mark, *nth).map(|at| at + after_ms)
+                let reached = self.stage.recorder.mark_reached(mark, *nth)?;
+                Some(reached.saturating_sub(self.began_ms) + after_ms)
             }
         }
     }
