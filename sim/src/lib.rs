@@ -15,6 +15,7 @@
 //! * [`capsule`]: a failing run in one file;
 //! * [`localise`]: from when on a run could not have ended otherwise;
 //! * [`report`]: a run, or many, as a page to be looked at;
+//! * [`proxy`]: faults between two foreign parties on real sockets;
 //! * [`cli`]: the command `gapless-sim`.
 //!
 //! The same seed gives a byte-identical trace: in one process, in another one, and beside others
@@ -40,6 +41,7 @@ pub mod localise;
 pub mod mutants;
 pub mod plan;
 pub mod report;
+pub mod proxy;
 pub mod scenario;
 pub mod seed;
 pub mod shrink;

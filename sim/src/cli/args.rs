@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::proxy::ProxyArgs;
 use super::{Failure, usage};
 use crate::scenario::Library;
 use crate::seed::Seed;
@@ -57,6 +58,8 @@ pub(super) enum Command {
     Record(RecordArgs),
     /// Be an adapter: the reference implementation behind the lockstep protocol
     Adapter(AdapterArgs),
+    /// Put faults between two foreign parties, on real sockets
+    Proxy(ProxyArgs),
     /// List the statements of the specification, and what stands for each
     Statements(StatementsArgs),
 }
@@ -288,9 +291,15 @@ pub(super) struct PlayArgs {
     /// Only scenarios about a statement: `EV-5a`, or `EV-5` for all of its clauses
     #[arg(long, value_name = "ID")]
     pub(super) statement: Vec<String>,
-    /// How many seeds of swarms are played, over all swarms
-    #[arg(long, value_name = "N", default_value_t = 200)]
-    pub(super) seeds: u64,
+    /// Play on real sockets and in real time, for an implementation that cannot be driven in lockstep
+    #[arg(long, conflicts_with_all = ["jobs", "save_plan"])]
+    pub(super) live: bool,
+    /// With `--live`: how many times as fast as in the scenario
+    #[arg(long, value_name = "TIMES", default_value_t = 4, requires = "live")]
+    pub(super) speed: u64,
+    /// How many seeds of swarms are played, over all swarms (default: 200; with `--live` 20)
+    #[arg(long, value_name = "N")]
+    pub(super) seeds: Option<u64>,
     /// The seed or commit from which the seeds follow
     #[arg(long, value_name = "SEED", default_value = "1")]
     pub(super) base: String,
@@ -321,7 +330,7 @@ pub(super) struct PlayArgs {
     /// Of a single case: write the plan to a file, to keep it or to change it
     #[arg(long, value_name = "FILE")]
     pub(super) save_plan: Option<PathBuf>,
-    /// Of a single case: write everything that happened to a file
+    /// Of a single case, or of all with `--live`: write everything that happened to a file
     #[arg(long, value_name = "FILE")]
     pub(super) trace: Option<PathBuf>,
     /// Say what came of each case
@@ -413,6 +422,9 @@ pub(super) struct AdapterArgs {
     /// Which part is played, for example `events.client`
     #[arg(long, value_name = "ROLE")]
     pub(super) role: String,
+    /// Run by itself, on real sockets, as `conform --live` wants it
+    #[arg(long)]
+    pub(super) live: bool,
     /// Play a known-bad variant of the reference implementation
     #[arg(long, value_name = "ID")]
     pub(super) mutant: Option<String>,
@@ -506,10 +518,11 @@ fn random_seed() -> Seed {
 
 /// Puts `run` in where the first word is no command.
 pub(super) fn with_default_command(mut args: Vec<OsString>) -> Vec<OsString> {
-    const COMMANDS: [&str; 20] = [
+    const COMMANDS: [&str; 21] = [
         "conform",
         "record",
         "adapter",
+        "proxy",
         "run",
         "show",
         "diff",

@@ -7,12 +7,14 @@
 mod args;
 mod conform;
 mod freeze;
+mod live;
 mod localise;
 mod meta;
 mod mutants;
 mod output;
 mod page;
 mod progress;
+mod proxy;
 mod report;
 mod shrink;
 mod statements;
@@ -71,6 +73,7 @@ pub fn main(
         Command::Conform(args) => conform::run(&args, out, err),
         Command::Record(args) => conform::record(&args, out),
         Command::Adapter(args) => conform::adapter(&args),
+        Command::Proxy(args) => proxy::run(&args, out),
         Command::Statements(args) => statements::run(&args, out, err),
     };
     let code = done.unwrap_or_else(|failure| match failure {

@@ -8,6 +8,7 @@
 pub mod adapter;
 pub mod expect;
 pub(crate) mod keys;
+pub mod live;
 mod node;
 mod on_demand;
 pub mod outcome;
@@ -27,9 +28,9 @@ mod version;
 pub use self::node::{Node, NodeError, SharedNode};
 pub use self::process::{ANSWER_MAX, Launch, Process};
 pub use self::protocol::{
-    Config, Conn, DialProblem, Done, Effect, Event, EventsClientConfig, EventsServerConfig, Hello,
-    PublicKey, Reply, Request, Reset, Role, SigningKey, StorageKind, StoreProblem, Stream,
-    TasksAgentConfig, TasksControllerConfig, feature,
+    Application, Config, Conn, DialProblem, Done, Effect, Event, EventsClientConfig,
+    EventsServerConfig, Hello, Live, PublicKey, Reply, Request, Reset, Role, SigningKey,
+    StorageKind, StoreProblem, Stream, TasksAgentConfig, TasksControllerConfig, feature,
 };
 pub use self::recorded::{Lines, SharedLines};
 pub use self::reference::{NotAttachable, Reference};

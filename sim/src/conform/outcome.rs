@@ -45,6 +45,9 @@ pub struct Start {
     /// The known-bad variant of the reference that was played, if one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mutant: Option<String>,
+    /// How many times as fast as in the scenarios it was played on real sockets; absent in lockstep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<u64>,
     /// The seed from which the seeds of the cases follow.
     pub base: String,
     /// How many cases there are.
@@ -68,8 +71,9 @@ impl Start {
             (None, Some(mutant)) => format!(" --mutant {mutant}"),
             (None, None) => String::new(),
         };
+        let live = self.live.map_or_else(String::new, |speed| format!(" --live --speed {speed}"));
         let (role, Outcome { case, seed, .. }) = (self.role, outcome);
-        format!("gapless-sim conform --role {role}{attach} {case} --seed {seed}")
+        format!("gapless-sim conform{live} --role {role}{attach} {case} --seed {seed}")
     }
 }
 

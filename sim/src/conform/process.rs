@@ -328,6 +328,10 @@ impl Node for Process {
             Reply::Hello(_) => {
                 return Err(NodeError::Misused("it introduced itself twice".to_owned()));
             }
+            Reply::Effect { .. } => {
+                let line = "an effect, as only those say that run by themselves".to_owned();
+                return Err(NodeError::Unasked { line });
+            }
             Reply::Unsupported { n, .. } | Reply::Done(Done { n, .. }) => *n,
         };
         match request.n() {
@@ -385,6 +389,7 @@ fn asked_for(request: &Request) -> String {
         }
         Request::Advance { until, .. } => format!("advance to {until} ms"),
         Request::Settle { .. } => "settle".to_owned(),
+        Request::Live(_) => "live".to_owned(),
         Request::Stop => "stop".to_owned(),
     }
 }

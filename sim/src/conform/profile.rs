@@ -89,7 +89,7 @@ impl<'a> Profile<'a> {
     }
 
     fn keeps(&self) -> bool {
-        self.hello.storage == StorageKind::Virtual
+        self.hello.storage != StorageKind::None
     }
 
     /// Whether a mark can only be reached in code that is not there.

@@ -144,6 +144,11 @@ pub enum Request {
         /// As in `deliver`.
         n: u64,
     },
+    /// From now until `stop` the implementation runs by itself, on real sockets and by its own clock.
+    /// Instead of `reset`, at most once per process. Answered by [`Reply::Done`] without effects, or
+    /// [`Reply::Unsupported`]; from then on the adapter says [`Reply::Effect`] whenever something
+    /// happens, without having been asked.
+    Live(Box<Live>),
     /// The last line. The adapter exits with status 0 and says nothing.
     Stop,
 }
@@ -180,6 +185,50 @@ pub struct Reset {
     /// What it has committed ([`Effect::StoreCommit`]) in earlier lives: base64 by key.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub storage: BTreeMap<String, String>,
+}
+
+/// The implementation is to run by itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Live {
+    /// As in [`Request::Deliver`].
+    pub n: u64,
+    /// The scenario, for a log.
+    pub case: String,
+    /// As in [`Reset`]; of use to an implementation whose pauses are drawn.
+    pub seed: String,
+    /// Which part is to be played.
+    pub role: Role,
+    /// Which host of the scenario it is, as `client-1`.
+    pub host: String,
+    /// Which life of its process, from 1: it is killed and started again when the scenario says so.
+    pub life: u64,
+    /// What the implementation is to be configured with. URLs are of the loopback interface, and
+    /// times are as short as the scenario is fast.
+    pub config: Config,
+    /// How many times as fast as usual everything goes. `config` and `application` are as short
+    /// already; an implementation that has other pauses and time limits divides them by it, as far as
+    /// it can be told. Otherwise it is only later.
+    pub speed: u64,
+    /// What the application in front of the implementation does. It is the adapter's.
+    pub application: Application,
+    /// A folder that outlives the process, empty at first: of use to an implementation with
+    /// `storage: folder`.
+    pub folder: String,
+    /// How many `app.event` of earlier lives have been read that did not fail. An application that
+    /// stores what it takes, and has stored more than that, says the others again, before anything
+    /// else: its process was killed before it could say so.
+    #[serde(default)]
+    pub taken: u64,
+}
+
+/// What the application does that an adapter puts in front of an implementation that runs by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Application {
+    /// How long its handler takes for an event, in milliseconds; more than 0 only with the feature
+    /// `handler.async`.
+    pub handler_ms: u64,
+    /// How long its open handler takes, likewise.
+    pub open_handler_ms: u64,
 }
 
 /// What an implementation is configured with, by role. What it cannot be told it leaves as it is.
@@ -563,6 +612,13 @@ pub enum Reply {
     },
     /// Answers everything else.
     Done(Done),
+    /// Answers nothing: an implementation that runs by itself ([`Request::Live`]) did this, just now.
+    /// The line has to be written, and not to wait in a buffer, before the implementation goes on: a
+    /// client's `app.event` before its next `resync`, in particular.
+    Effect {
+        /// What it did: an effect that begins with `app.`, `server.`, `mark` or `panic`.
+        effect: Effect,
+    },
 }
 
 /// Who answers.
@@ -626,6 +682,8 @@ pub enum StorageKind {
     None,
     /// What it commits with [`Effect::StoreCommit`].
     Virtual,
+    /// What it writes to [`Live::folder`]. Only live.
+    Folder,
 }
 
 /// A request has been carried out.
@@ -969,6 +1027,12 @@ pub enum Effect {
         /// `delivered`, `received`, `running`, `discarded`, `interrupted` or `final`.
         state: String,
     },
+    /// It listens. Only of servers that run by themselves, and the first that they do.
+    #[serde(rename = "server.listening")]
+    ServerListening {
+        /// Where, as `127.0.0.1:49152`: on the loopback interface, at a port of its choice.
+        address: String,
+    },
     /// It reached a place that has a name in the simulator. Only with the feature `marks`: a scenario
     /// may wait for marks, and demand them; those of an implementation that has none are not
     /// demanded of it. Names that are not known are ignored.
@@ -1081,6 +1145,7 @@ impl Request {
         match self {
             Self::Hello { .. } | Self::Stop => None,
             Self::Reset(reset) => Some(reset.n),
+            Self::Live(live) => Some(live.n),
             Self::Deliver { n, .. } | Self::Advance { n, .. } | Self::Settle { n } => Some(*n),
         }
     }

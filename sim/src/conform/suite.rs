@@ -189,13 +189,7 @@ pub fn play(attached: &Attached, plan: &Plan, drawn: bool) -> Played {
             Played { verdict, left_out, run, error: None, last }
         }
         Err(error) => {
-            let problem = error.problem.clone();
-            let verdict = match error.node.as_deref() {
-                Some(NodeError::Died { .. } | NodeError::Panicked(_)) => Verdicted::Crash(problem),
-                Some(NodeError::Nondeterministic(_)) => Verdicted::Nondeterminism(problem),
-                Some(NodeError::Unsupported(needs)) => Verdicted::Unsupported(needs.clone()),
-                Some(_) | None => Verdicted::Error(problem),
-            };
+            let verdict = ended(error.node.as_deref(), error.problem.clone());
             Played {
                 verdict,
                 left_out,
@@ -207,8 +201,18 @@ pub fn play(attached: &Attached, plan: &Plan, drawn: bool) -> Played {
     }
 }
 
+/// What a problem means that ended a case, and the error of a node if it was one.
+pub(super) fn ended(node: Option<&NodeError>, problem: String) -> Verdicted {
+    match node {
+        Some(NodeError::Died { .. } | NodeError::Panicked(_)) => Verdicted::Crash(problem),
+        Some(NodeError::Nondeterministic(_)) => Verdicted::Nondeterminism(problem),
+        Some(NodeError::Unsupported(needs)) => Verdicted::Unsupported(needs.clone()),
+        Some(_) | None => Verdicted::Error(problem),
+    }
+}
+
 /// As [`judge`], and what is advice apart.
-fn judged(run: &Run) -> Verdicted {
+pub(super) fn judged(run: &Run) -> Verdicted {
     let advice = |violation: &Violation| is_advice(violation.statements);
     match judge(run) {
         Verdict::Pass => Verdicted::Pass,

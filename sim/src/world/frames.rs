@@ -14,7 +14,15 @@ pub(crate) enum Piece {
     Http(Bytes),
     /// A whole WebSocket frame.
     Frame(Frame),
+    /// A part of a frame that is too long to be held.
+    Part(Bytes),
 }
+
+/// The longest head that is waited for, in bytes: with a longer one the connection passes as it is.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// The longest frame that is held until it is whole, in bytes.
+const FRAME_BYTES_MAX: usize = 16 << 20;
 
 /// A whole WebSocket frame.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +54,8 @@ enum Mode {
     Frames,
     /// The head did not: bytes pass as they are.
     Raw,
+    /// So many bytes of a frame that is too long are still to come.
+    Long(u64),
 }
 
 impl Splitter {
@@ -55,7 +65,7 @@ impl Splitter {
 
     /// Whether frames follow what has come so far.
     pub(crate) fn upgraded(&self) -> bool {
-        self.mode == Mode::Frames
+        matches!(self.mode, Mode::Frames | Mode::Long(_))
     }
 
     /// Whether a frame may be put in here without tearing another.
@@ -70,7 +80,12 @@ impl Splitter {
     pub(crate) fn next(&mut self) -> Option<Piece> {
         match self.mode {
             Mode::Head => {
-                let end = self.buffer.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+                let end = self.buffer.windows(4).position(|window| window == b"\r\n\r\n");
+                if end.is_none() && self.buffer.len() > HEAD_BYTES_MAX {
+                    self.mode = Mode::Raw;
+                    return self.next();
+                }
+                let end = end? + 4;
                 let head = self.buffer.split_to(end).freeze();
                 let upgrades = String::from_utf8_lossy(&head).to_ascii_lowercase();
                 let upgrades = upgrades.contains("upgrade: websocket");
@@ -79,20 +94,24 @@ impl Splitter {
             }
             Mode::Raw if self.buffer.is_empty() => None,
             Mode::Raw => Some(Piece::Http(self.buffer.split().freeze())),
-            Mode::Frames => self.frame().map(Piece::Frame),
+            Mode::Frames => self.frame(),
+            Mode::Long(_) if self.buffer.is_empty() => None,
+            Mode::Long(left) => {
+                let length = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+                let left = left - length as u64;
+                self.mode = if left == 0 { Mode::Frames } else { Mode::Long(left) };
+                Some(Piece::Part(self.buffer.split_to(length).freeze()))
+            }
         }
     }
 
-    fn frame(&mut self) -> Option<Frame> {
+    fn frame(&mut self) -> Option<Piece> {
         let buffer = &self.buffer;
         let (first, second) = (*buffer.first()?, *buffer.get(1)?);
         let (length, mut header) = match second & 0x7f {
-            126 => (usize::from(u16::from_be_bytes(buffer.get(2..4)?.try_into().ok()?)), 4),
-            127 => {
-                let length = u64::from_be_bytes(buffer.get(2..10)?.try_into().ok()?);
-                (usize::try_from(length).ok()?, 10)
-            }
-            length => (usize::from(length), 2),
+            126 => (u64::from(u16::from_be_bytes(buffer.get(2..4)?.try_into().ok()?)), 4),
+            127 => (u64::from_be_bytes(buffer.get(2..10)?.try_into().ok()?), 10),
+            length => (u64::from(length), 2),
         };
         let masked = second & 0x80 != 0;
         let mask: [u8; 4] = match masked {
@@ -100,6 +119,10 @@ impl Splitter {
             false => [0; 4],
         };
         header += if masked { 4 } else { 0 };
+        let Some(length) = usize::try_from(length).ok().filter(|it| *it <= FRAME_BYTES_MAX) else {
+            self.mode = Mode::Long(length.saturating_add(header as u64));
+            return self.next();
+        };
         if buffer.len() < header + length {
             return None;
         }
@@ -110,7 +133,7 @@ impl Splitter {
             let unmasked = payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
             payload = unmasked.collect();
         }
-        Some(Frame { wire, opcode: first & 0x0f, payload })
+        Some(Piece::Frame(Frame { wire, opcode: first & 0x0f, payload }))
     }
 }
 
@@ -160,6 +183,12 @@ impl Frame {
         }
         wire.extend_from_slice(payload);
         wire.into()
+    }
+
+    /// Whether it is a message by itself: no control frame, no fragment, not compressed.
+    pub(crate) fn is_message(&self) -> bool {
+        self.wire.first().is_some_and(|first| first & 0xf0 == 0x80)
+            && matches!(self.opcode, TEXT | BINARY)
     }
 
     /// Its text, if it is a text frame.
@@ -254,6 +283,33 @@ mod tests {
         assert!(matches!(splitter.next(), Some(Piece::Http(_))));
         assert_eq!(splitter.next(), Some(Piece::Http(Bytes::from_static(b"{}"))));
         assert!(!splitter.at_boundary());
+    }
+
+    #[test]
+    fn a_frame_that_is_too_long_passes_in_parts_and_the_next_one_is_whole() {
+        let mut splitter = Splitter { mode: Mode::Frames, ..Splitter::default() };
+        let long = Frame::encode(TEXT, &vec![b'x'; FRAME_BYTES_MAX + 1], true);
+        let mut passed = 0;
+        for chunk in long.chunks(1 << 20) {
+            splitter.push(chunk);
+            while let Some(piece) = splitter.next() {
+                let Piece::Part(part) = piece else { panic!("a part was expected") };
+                passed += part.len();
+            }
+        }
+        assert_eq!(passed, long.len());
+        splitter.push(&Frame::encode(TEXT, b"a", true));
+        assert!(matches!(splitter.next(), Some(Piece::Frame(frame)) if frame.is_message()));
+    }
+
+    #[test]
+    fn a_head_without_an_end_is_not_held_for_ever() {
+        let mut splitter = Splitter::default();
+        splitter.push(&vec![b'x'; HEAD_BYTES_MAX + 1]);
+        assert!(
+            matches!(splitter.next(), Some(Piece::Http(bytes)) if bytes.len() > HEAD_BYTES_MAX)
+        );
+        assert!(!splitter.upgraded());
     }
 
     #[test]

@@ -12,18 +12,18 @@
 //! it does while it is torn down reaches the disk ([`disk`]).
 
 pub mod disk;
-mod events;
-mod frames;
-mod host;
-mod link;
+pub(crate) mod events;
+pub(crate) mod frames;
+pub(crate) mod host;
+pub(crate) mod link;
 pub(crate) mod marks;
-mod node;
-mod pause;
-mod record;
+pub(crate) mod node;
+pub(crate) mod pause;
+pub(crate) mod record;
 mod session;
 mod tasks;
 mod traced;
-mod vault;
+pub(crate) mod vault;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -45,6 +45,8 @@ pub(crate) struct Pages {
     /// How far each client's application is: the branch of the log, and the number in it.
     positions: BTreeMap<u32, (usize, u64)>,
     workers_running: u64,
+    /// When a run on real sockets began, and how much faster than real time its own time goes.
+    real: Option<(tokio::time::Instant, u64)>,
 }
 
 /// An event as its publisher made it.
@@ -58,6 +60,10 @@ const REMEMBERED_MAX: usize = 1_000;
 
 /// The virtual time: of the host that runs, or of the world between two ticks.
 fn now_ms(pages: &Pages) -> u64 {
+    if let Some((began, speed)) = pages.real {
+        let elapsed = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        return elapsed.saturating_mul(speed);
+    }
     turmoil::sim_elapsed().map_or(pages.between_ticks_ms, |elapsed| {
         u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
     })
@@ -72,6 +78,19 @@ fn reached(pages: &mut Pages, client: u32, epoch: Option<&str>, sequence: u64) {
 impl Recorder {
     pub(crate) fn pages(&self) -> MutexGuard<'_, Pages> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The notebook of a run on real sockets that begins now: its time goes `speed` times as fast as
+    /// real time.
+    pub(crate) fn real(speed: u64) -> Self {
+        let recorder = Self::default();
+        recorder.pages().real = Some((tokio::time::Instant::now(), speed));
+        recorder
+    }
+
+    /// The time of the run.
+    pub(crate) fn now_ms(&self) -> u64 {
+        now_ms(&self.pages())
     }
 
     pub(crate) fn set_time(&self, at_ms: u64) {
@@ -145,6 +164,11 @@ impl Recorder {
         let mut pages = self.pages();
         pages.branches.see(&what);
         match &what {
+            // Nobody else says how far the log of a server goes that runs by itself.
+            Seen::Published { agent, sequence, .. } if pages.real.is_some() => {
+                let head = pages.heads.entry(*agent).or_default();
+                *head = (*head).max(*sequence);
+            }
             Seen::Delivered { client, epoch, sequence: Some(sequence), .. }
             | Seen::Joined { client, epoch, sequence }
             | Seen::Gap { client, epoch, sequence, .. } => {
@@ -292,6 +316,11 @@ impl Recorder {
         let pages = self.pages();
         let from = pages.records.len().saturating_sub(count);
         pages.records[from..].iter().map(ToString::to_string).collect()
+    }
+
+    /// What could be seen so far.
+    pub(crate) fn so_far(&self) -> History {
+        History { entries: self.pages().entries.clone() }
     }
 
     /// Closes the notebook.

@@ -12,9 +12,9 @@ use crate::scenario::parse_duration;
 const HELLO: &str = r#"{"type":"hello","protocol":[1],"nonce":"me"}"#;
 
 /// An implementation in a role.
-pub(super) struct Target {
-    pub(super) role: Role,
-    pub(super) source: Source,
+pub(in crate::cli) struct Target {
+    pub(in crate::cli) role: Role,
+    pub(in crate::cli) source: Source,
     /// The options that attach it again.
     options: String,
 }
@@ -58,7 +58,7 @@ impl Target {
     }
 
     /// An implementation that could not be attached.
-    pub(super) fn refused(&self, error: &NodeError) -> Failure {
+    pub(in crate::cli) fn refused(&self, error: &NodeError) -> Failure {
         match error {
             NodeError::Unsupported(_) => Failure::NothingRan(format!(
                 "error: {error}\n  hint: give a `--role` that it announces; one whose clock is real \

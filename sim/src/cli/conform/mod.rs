@@ -1,6 +1,6 @@
 //! `conform`, `record` and `adapter`: other implementations.
 
-mod attach;
+pub(super) mod attach;
 mod case;
 mod matrix;
 mod record;
@@ -34,6 +34,9 @@ pub(super) fn run(
 /// Speaks over the real standard output: what is made for people to read leaves out control
 /// characters, which are a part of what is said here.
 pub(super) fn adapter(args: &AdapterArgs) -> Result<u8, Failure> {
+    if args.live {
+        return super::live::adapter(args, attach::role(&args.role)?);
+    }
     let mutant = args.mutant.as_deref().map(mutants::named).transpose()?;
     let mut node = Reference::new(attach::role(&args.role)?, mutant.map(|mutant| mutant.id))
         .map_err(|error| usage(error, "give another `--role`"))?;

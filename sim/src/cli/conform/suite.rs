@@ -7,6 +7,7 @@ use std::path::Path;
 use super::attach::Target;
 use super::select::{Selected, Selection};
 use super::{case, report};
+use crate::cli::live::Live;
 use crate::cli::args::PlayArgs;
 use crate::cli::progress::Meter;
 use crate::cli::{Failure, diagnostic, save, saved, usage};
@@ -16,9 +17,11 @@ use crate::conform::report as render;
 use crate::conform::runner::{Case, Progress, Suite, cases};
 use crate::conform::suite::{SEATS_MAX, attach, protocol};
 use crate::conform::summary::{Results, Tally};
+use crate::conform::Hello;
 use crate::plan::Plan;
 use crate::seed::Seed;
 use crate::sweep::cores;
+use crate::world::Attached;
 
 /// Where the seeds come from.
 enum Seeds {
@@ -26,6 +29,25 @@ enum Seeds {
     From(Seed),
     /// One, for whoever looks at a case.
     One(Seed),
+}
+
+/// How many seeds of swarms are played if nothing is said, and on real sockets.
+const SEEDS: u64 = 200;
+const SEEDS_LIVE: u64 = 20;
+
+/// How the implementation is reached.
+enum Player {
+    Lockstep(Attached),
+    Live(Live),
+}
+
+impl Player {
+    fn hello(&self) -> &Hello {
+        match self {
+            Self::Lockstep(attached) => attached.hello(),
+            Self::Live(live) => live.hello(),
+        }
+    }
 }
 
 pub(super) fn run(
@@ -56,7 +78,10 @@ pub(super) fn run(
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
     let cases: Vec<Case<'_>> = match (&plan, &seeds) {
         (Some(plan), _) => vec![Case::Plan(plan)],
-        (None, Seeds::From(base)) => cases(&scenarios, *base, args.seeds),
+        (None, Seeds::From(base)) => {
+            let usual = if args.live { SEEDS_LIVE } else { SEEDS };
+            cases(&scenarios, *base, args.seeds.unwrap_or(usual))
+        }
         (None, Seeds::One(seed)) => {
             scenarios.iter().map(|scenario| Case::Scenario(scenario, *seed)).collect()
         }
@@ -70,13 +95,18 @@ pub(super) fn run(
     }
     let looked_at = plan.is_some() || matches!(seeds, Seeds::One(_));
     let single = looked_at && cases.len() == 1;
-    if !single && (args.trace.is_some() || args.save_plan.is_some()) {
+    if !single && !args.live && (args.trace.is_some() || args.save_plan.is_some()) {
         let hint = "name one scenario and its seed: `conform … events/swarm --seed 7 --trace FILE`";
         return Err(usage("`--trace` and `--save-plan` are for a single case", hint));
     }
-    let attached =
-        attach(target.role, &target.source, SEATS_MAX).map_err(|error| target.refused(&error))?;
-    let hello = attached.hello().clone();
+    let player = match args.live {
+        true => Player::Live(Live::meet(&target, args)?),
+        false => Player::Lockstep(
+            attach(target.role, &target.source, SEATS_MAX)
+                .map_err(|error| target.refused(&error))?,
+        ),
+    };
+    let hello = player.hello().clone();
     let start = Start {
         format: FORMAT,
         suite: env!("CARGO_PKG_VERSION").to_owned(),
@@ -84,6 +114,7 @@ pub(super) fn run(
         implementation: hello.clone(),
         adapter: args.attach.adapter.clone(),
         mutant: args.attach.mutant.clone(),
+        live: args.live.then_some(args.speed),
         base: match seeds {
             Seeds::From(seed) | Seeds::One(seed) => seed.to_string(),
         },
@@ -99,25 +130,32 @@ pub(super) fn run(
         cases,
     };
     let mut tally = Tally::new(&expectations);
-    let outcomes = if single {
-        case::play(&suite, attached, &target, args, &mut tally, &mut lines, out)?
-    } else {
-        let mut watch = Watch {
-            cases: suite.cases.len(),
-            meter: Meter::new(args.quiet, err),
-            lines: &mut lines,
-            verbose: args.verbose.then_some(&mut *out),
-            problem: None,
-        };
-        let outcomes = suite.play(attached, &mut tally, &mut watch);
-        watch.finish()?;
-        outcomes
+    let told = single && !args.live && !args.quiet;
+    let outcomes = match player {
+        Player::Lockstep(attached) if single => {
+            case::play(&suite, attached, &target, args, &mut tally, &mut lines, out)?
+        }
+        player => {
+            let mut watch = Watch {
+                cases: suite.cases.len(),
+                meter: Meter::new(args.quiet, err),
+                lines: &mut lines,
+                verbose: args.verbose.then_some(&mut *out),
+                problem: None,
+            };
+            let outcomes = match player {
+                Player::Lockstep(attached) => suite.play(attached, &mut tally, &mut watch),
+                Player::Live(live) => live.play(&suite.cases, &mut tally, &mut watch)?,
+            };
+            watch.finish()?;
+            outcomes
+        }
     };
     let stale = tally.ledger().stale(&expectations, &hello.version, &known, !looked_at);
     let results = Results { start, outcomes, end: tally.end(stale) };
     lines.write(&Line::End(results.end.clone()));
     lines.finish()?;
-    write!(out, "{}", report::text(&results, &expectations, &tally, single && !args.quiet))?;
+    write!(out, "{}", report::text(&results, &expectations, &tally, told))?;
     for (path, text) in [
         (&args.junit, render::junit as fn(&Results) -> String),
         (&args.markdown, render::markdown),

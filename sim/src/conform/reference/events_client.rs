@@ -42,15 +42,11 @@ struct StoredPosition {
     sequence: u64,
 }
 
-/// One life of a client.
-pub(super) fn begin(reset: &Reset, distorted: Distorted) -> Result<Box<dyn Endpoint>, String> {
-    let Config::EventsClient(config) = &reset.config else {
-        return Err("the configuration is of another role".to_owned());
-    };
-    let seed: Seed = reset.seed.parse().map_err(|error| format!("{error}"))?;
+/// What a configuration says to the core.
+pub(in crate::conform) fn core_config(config: &EventsClientConfig) -> ClientConfig {
     let ms = Duration::from_millis;
     let defaults = ClientConfig::default();
-    let core = ClientConfig {
+    ClientConfig {
         extension: config.extension,
         start: if config.from_beginning { StartAt::Beginning } else { StartAt::Live },
         liveness: LivenessConfig {
@@ -65,10 +61,18 @@ pub(super) fn begin(reset: &Reset, distorted: Distorted) -> Result<Box<dyn Endpo
         queue_events: config.queue_events,
         offers_max: config.offers_max,
         ..defaults
+    }
+}
+
+/// One life of a client.
+pub(super) fn begin(reset: &Reset, distorted: Distorted) -> Result<Box<dyn Endpoint>, String> {
+    let Config::EventsClient(config) = &reset.config else {
+        return Err("the configuration is of another role".to_owned());
     };
+    let seed: Seed = reset.seed.parse().map_err(|error| format!("{error}"))?;
     let entropy = Box::new(seed.stream("client", &reset.host, reset.life));
     Ok(Box::new(Life {
-        core: distorted.client(Client::new(core, entropy)),
+        core: distorted.client(Client::new(core_config(config), entropy)),
         config: config.clone(),
         position: reset.storage.get(CURSOR).map(|text| stored(text)).transpose()?,
         saving: BTreeMap::new(),
@@ -185,29 +189,7 @@ impl Life {
                 self.opening.insert(ticket, conn);
                 Effect::AppOpen { ticket: Some(ticket) }
             }
-            Notice::Joined { position } => {
-                Effect::AppState { text: format!("joins at {}", position.sequence) }
-            }
-            Notice::Disconnected { reason, retry_in } => {
-                let text = format!("disconnected: {reason}; again in {} ms", retry_in.as_millis());
-                Effect::AppState { text }
-            }
-            Notice::Gap { verdict, lost, position } => Effect::AppGap {
-                verdict: verdict.as_str().to_owned(),
-                lost: lost.iter().map(|range| (range.from, range.to)).collect(),
-                epoch: position.epoch.as_ref().map(Epoch::to_string),
-                sequence: position.sequence,
-            },
-            Notice::Resynced { replayed, gap_detected } => {
-                Effect::AppResynced { replayed, gap_detected }
-            }
-            Notice::GaveUp { event, .. } => Effect::AppGaveUp { event: event.text().to_owned() },
-            Notice::Ignored { error } => {
-                Effect::AppState { text: format!("ignores a frame: {error}") }
-            }
-            Notice::CursorNotStored { error } => {
-                Effect::AppState { text: format!("cursor not stored: {error}") }
-            }
+            notice => told(notice),
         };
         self.effects.push(effect);
     }
@@ -239,6 +221,34 @@ impl Life {
         let count = usize::try_from(count).unwrap_or(usize::MAX).min(queued.len());
         queued.drain(..count).any(|is_ping| is_ping)
     }
+}
+
+/// What an application is told, as an effect.
+pub(in crate::conform) fn told(notice: Notice) -> Effect {
+    let text = match notice {
+        Notice::Opened { .. } => return Effect::AppOpen { ticket: None },
+        Notice::Gap { verdict, lost, position } => {
+            return Effect::AppGap {
+                verdict: verdict.as_str().to_owned(),
+                lost: lost.iter().map(|range| (range.from, range.to)).collect(),
+                epoch: position.epoch.as_ref().map(Epoch::to_string),
+                sequence: position.sequence,
+            };
+        }
+        Notice::Resynced { replayed, gap_detected } => {
+            return Effect::AppResynced { replayed, gap_detected };
+        }
+        Notice::GaveUp { event, .. } => {
+            return Effect::AppGaveUp { event: event.text().to_owned() };
+        }
+        Notice::Joined { position } => format!("joins at {}", position.sequence),
+        Notice::Disconnected { reason, retry_in } => {
+            format!("disconnected: {reason}; again in {} ms", retry_in.as_millis())
+        }
+        Notice::Ignored { error } => format!("ignores a frame: {error}"),
+        Notice::CursorNotStored { error } => format!("cursor not stored: {error}"),
+    };
+    Effect::AppState { text }
 }
 
 impl Endpoint for Life {

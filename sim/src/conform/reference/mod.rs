@@ -3,7 +3,7 @@
 //! It shows that the adapter layer is honest: the same node in this process and behind a pipe has
 //! the same history. And it is what an adapter may look like.
 
-mod events_client;
+pub(super) mod events_client;
 mod events_server;
 mod session_client;
 mod session_server;
@@ -164,6 +164,10 @@ impl Node for Reference {
                 })
             }
             Request::Settle { n } => Ok(Reply::Done(Done { n: *n, ..Done::default() })),
+            Request::Live(live) => {
+                let what = vec!["live: start it with `adapter --live`".to_owned()];
+                Ok(Reply::Unsupported { n: live.n, what })
+            }
             Request::Stop => Err(NodeError::Misused("it cannot be asked to stop".to_owned())),
         }
     }

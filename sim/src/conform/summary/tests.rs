@@ -65,6 +65,7 @@ fn results(expectations: &Expectations, outcomes: Vec<Outcome>, stale: Vec<Strin
         implementation,
         adapter: Some("it --now 'or never'".to_owned()),
         mutant: None,
+        live: None,
         base: "1".to_owned(),
         cases: 1,
     };

@@ -1,6 +1,7 @@
 //! A client's host: the production client, with an application that writes what it gets to a
 //! database of its own, event and cursor in one transaction.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use gapless::events::driver::{
     client as client_task,
 };
 use gapless::events::sqlite::SqliteCursor;
-use gapless::net::BoxFuture;
+use gapless::net::{BoxFuture, Connector, WallClock};
 use gapless::recovery::{BackoffConfig, Epoch, LivenessConfig};
 use rusqlite::Connection;
 
@@ -155,10 +156,39 @@ pub(super) const TABLES: &str = "CREATE TABLE IF NOT EXISTS applied (
     epoch TEXT, sequence INTEGER, key TEXT, digest INTEGER NOT NULL) STRICT";
 
 fn open_database(process: &Process) -> rusqlite::Result<(Connection, SqliteCursor)> {
-    let database = open_connection(&process.disk.path(DATABASE), Some(VFS_NAME))?;
+    open_database_at(&process.disk.path(DATABASE), Some(VFS_NAME))
+}
+
+/// Opens the application's database in a file.
+pub(crate) fn open_database_at(
+    path: &Path,
+    vfs: Option<&str>,
+) -> rusqlite::Result<(Connection, SqliteCursor)> {
+    let database = open_connection(path, vfs)?;
     database.execute_batch(TABLES)?;
     let cursor = SqliteCursor::create(&database, "events")?;
     Ok((database, cursor))
+}
+
+/// What the options say to a client.
+pub(crate) fn configuration(options: &ClientOptions) -> ClientConfig {
+    let reconnect = BackoffConfig {
+        min: Duration::from_millis(options.reconnect_ms.0),
+        max: Duration::from_millis(options.reconnect_ms.1),
+        ..ClientConfig::default().reconnect
+    };
+    ClientConfig {
+        extension: options.extension,
+        start: if options.from_beginning { StartAt::Beginning } else { StartAt::Live },
+        liveness: LivenessConfig {
+            ping_every: Duration::from_millis(options.ping_every_ms),
+            pong_timeout: Duration::from_millis(options.pong_timeout_ms),
+        },
+        reconnect,
+        queue_events: options.queue_events,
+        offers_max: options.offers_max,
+        ..ClientConfig::default()
+    }
 }
 
 /// One life of a client.
@@ -186,28 +216,36 @@ pub(crate) async fn live(
             }
         }
     };
-    let database = Arc::new(Mutex::new(database));
     let desk =
         Desk { known, process: process.clone(), client: number, moods, options: options.clone() };
-    let app = App { desk, database, cursor };
-    let reconnect = BackoffConfig {
-        min: Duration::from_millis(options.reconnect_ms.0),
-        max: Duration::from_millis(options.reconnect_ms.1),
-        ..ClientConfig::default().reconnect
-    };
-    let config = ClientConfig {
-        extension: options.extension,
-        start: if options.from_beginning { StartAt::Beginning } else { StartAt::Live },
-        liveness: LivenessConfig {
-            ping_every: Duration::from_millis(options.ping_every_ms),
-            pong_timeout: Duration::from_millis(options.pong_timeout_ms),
-        },
-        reconnect,
-        queue_events: options.queue_events,
-        offers_max: options.offers_max,
-        ..ClientConfig::default()
-    };
-    let core = distorted.client(Client::new(config, Box::new(process.entropy("client"))));
+    let watch =
+        Arc::new(EventWatch { client: number, recorder: process.recorder.clone(), marks: false });
+    let connector = LinkConnector { server: SERVER, watch, link, process: process.clone() };
+    let wall = Arc::new(process.clock.clone());
+    let config = configuration(options);
+    follow(desk, config, agent, (database, cursor), distorted, connector, SERVER, wall).await?;
+    Ok(())
+}
+
+/// Lets a client follow the stream of an agent.
+///
+/// # Errors
+///
+/// A sentence, if the cursor cannot be read.
+#[expect(clippy::too_many_arguments, reason = "each is one thing that a client is given")]
+pub(crate) async fn follow(
+    desk: Desk,
+    config: ClientConfig,
+    agent: u32,
+    (database, cursor): (Connection, SqliteCursor),
+    distorted: Distorted,
+    connector: impl Connector,
+    host: &str,
+    wall: Arc<dyn WallClock>,
+) -> Result<(), String> {
+    let entropy = desk.process.entropy("client");
+    let app = App { desk, database: Arc::new(Mutex::new(database)), cursor };
+    let core = distorted.client(Client::new(config, Box::new(entropy)));
     let notices = app.clone();
     let application = Application {
         handlers: vec![Box::new(app.clone())],
@@ -215,14 +253,9 @@ pub(crate) async fn live(
         cursor: Box::new(app),
         notices: Box::new(move |notice| notices.desk.notice(notice)),
     };
-    let target = Target { limits: limits(), ..Target::new(SERVER, agent_token(agent)) };
-    let watch =
-        Arc::new(EventWatch { client: number, recorder: process.recorder.clone(), marks: false });
-    let connector = LinkConnector { server: SERVER, watch, link, process: process.clone() };
-    let wall = Arc::new(process.clock.clone());
+    let target = Target { limits: limits(), ..Target::new(host, agent_token(agent)) };
     let (_handle, run) = client_task(core, connector, target, wall, application);
-    run.await?;
-    Ok(())
+    run.await
 }
 
 /// An event that an application takes.
@@ -235,12 +268,12 @@ pub(super) struct Taken<'a> {
 
 /// An application: how it is getting on, and what of that can be seen.
 #[derive(Clone)]
-pub(super) struct Desk {
-    pub(super) known: Known,
-    pub(super) process: Process,
-    pub(super) client: u32,
-    pub(super) moods: Moods,
-    pub(super) options: ClientOptions,
+pub(crate) struct Desk {
+    pub(crate) known: Known,
+    pub(crate) process: Process,
+    pub(crate) client: u32,
+    pub(crate) moods: Moods,
+    pub(crate) options: ClientOptions,
 }
 
 impl Desk {

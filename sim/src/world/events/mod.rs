@@ -1,11 +1,11 @@
 //! The hosts of event streams: `server`, `client-1` … and `publisher`.
 
-mod client;
-mod node;
-mod publisher;
-mod server;
+pub(crate) mod client;
+pub(crate) mod node;
+pub(crate) mod publisher;
+pub(crate) mod server;
 mod server_node;
-mod watch;
+pub(crate) mod watch;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -17,6 +17,7 @@ use crate::plan::ClientOptions;
 use crate::trace::Kind;
 use crate::world::host::Process;
 use crate::world::link::{Link, LinkConnector};
+use crate::world::marks;
 use crate::world::node::{
     Attached, Entrance, Outside, Part, Storage, decoded, drive, keeps, write,
 };
@@ -98,6 +99,42 @@ async fn open(process: &Process) -> Storage {
                 process.record(Kind::Store, format!("the database cannot be opened: {problem}"));
                 tokio::time::sleep(OPEN_RETRY).await;
             }
+        }
+    }
+}
+
+/// The application of a foreign client that runs by itself, as it tells of it.
+pub(crate) struct Told(ClientPart);
+
+impl Told {
+    pub(crate) fn new(desk: Desk, marks: bool) -> Self {
+        let (storage, given) = (None, None);
+        Self(ClientPart { desk, storage, asynchronous: false, marks, given, gap_told: false })
+    }
+
+    /// The implementation has done something.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, if no client that runs by itself does such a thing.
+    pub(crate) fn did(&mut self, effect: Effect) -> Result<(), String> {
+        match effect {
+            Effect::AppEvent { ticket: Some(_), .. } | Effect::AppOpen { ticket: Some(_) } => {
+                Err("it gave a ticket, and nobody answers those of one that runs by itself; its \
+                     handlers take the time that `live` names"
+                    .to_owned())
+            }
+            Effect::AppState { text } => {
+                self.0.say(text);
+                Ok(())
+            }
+            Effect::Mark { name } => {
+                if let Some(mark) = marks::known(&name) {
+                    self.0.desk.process.recorder.mark(mark);
+                }
+                Ok(())
+            }
+            effect => self.0.effect(effect, &Outside::nowhere()),
         }
     }
 }

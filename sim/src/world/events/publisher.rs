@@ -56,25 +56,40 @@ pub(crate) async fn work(
     silent: bool,
 ) -> turmoil::Result {
     while let Some((number, publish)) = jobs.recv().await {
-        tokio::spawn(job(number, publish, recorder.clone(), seed, silent));
+        let press = Press { connector: ServerConnector, host: SERVER.to_owned(), speed: 1, silent };
+        tokio::spawn(job(number, publish, recorder.clone(), seed, press));
     }
     std::future::pending().await
 }
 
-/// `silent` says that nobody else tells what the log holds.
-async fn job(number: usize, publish: Publish, recorder: Recorder, seed: Seed, silent: bool) {
+/// Where a job publishes.
+pub(crate) struct Press<N> {
+    pub(crate) connector: N,
+    /// For the `Host` header.
+    pub(crate) host: String,
+    /// How much faster than in a plan its time goes.
+    pub(crate) speed: u64,
+    /// Nobody else tells what the log holds.
+    pub(crate) silent: bool,
+}
+
+/// Works off one job.
+pub(crate) async fn job<N: Connector>(
+    number: usize,
+    publish: Publish,
+    recorder: Recorder,
+    seed: Seed,
+    press: Press<N>,
+) {
+    let Press { connector, host, speed, silent } = press;
+    let scaled = |ms: u64| Duration::from_millis(ms.div_ceil(speed));
     let config = PublisherConfig {
-        timeout: Duration::from_secs(4),
+        timeout: scaled(4_000),
         attempts_max: 12,
-        retry: BackoffConfig {
-            min: Duration::from_millis(200),
-            max: Duration::from_secs(4),
-            jitter_percent: 25,
-        },
+        retry: BackoffConfig { min: scaled(200), max: scaled(4_000), jitter_percent: 25 },
     };
     let entropy = seed.stream("publisher", HOST, number as u64);
-    let mut publisher =
-        Publisher::new(ServerConnector, SERVER, PUBLISHER_TOKEN, config, Box::new(entropy));
+    let mut publisher = Publisher::new(connector, host, PUBLISHER_TOKEN, config, Box::new(entropy));
     for nth in 1..=publish.count {
         let key = format!("p{number}-{nth}");
         let fill = "x".repeat(publish.bytes as usize);
@@ -104,7 +119,7 @@ async fn job(number: usize, publish: Publish, recorder: Recorder, seed: Seed, si
             report(&recorder, publish.agent, &key, &second);
         }
         if publish.every_ms > 0 {
-            tokio::time::sleep(Duration::from_millis(publish.every_ms)).await;
+            tokio::time::sleep(scaled(publish.every_ms)).await;
         }
     }
     recorder.worker_ended();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use gapless::events::log::{Appended, Command, Read, Reply};
 use gapless::events::server::{Server, ServerConfig};
 use gapless::events::sqlite::{LogConfig, SqliteLog};
 use gapless::events::wire::EventBody;
-use gapless::net::Tokens;
 use gapless::net::http::{self, HttpConfig};
+use gapless::net::{Listener, Tokens, WallClock};
 use gapless::recovery::{Epoch, RingLimits};
 use gapless::storage::{Store, StoreCommand as _, StoreError, Transact};
 use tokio::sync::mpsc;
@@ -137,15 +138,29 @@ fn open_log(
     settings: Settings,
 ) -> Result<SqliteLog, String> {
     create_dir("/data").map_err(|error| error.to_string())?;
-    let mut config = LogConfig::new(process.disk.path(LOG));
-    config.vfs = Some(VFS_NAME.to_owned());
+    open_log_at(process.disk.path(LOG), Some(VFS_NAME), options, settings)
+}
+
+/// Opens the log in a file.
+///
+/// # Errors
+///
+/// A sentence.
+pub(crate) fn open_log_at(
+    path: impl Into<PathBuf>,
+    vfs: Option<&str>,
+    options: &ServerOptions,
+    settings: Settings,
+) -> Result<SqliteLog, String> {
+    let mut config = LogConfig::new(path);
+    config.vfs = vfs.map(str::to_owned);
     config.retain_events = options.retain_events;
     config.synchronous = settings.synchronous;
     SqliteLog::open(config).map_err(|error| error.to_string())
 }
 
 /// Tells the world what the log holds: a commit whose machine lost power may or may not be in it.
-fn tell_heads(
+pub(crate) fn tell_heads(
     log: &mut SqliteLog,
     process: &Process,
     topology: &Topology,
@@ -199,7 +214,7 @@ pub(crate) async fn serve(
     topology: &Topology,
     options: &ServerOptions,
     distorted: Distorted,
-    mut orders: mpsc::UnboundedReceiver<Order>,
+    orders: mpsc::UnboundedReceiver<Order>,
     vault: Vault,
     copies: Copies,
 ) -> turmoil::Result {
@@ -218,7 +233,19 @@ pub(crate) async fn serve(
             }
         }
     };
-    let config = ServerConfig {
+    let listener = TracedListener {
+        listener: TcpListener::bind(("0.0.0.0", PORT)).await?,
+        process: process.clone(),
+    };
+    let wall = Arc::new(process.clock.clone());
+    let life = Life { process, topology, options, distorted, orders, vault, copies };
+    life.run(log, wall, listener).await;
+    Ok(())
+}
+
+/// What the options say to a server.
+pub(crate) fn configuration(options: &ServerOptions) -> ServerConfig {
+    ServerConfig {
         extension: options.extension,
         ring: RingLimits { count: options.ring, ..ServerConfig::default().ring },
         resync_grace: Duration::from_millis(options.resync_grace_ms),
@@ -227,44 +254,62 @@ pub(crate) async fn serve(
         silence: Duration::from_millis(options.silence_ms),
         page_events: options.page_events,
         ..ServerConfig::default()
-    };
-    let tokens = (1..=topology.agents)
-        .fold(Tokens::default().publisher(PUBLISHER_TOKEN, "publisher"), |tokens, agent| {
-            tokens.subscriber(&agent_token(agent), agent_id(agent))
-        });
-    let store = InlineLog {
-        log: distorted.log(log),
-        process: process.clone(),
-        commit: Duration::from_millis(options.commit_ms),
-        vault: vault.clone(),
-        copies: copies.clone(),
-        topology: topology.clone(),
-    };
-    let wall = Arc::new(process.clock.clone());
-    let bytes_max = config.event_bytes_max;
-    let entropy = distorted.entropy(Box::new(process.entropy("server")));
-    let core = distorted.server(Server::new(config, entropy));
-    let (handle, task) = server_task(core, store, wall.clone(), ServerTaskConfig::default());
-    let service = EventService::new(
-        handle.clone(),
-        Arc::new(tokens),
-        wall,
-        limits(),
-        options.extension,
-        bytes_max,
-    );
-    let listener = TracedListener {
-        listener: TcpListener::bind(("0.0.0.0", PORT)).await?,
-        process: process.clone(),
-    };
-    let http = HttpConfig { date_header: false, ..HttpConfig::default() };
-    let never = std::future::pending();
-    tokio::select! { biased;
-        () = task => {}
-        () = http::serve(listener, service, http, never) => {}
-        () = obey(&handle, &mut orders, &vault, &copies, &process, topology) => {}
     }
-    Ok(())
+}
+
+/// What a life of the server is given.
+pub(crate) struct Life<'a> {
+    pub(crate) process: Process,
+    pub(crate) topology: &'a Topology,
+    pub(crate) options: &'a ServerOptions,
+    pub(crate) distorted: Distorted,
+    pub(crate) orders: mpsc::UnboundedReceiver<Order>,
+    pub(crate) vault: Vault,
+    pub(crate) copies: Copies,
+}
+
+impl Life<'_> {
+    /// Serves what the listener accepts, until the core ends.
+    pub(crate) async fn run(
+        self,
+        log: SqliteLog,
+        wall: Arc<dyn WallClock>,
+        listener: impl Listener,
+    ) {
+        let Self { process, topology, options, distorted, mut orders, vault, copies } = self;
+        let config = configuration(options);
+        let tokens = (1..=topology.agents)
+            .fold(Tokens::default().publisher(PUBLISHER_TOKEN, "publisher"), |tokens, agent| {
+                tokens.subscriber(&agent_token(agent), agent_id(agent))
+            });
+        let store = InlineLog {
+            log: distorted.log(log),
+            process: process.clone(),
+            commit: Duration::from_millis(options.commit_ms),
+            vault: vault.clone(),
+            copies: copies.clone(),
+            topology: topology.clone(),
+        };
+        let bytes_max = config.event_bytes_max;
+        let entropy = distorted.entropy(Box::new(process.entropy("server")));
+        let core = distorted.server(Server::new(config, entropy));
+        let (handle, task) = server_task(core, store, wall.clone(), ServerTaskConfig::default());
+        let service = EventService::new(
+            handle.clone(),
+            Arc::new(tokens),
+            wall,
+            limits(),
+            options.extension,
+            bytes_max,
+        );
+        let http = HttpConfig { date_header: false, ..HttpConfig::default() };
+        let never = std::future::pending();
+        tokio::select! { biased;
+            () = task => {}
+            () = http::serve(listener, service, http, never) => {}
+            () = obey(&handle, &mut orders, &vault, &copies, &process, topology) => {}
+        }
+    }
 }
 
 async fn obey(
@@ -295,9 +340,24 @@ pub(crate) async fn inspect(
     options: &ServerOptions,
 ) -> turmoil::Result {
     process.boot().await;
-    let mut log = open_log(&process, options, Settings::default())?;
+    let log = open_log(&process, options, Settings::default())?;
+    look_into(log, &process, topology)?;
+    Ok(())
+}
+
+/// Tells the world what a log holds at the end.
+///
+/// # Errors
+///
+/// A sentence, if it cannot be read.
+pub(crate) fn look_into(
+    mut log: SqliteLog,
+    process: &Process,
+    topology: &Topology,
+) -> Result<(), String> {
     for agent in 1..=topology.agents {
-        let replies = log.transact(vec![Command::Load(agent_id(agent))])?;
+        let replies = log.transact(vec![Command::Load(agent_id(agent))]);
+        let replies = replies.map_err(|error| error.to_string())?;
         let Some(Reply::Loaded(state)) = replies.into_iter().next() else { continue };
         // A commit whose sync failed is rolled back, and may come back when the log is opened anew,
         // as it was just now. No server that runs has it, so nobody is owed it.

@@ -10,11 +10,11 @@ use crate::world::link::{OVERSIZE, Watch};
 use crate::world::record::Recorder;
 
 /// Watches the link of a client.
-pub(super) struct EventWatch {
-    pub(super) client: u32,
-    pub(super) recorder: Recorder,
+pub(crate) struct EventWatch {
+    pub(crate) client: u32,
+    pub(crate) recorder: Recorder,
     /// Whether the client says of nothing by itself where it is.
-    pub(super) marks: bool,
+    pub(crate) marks: bool,
 }
 
 impl Watch for EventWatch {

@@ -178,6 +178,11 @@ impl Outside {
         let _ = self.happenings.send(Happening { event: None, call: None });
     }
 
+    /// The way to nobody: an implementation that runs by itself is not told.
+    pub(in crate::world) fn nowhere() -> Self {
+        Self { happenings: mpsc::unbounded_channel().0 }
+    }
+
     /// Something has happened. A node that is gone does not hear of it.
     pub(in crate::world) fn happened(&self, event: Event) {
         let _ = self.happenings.send(Happening { event: Some(event), call: None });
@@ -414,6 +419,9 @@ impl<P: Part> Driver<P> {
             Reply::Unsupported { what, .. } => Err(NodeError::Unsupported(what)),
             Reply::Hello(_) => {
                 Err(NodeError::Misused("it introduced itself without having been asked".to_owned()))
+            }
+            Reply::Effect { .. } => {
+                Err(NodeError::Misused("it said an effect instead of a reply".to_owned()))
             }
         }
     }
