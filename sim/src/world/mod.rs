@@ -18,6 +18,7 @@ mod host;
 mod link;
 pub(crate) mod marks;
 mod node;
+mod orphans;
 mod pause;
 mod record;
 mod session;
