@@ -46,9 +46,11 @@ fn modules(role: Role) -> &'static [&'static str] {
             "gapless::session::view",
             "gapless::session::sqlite::in_flight",
         ],
-        Role::SessionServer => {
-            &["gapless::session::server", "gapless::session::sqlite::conversations"]
-        }
+        Role::SessionServer => &[
+            "gapless::session::server",
+            "gapless::session::sqlite::conversations",
+            "gapless_sim::world::session::node::server",
+        ],
         Role::TasksAgent => {
             &["gapless::tasks::agent", "gapless::tasks::store", "gapless::tasks::chunker"]
         }
