@@ -52,6 +52,12 @@ default:
 @mutants *args:
     cargo sim mutants "$@"
 
+# Play the scenarios against another implementation: `just conform --role events.client --adapter 'node my-adapter.mjs'`.
+[group('simulate')]
+[no-exit-message]
+@conform *args:
+    cargo sim conform "$@"
+
 # List the scenarios: what each shows, and the statements that it is about.
 [group('simulate')]
 [no-exit-message]

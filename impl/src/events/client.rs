@@ -755,7 +755,7 @@ impl Client {
         if begin.verdict.is_gap() {
             self.begin_timeline(Position { epoch: Some(begin.epoch), sequence: begin.from - 1 });
             self.gap(begin.verdict, begin.lost);
-            return;
+            return self.save();
         }
         if position.epoch.as_ref() == Some(&begin.epoch) {
             return;
@@ -799,9 +799,11 @@ impl Client {
         mark!("events.log_went_back_while_handling");
         self.begin_timeline(Position { epoch: Some(epoch), sequence });
         self.gap(ResyncVerdict::Ahead, vec![]);
+        self.save();
     }
 
-    /// From here on the position counts other numbers: what is still being handled moves nothing.
+    /// From here on the position counts other numbers: what is still being handled moves nothing. It
+    /// is to be stored after the application was told, so that whoever comes back with it has been.
     fn begin_timeline(&mut self, position: Position) {
         if self.in_flight.is_some() {
             mark!("events.timeline_replaced_while_handling");
@@ -810,7 +812,6 @@ impl Client {
         self.last_offered = None;
         self.position = Some(position);
         self.cursor.dirty = true;
-        self.save();
     }
 
     fn gap(&mut self, verdict: ResyncVerdict, lost: Vec<Range>) {
@@ -910,6 +911,7 @@ impl Client {
         let mut gap_told = restarted;
         if restarted {
             self.gap(ResyncVerdict::Ahead, vec![]);
+            self.save();
         } else if ack.gap_detected && unnumbered_any {
             // What came without numbers may be all of it or not; nobody can tell.
             gap_told = true;
@@ -1221,8 +1223,10 @@ impl Client {
             match queued {
                 Queued::Event(event) => self.offer_first(event),
                 Queued::Lost { range, verdict } => {
-                    self.move_to(range.to, false);
+                    self.advance(range.to);
+                    self.cursor.dirty = true;
                     self.gap(verdict, vec![range]);
+                    self.save();
                 }
                 Queued::CaughtUp { sequence } => self.move_to(sequence, false),
                 Queued::Resynced { replayed, gap_detected } => {
@@ -1335,14 +1339,18 @@ impl Client {
 
     /// The application is done with everything up to `sequence`.
     fn move_to(&mut self, sequence: u64, stored: bool) {
-        let Some(position) = &mut self.position else { return };
-        if sequence > position.sequence {
-            position.sequence = sequence;
-            if !stored {
-                self.cursor.dirty = true;
-                self.save();
-            }
+        if self.advance(sequence) && !stored {
+            self.cursor.dirty = true;
+            self.save();
         }
+    }
+
+    /// Whether the position was below `sequence`, and is there now.
+    fn advance(&mut self, sequence: u64) -> bool {
+        let Some(position) = &mut self.position else { return false };
+        let below = sequence > position.sequence;
+        position.sequence = position.sequence.max(sequence);
+        below
     }
 
     // ---- the stored cursor -------------------------------------------------------------------

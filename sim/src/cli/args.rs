@@ -52,7 +52,7 @@ pub(super) enum Command {
     /// List the scenarios
     Scenarios(ScenariosArgs),
     /// Play the scenarios against another implementation, through its adapter
-    Conform(ConformArgs),
+    Conform(Box<ConformArgs>),
     /// Write down what an adapter is asked in a case, to play it under a debugger
     Record(RecordArgs),
     /// Be an adapter: the reference implementation behind the lockstep protocol

@@ -31,5 +31,5 @@ pub use self::protocol::{
     PublicKey, Reply, Request, Reset, Role, SigningKey, StorageKind, StoreProblem, Stream,
     TasksAgentConfig, TasksControllerConfig, feature,
 };
-pub use self::recorded::Lines;
+pub use self::recorded::{Lines, SharedLines};
 pub use self::reference::{NotAttachable, Reference};

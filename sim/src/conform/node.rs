@@ -38,23 +38,21 @@ pub enum NodeError {
     #[error("the adapter cannot be started: {0}")]
     NotStarted(String),
     /// The process ended in the middle of a case.
-    #[error("the adapter ended ({status}) without an answer to `{asked}`{begun}{said}",
-        begun = begun(partial), said = said(stderr))]
+    #[error("the adapter ended ({status}) without an answer to `{asked}`{said}", said = said(stderr))]
     Died {
-        /// How it ended.
+        /// How it ended, and in the middle of what.
         status: String,
         /// What it was asked.
         asked: String,
-        /// The beginning of a line that it did not end.
-        partial: String,
         /// The last lines that it wrote to its standard error.
         stderr: String,
     },
     /// There was no answer in time.
-    #[error("the adapter did not answer `{asked}` within {waited:?}{said}", said = said(stderr))]
+    #[error("the adapter did not answer `{asked}` within {:?}{said}",
+        Duration::from_millis(*waited_ms), said = said(stderr))]
     Hung {
         /// How long it had, in real time.
-        waited: Duration,
+        waited_ms: u64,
         /// What it was asked.
         asked: String,
         /// The last lines that it wrote to its standard error.
@@ -88,13 +86,6 @@ pub enum NodeError {
     /// It cannot play the case.
     #[error("the implementation cannot play this: {}", .0.join(", "))]
     Unsupported(Vec<String>),
-}
-
-fn begun(partial: &str) -> String {
-    match partial {
-        "" => String::new(),
-        partial => format!(", in the middle of the line `{partial}`"),
-    }
 }
 
 fn said(stderr: &str) -> String {

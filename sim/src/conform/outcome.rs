@@ -21,7 +21,7 @@ pub const FORMAT: u32 = 1;
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Line {
     /// The first.
-    Start(Start),
+    Start(Box<Start>),
     /// One for each case, in their order.
     Run(Box<Outcome>),
     /// The last.

@@ -304,13 +304,16 @@ impl Pipes {
         // It closed its output; how it ended is known a little later, and what it wrote of that too.
         let status = self.ended(STOP_MAX);
         let _ = self.read_some();
-        let status = status.map_or("it closed its output".to_owned(), |it| it.to_string());
-        let (asked, partial) = (asked_for(request), shown(&self.buffer));
-        NodeError::Died { status, asked, partial, stderr: self.stderr() }
+        let mut status = status.map_or("it closed its output".to_owned(), |it| it.to_string());
+        if !self.buffer.is_empty() {
+            status += &format!(", in the middle of the line `{}`", shown(&self.buffer));
+        }
+        NodeError::Died { status, asked: asked_for(request), stderr: self.stderr() }
     }
 
     fn hung(&self, request: &Request, waited: Duration) -> NodeError {
-        NodeError::Hung { waited, asked: asked_for(request), stderr: self.stderr() }
+        let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        NodeError::Hung { waited_ms, asked: asked_for(request), stderr: self.stderr() }
     }
 }
 

@@ -1102,6 +1102,9 @@ pub mod feature {
     pub const SOCK_ALIVE: &str = "sock.alive";
     /// Wants to be told that a connection is over that it has closed itself, as a browser does.
     pub const SOCK_CLOSED: &str = "sock.closed";
+    /// Takes the times of its pings from the configuration. Those of others are left alone, and the
+    /// server is as patient with them as the specification says.
+    pub const PING_CONFIGURED: &str = "ping.configured";
     /// Can be stopped for a while.
     pub const SUSPEND: &str = "suspend";
     /// Begins with the oldest event, if it is told to.

@@ -14,16 +14,19 @@ pub struct Lines {
     pub answered: String,
 }
 
+/// The lines of a conversation that goes on.
+pub type SharedLines = Arc<Mutex<Lines>>;
+
 /// A node, and what is said to it and by it.
 pub(super) struct Recorded {
     node: SharedNode,
     hello: Hello,
-    lines: Arc<Mutex<Lines>>,
+    lines: SharedLines,
 }
 
 impl Recorded {
     /// Writes down from here on. The introduction is already over, and written down as well.
-    pub(super) fn new(node: SharedNode, hello: &Hello, lines: Arc<Mutex<Lines>>) -> Self {
+    pub(super) fn new(node: SharedNode, hello: &Hello, lines: SharedLines) -> Self {
         let recorded = Self { node, hello: hello.clone(), lines };
         let ask = Request::Hello { protocol: vec![VERSION], nonce: hello.nonce.clone() };
         recorded.asked(&ask);

@@ -7,7 +7,7 @@ use super::on_demand::OnDemand;
 use super::process::{Launch, Process};
 use super::profile::{Fit, Profile};
 use super::protocol::{ClockKind, Hello, Role};
-use super::recorded::{Lines, Recorded};
+use super::recorded::{Recorded, SharedLines};
 use super::reference::Reference;
 use crate::check::{CHECKERS, Verdict, Violation, judge, violations};
 use crate::plan::{Plan, Protocol};
@@ -119,11 +119,11 @@ pub fn attach_recorded(
     role: Role,
     source: &Source,
     seats: usize,
-) -> Result<(Attached, Vec<Arc<Mutex<Lines>>>), NodeError> {
+) -> Result<(Attached, Vec<SharedLines>), NodeError> {
     let (hello, nodes) = nodes(role, source, seats)?;
     let (mut recorded, mut lines) = (Vec::<SharedNode>::new(), Vec::new());
     for (seat, node) in nodes.into_iter().enumerate() {
-        let said = Arc::<Mutex<Lines>>::default();
+        let said = SharedLines::default();
         let hello = Hello { nonce: nonce(role, seat), ..hello.clone() };
         recorded.push(Arc::new(Mutex::new(Recorded::new(node, &hello, Arc::clone(&said)))));
         lines.push(said);
@@ -190,13 +190,19 @@ pub fn play(attached: &Attached, plan: &Plan, drawn: bool) -> Played {
         }
         Err(error) => {
             let problem = error.problem.clone();
-            let verdict = match &error.node {
+            let verdict = match error.node.as_deref() {
                 Some(NodeError::Died { .. } | NodeError::Panicked(_)) => Verdicted::Crash(problem),
                 Some(NodeError::Nondeterministic(_)) => Verdicted::Nondeterminism(problem),
                 Some(NodeError::Unsupported(needs)) => Verdicted::Unsupported(needs.clone()),
                 Some(_) | None => Verdicted::Error(problem),
             };
-            Played { verdict, left_out, run: None, error: error.node, last: error.last }
+            Played {
+                verdict,
+                left_out,
+                run: None,
+                error: error.node.map(|node| *node),
+                last: error.last,
+            }
         }
     }
 }

@@ -81,7 +81,7 @@ pub struct RunError {
     /// What went wrong.
     pub problem: String,
     /// If it went wrong with a foreign implementation.
-    pub node: Option<NodeError>,
+    pub node: Option<Box<NodeError>>,
     /// The last things that happened before.
     pub last: Vec<String>,
 }
@@ -110,7 +110,7 @@ pub fn run_with(plan: &Plan, attached: Option<&Attached>) -> Result<Run, RunErro
     let done = catch_unwind(AssertUnwindSafe(|| World::new(plan, &recorder, attached).run()));
     if let Some(node) = attached.and_then(Attached::failure) {
         let problem = node.to_string();
-        return Err(RunError { problem, node: Some(node), last: recorder.last(40) });
+        return Err(RunError { problem, node: Some(Box::new(node)), last: recorder.last(40) });
     }
     let virtual_ms = match done {
         Ok(Ok(virtual_ms)) => virtual_ms,

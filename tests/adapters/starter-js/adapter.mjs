@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 /** The features of this client: see docs/conformance.md. */
 const features = [
   'extension', 'from_beginning', 'handler.async', 'handler.fail', 'open_handler.fail',
-  'sock.alive', 'sock.sent', 'suspend',
+  'sock.alive', 'sock.sent', 'ping.configured', 'suspend',
 ];
 
 const base64 = (text) => Buffer.from(text).toString('base64');

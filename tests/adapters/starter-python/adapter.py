@@ -8,7 +8,7 @@ import traceback
 
 # The features of this client: see docs/conformance.md.
 FEATURES = [
-    "extension", "from_beginning", "handler.async", "handler.fail", "open_handler.fail", "suspend",
+    "extension", "from_beginning", "handler.async", "handler.fail", "open_handler.fail", "ping.configured", "suspend",
     "sock.alive", "sock.sent",
 ]
 

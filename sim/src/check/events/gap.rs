@@ -92,6 +92,8 @@ fn kept(facts: &Facts<'_>) -> BTreeMap<(u32, usize), u64> {
 fn log_went_back(facts: &Facts<'_>, agent: u32, gap: &GapSeen<'_>) -> bool {
     let Some(asked) = gap.asked else { return false };
     match gap.verdict {
+        // It was not told why.
+        "unknown" if gap.place.branch > 0 => true,
         "ahead" => {
             facts.lacks(agent, gap.place.branch, asked)
                 || gap.ahead
@@ -142,6 +144,10 @@ mod tests {
     use super::CHECKER;
     use crate::history::Seen;
 
+    fn resumed(sequence: u64) -> Seen {
+        Seen::Resumed { client: 1, epoch: None, sequence }
+    }
+
     #[test]
     fn a_gap_that_retention_does_not_explain_is_found() {
         let said = findings(&CHECKER, vec![gap("ahead", &[], 0)]);
@@ -161,6 +167,17 @@ mod tests {
     fn a_resync_does_not_speak_of_a_gap_that_was_not_declared() {
         let resynced = Seen::Resynced { client: 1, replayed: 0, gap_detected: true };
         assert_eq!(findings(&CHECKER, vec![resynced]).len(), 1);
+    }
+
+    #[test]
+    fn a_gap_without_a_reason_is_true_if_there_is_one() {
+        let asked = |then: Seen| vec![published(1), delivered(1), resumed(1), then];
+        let no_reason = asked(gap("unknown", &[], 1));
+        assert_eq!(findings(&CHECKER, no_reason).len(), 1);
+        let mut replaced_before = asked(replaced(0));
+        replaced_before.push(resumed(1));
+        replaced_before.push(went_back("unknown", "e2", 0));
+        assert_eq!(findings(&CHECKER, replaced_before), [""; 0]);
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn read(path: &Path) -> Result<Results, Failure> {
                 let format = first.format;
                 return Err(wrong(format!("it has format {format}, this program knows {FORMAT}")));
             }
-            Line::Start(first) if number == 0 => start = Some(first),
+            Line::Start(first) if number == 0 => start = Some(*first),
             Line::Run(outcome) if start.is_some() && end.is_none() => outcomes.push(*outcome),
             Line::End(last) if start.is_some() && end.is_none() => end = Some(last),
             _ => return Err(wrong("this line does not belong here".to_owned())),

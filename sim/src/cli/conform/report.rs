@@ -87,13 +87,10 @@ fn heading(text: &mut String, results: &Results) {
     line("role", start.role.as_str());
     let swarms = results.outcomes.iter().filter(|outcome| outcome.swarm).count();
     let repeated = results.outcomes.iter().filter(|outcome| outcome.repeated).count();
+    let fixed = results.outcomes.len() - swarms;
     line(
         "runs",
-        &format!(
-            "{} fixed scenarios and {swarms} seeds of swarms; base {}; {repeated} of them twice",
-            results.outcomes.len() - swarms,
-            start.base
-        ),
+        &format!("{fixed} fixed, {swarms} of swarms; base {}; {repeated} played twice", start.base),
     );
 }
 

@@ -90,7 +90,7 @@ pub(super) fn run(
         cases: cases.len() as u64,
     };
     let mut lines = Lines::open(args.json.as_deref())?;
-    lines.write(&Line::Start(start.clone()));
+    lines.write(&Line::Start(Box::new(start.clone())));
     let suite = Suite {
         role: target.role,
         source: &target.source,

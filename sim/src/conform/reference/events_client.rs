@@ -27,6 +27,7 @@ pub(super) const FEATURES: &[&str] = &[
     feature::OPEN_HANDLER_FAIL,
     feature::SOCK_SENT,
     feature::SOCK_ALIVE,
+    feature::PING_CONFIGURED,
     feature::SUSPEND,
     feature::FROM_BEGINNING,
 ];

@@ -75,6 +75,9 @@ struct KnownState {
     chain: Option<(Option<String>, Chain)>,
     /// It was told just now: one of the next this many events may skip some.
     told: u32,
+    /// It may be told of what is missing after it was given what follows: a run of events ends
+    /// wherever numbers do not follow each other.
+    told_late: bool,
     /// Who it is, and whose stream it follows.
     client: u32,
     agent: u32,
@@ -89,7 +92,7 @@ impl KnownState {
         digest: Digest,
     ) {
         // Of a log that has gone back some events are known under another number.
-        let may_skip = self.told > 0 || recorder.branch() > 0;
+        let may_skip = self.told > 0 || recorder.branch() > 0 || self.told_late;
         self.told = self.told.saturating_sub(1);
         let branch = |epoch: &Option<String>| recorder.branch_of(epoch.as_deref());
         if let Some((of, chain)) = &self.chain
@@ -117,6 +120,11 @@ impl Known {
     /// Of a client and the stream that it follows.
     pub(crate) fn new(client: u32, agent: u32) -> Self {
         Self(Arc::new(Mutex::new(KnownState { client, agent, ..KnownState::default() })))
+    }
+
+    /// From now on it may be told late of what is missing, as the base contract does.
+    pub(super) fn is_told_late(&self) {
+        self.state().told_late = true;
     }
 
     /// The application was told that something is missing: after the event that it is at work on,

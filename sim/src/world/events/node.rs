@@ -51,6 +51,7 @@ pub(super) async fn live(side: Side, number: u32) -> turmoil::Result {
     if let Some(storage) = &storage {
         desk.see_applied(&storage.database())?;
     }
+    desk.known.is_told_late();
     let marks = attached.has(feature::MARKS);
     let watch = EventWatch { client: number, recorder: process.recorder.clone(), marks: !marks };
     let connector =
@@ -251,7 +252,7 @@ impl Part for ClientPart {
                 self.say(format!("resynced: {replayed} replayed, gap {gap_detected}"));
                 if gap_detected && !std::mem::take(&mut self.gap_told) {
                     // It says that something is lost, and not what: something up to here.
-                    let (verdict, sequence) = ("too_old".to_owned(), self.given.unwrap_or(0));
+                    let (verdict, sequence) = ("unknown".to_owned(), self.given.unwrap_or(0));
                     let (lost, epoch) = (Vec::new(), None);
                     self.desk.see(Seen::Gap { client, verdict, lost, epoch, sequence });
                 }
