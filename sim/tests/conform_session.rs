@@ -1,11 +1,16 @@
 //! Clients and servers of sessions as nodes: however they are attached, the verdict is the same.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gapless_sim::conform::suite::{Played, SEATS_MAX, Source, Verdicted, attach, play};
-use gapless_sim::conform::{Launch, Role};
+use gapless_sim::conform::{
+    Done, Effect, Hello, Launch, Node, NodeError, Reference, Reply, Request, Role, SharedNode,
+    feature,
+};
 use gapless_sim::scenario::{Library, draw};
 use gapless_sim::seed::Seed;
+use gapless_sim::world::Attached;
 
 fn adapter(role: Role) -> Source {
     let words = [env!("CARGO_BIN_EXE_gapless-sim"), "adapter", "--role", role.as_str()];
@@ -17,9 +22,13 @@ fn adapter(role: Role) -> Source {
 
 fn played(role: Role, source: &Source, id: &str, seeds: std::ops::Range<u64>) -> Vec<Played> {
     let attached = attach(role, source, SEATS_MAX).expect("the node is there");
+    played_by(&attached, id, seeds)
+}
+
+fn played_by(attached: &Attached, id: &str, seeds: std::ops::Range<u64>) -> Vec<Played> {
     let scenario = Library::embedded().get(id).expect("the scenario is there");
     let drawn = scenario.swarm.is_some();
-    seeds.map(|seed| play(&attached, &draw(&scenario, Seed(seed)), drawn)).collect()
+    seeds.map(|seed| play(attached, &draw(&scenario, Seed(seed)), drawn)).collect()
 }
 
 fn hash(played: &Played) -> Option<String> {
@@ -92,4 +101,79 @@ fn a_known_bad_server_fails_as_a_node() {
             ("messages-without-bound", "session/queue-full"),
         ],
     );
+}
+
+/// The reference, of which nothing is known but what it does: as somebody else's is.
+struct Taciturn {
+    hello: Hello,
+    reference: Reference,
+}
+
+impl Taciturn {
+    fn attached(role: Role, mutant: Option<&str>) -> Attached {
+        let node = || {
+            let reference = Reference::new(role, mutant).expect("it has this role");
+            let mut hello = reference.hello().clone();
+            let kept = [feature::MARKS, feature::IN_FLIGHT_REPORTS, feature::CONVERSATION_REPORTS];
+            hello.features.retain(|name| !kept.contains(&name.as_str()));
+            Self { hello, reference }
+        };
+        let hello = node().hello;
+        let shared = |_| -> SharedNode { Arc::new(Mutex::new(node())) };
+        Attached::new(role, hello, (0..SEATS_MAX).map(shared).collect())
+    }
+}
+
+impl Node for Taciturn {
+    fn hello(&self) -> &Hello {
+        &self.hello
+    }
+
+    fn exchange(&mut self, request: &Request) -> Result<Reply, NodeError> {
+        let mut reply = self.reference.exchange(request)?;
+        if let Reply::Done(Done { effects, .. }) = &mut reply {
+            effects.retain(|effect| {
+                !matches!(
+                    effect,
+                    Effect::Mark { .. }
+                        | Effect::StoreInFlight { .. }
+                        | Effect::StoreConversations { .. }
+                        | Effect::SessionFrame { .. }
+                )
+            });
+        }
+        Ok(reply)
+    }
+}
+
+#[test]
+fn who_reports_nothing_is_not_judged_falsely() {
+    let library = Library::embedded();
+    for role in [Role::SessionClient, Role::SessionServer] {
+        let attached = Taciturn::attached(role, None);
+        for id in library.ids().into_iter().filter(|id| id.starts_with("session/")) {
+            let seeds = if id == "session/swarm" { 0..6 } else { 0..1 };
+            for (seed, played) in played_by(&attached, id, seeds).iter().enumerate() {
+                let verdict = &played.verdict;
+                assert_eq!(*verdict, Verdicted::Pass, "{role} in `{id}`, seed {seed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn who_reports_nothing_is_judged_by_what_it_does() {
+    for (role, mutant, home) in [
+        (Role::SessionClient, "session-cursor-jumps", "session/hole-in-the-live-stream"),
+        (Role::SessionClient, "frames-shown-twice", "session/frames-that-come-twice"),
+        (Role::SessionClient, "input-sent-once", "session/message-lost-on-its-way"),
+        (Role::SessionClient, "superseded-dials-again", "session/another-client-takes-over"),
+        (Role::SessionServer, "live-overtakes-replay", "session/live-during-a-replay"),
+        (Role::SessionServer, "too-old-up-to-date", "session/ring-overflow"),
+        (Role::SessionServer, "history-of-old", "session/history-while-it-speaks"),
+    ] {
+        let played = played_by(&Taciturn::attached(role, Some(mutant)), home, 0..1);
+        let verdict = &played[0].verdict;
+        assert!(matches!(verdict, Verdicted::Fail(_)), "`{mutant}` in `{home}`: {verdict:?}");
+    }
 }

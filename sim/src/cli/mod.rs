@@ -70,7 +70,7 @@ pub fn main(
         Command::Scenarios(args) => scenarios(&args, out, err),
         Command::Conform(args) => conform::run(&args, out, err),
         Command::Record(args) => conform::record(&args, out),
-        Command::Adapter(args) => conform::adapter(&args, out),
+        Command::Adapter(args) => conform::adapter(&args),
         Command::Statements(args) => statements::run(&args, out, err),
     };
     let code = done.unwrap_or_else(|failure| match failure {

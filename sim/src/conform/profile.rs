@@ -57,11 +57,12 @@ fn modules(role: Role) -> &'static [&'static str] {
 }
 
 /// Marks of a role that the simulator sees by itself.
-fn seen_from_outside(role: Role) -> &'static [&'static str] {
+fn seen_from_outside(role: Role, extension: bool) -> &'static [&'static str] {
     match role {
         Role::EventsClient => &["events.resync_sent", "events.handler_failed"],
         Role::TasksAgent => &["tasks.hello_sent"],
-        Role::SessionServer => &[
+        // Only the extension says the verdict.
+        Role::SessionServer if extension => &[
             "session.replay",
             "session.verdict_ahead",
             "session.verdict_other_epoch",
@@ -70,6 +71,9 @@ fn seen_from_outside(role: Role) -> &'static [&'static str] {
             "session.verdict_unknown",
             "session.verdict_up_to_date",
         ],
+        Role::SessionServer => {
+            &["session.replay", "session.verdict_replay", "session.verdict_unknown"]
+        }
         _ => &[],
     }
 }
@@ -89,8 +93,9 @@ impl<'a> Profile<'a> {
     }
 
     /// Whether a mark can only be reached in code that is not there.
-    fn lacks_mark(&self, mark: &str) -> bool {
-        if self.has(feature::MARKS) || seen_from_outside(self.role).contains(&mark) {
+    fn lacks_mark(&self, mark: &str, extension: bool) -> bool {
+        let seen = seen_from_outside(self.role, extension);
+        if self.has(feature::MARKS) || seen.contains(&mark) {
             return false;
         }
         let mut places = MARKS.iter().filter(|place| place.mark == mark).peekable();
@@ -167,9 +172,10 @@ impl<'a> Profile<'a> {
         let mut lacks: Vec<(String, &str)> = Vec::new();
         self.fit_options(&mut plan.options, &mut lacks);
         let base = lacks.iter().any(|(_, needs)| *needs == feature::EXTENSION);
+        let extension = is_extended(&plan.options);
         plan.steps.retain(|step| {
             let waits = match &step.when {
-                When::Mark { mark, .. } if self.lacks_mark(mark) => Some(mark.clone()),
+                When::Mark { mark, .. } if self.lacks_mark(mark, extension) => Some(mark.clone()),
                 _ => None,
             };
             if let Some(mark) = waits {
@@ -187,7 +193,7 @@ impl<'a> Profile<'a> {
             }
             needs.is_none()
         });
-        plan.reaches.retain(|mark| !self.lacks_mark(mark));
+        plan.reaches.retain(|mark| !self.lacks_mark(mark, extension));
         match lacks.is_empty() || drawn {
             true => Fit::Runs { plan: Box::new(plan), left_out: counted(&lacks) },
             false => {
@@ -267,6 +273,15 @@ fn only_with_extension(fault: &Fault) -> bool {
         fault,
         Fault::Lose { .. } | Fault::Backup { .. } | Fault::Restore { .. } | Fault::LoseStore { .. }
     )
+}
+
+/// Whether the extension is spoken.
+fn is_extended(options: &Options) -> bool {
+    match options {
+        Options::Events { server, client } => server.extension && client.extension,
+        Options::Tasks { controller, agent } => controller.extension && agent.extension,
+        Options::Session { server, client } => server.extension && client.extension,
+    }
 }
 
 /// `crash ×2: needs storage`.

@@ -123,4 +123,11 @@ mod tests {
         assert_eq!(findings(&CHECKER, ended(vec![row(1), row(2)])), [""; 0]);
         assert_eq!(findings(&CHECKER, ended(vec![row(1)])).len(), 1);
     }
+
+    #[test]
+    fn what_nobody_sees_is_not_judged() {
+        let shown = with(vec![sent_row(1, 2, 2)]);
+        assert_eq!(findings(&CHECKER, shown.clone()).len(), 1);
+        assert_eq!(findings(&CHECKER, [vec![SessionSeen::Blind], shown].concat()), [""; 0]);
+    }
 }

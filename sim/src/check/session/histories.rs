@@ -101,7 +101,7 @@ fn wrong(
 mod tests {
     use super::super::fixture::*;
     use super::CHECKER;
-    use crate::history::{Numbered, SessionSeen};
+    use crate::history::{Numbered, SessionSeen, ShownRow};
 
     fn with(sent: Vec<SessionSeen>) -> Vec<SessionSeen> {
         [durable_rows(4), vec![connected(1, 0, None), connected_as(2, 2, 0, None)], sent].concat()
@@ -145,5 +145,20 @@ mod tests {
         assert_eq!(findings(&CHECKER, history(1..=2, None)).len(), 1);
         assert_eq!(findings(&CHECKER, history(1..=3, None)), [""; 0]);
         assert_eq!(findings(&CHECKER, history(1..=3, question)).len(), 1);
+    }
+
+    #[test]
+    fn rows_without_positions_and_questions_that_nobody_sees_are_not_judged() {
+        let anonymous = |row: ShownRow| ShownRow { position: None, ..row };
+        let rows = [1, 3].map(|position| anonymous(shown_row(position))).to_vec();
+        let what = Numbered::History { rows, truncated: false, question: None };
+        let after = vec![sent_history(1, 1, 1..=4), sent(2, 1, what)];
+        assert_eq!(findings(&CHECKER, with(after)), [""; 0]);
+        let asked = Some(asked_by(&question_row(2, "q")));
+        let rows = (1..=2).map(shown_row).collect();
+        let what = Numbered::History { rows, truncated: false, question: asked };
+        let seen = with(vec![sent(1, 1, what)]);
+        assert_eq!(findings(&CHECKER, seen.clone()).len(), 1);
+        assert_eq!(findings(&CHECKER, [vec![SessionSeen::Blind], seen].concat()), [""; 0]);
     }
 }

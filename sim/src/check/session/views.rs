@@ -135,6 +135,7 @@ fn wrong_part(
 mod tests {
     use super::super::fixture::*;
     use super::CHECKER;
+    use crate::history::SessionSeen;
 
     fn with(shown: Vec<crate::history::SessionSeen>) -> Vec<crate::history::SessionSeen> {
         [vec![began(1)], durable_rows(4), shown].concat()
@@ -188,5 +189,14 @@ mod tests {
         let asked = vec![began_base(1), durable(question_row(1, "q")), durable(row(2))];
         let again = shown_texts(1, &[(None, "row 2"), (None, "row 1")]);
         assert_eq!(findings(&CHECKER, [asked, vec![again]].concat()), [""; 0]);
+    }
+
+    #[test]
+    fn of_a_store_that_nobody_sees_a_view_is_judged_by_its_order_alone() {
+        let with = |shown| [vec![SessionSeen::Blind, began(1)], shown].concat();
+        assert_eq!(findings(&CHECKER, with(vec![history(1, 1..=2), added(1, 3..=4)])), [""; 0]);
+        for wrong in [added(1, 4..=4), added(1, 2..=3), replaced(1, 1..=1)] {
+            assert_eq!(findings(&CHECKER, with(vec![history(1, 1..=2), wrong])).len(), 1);
+        }
     }
 }

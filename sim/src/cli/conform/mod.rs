@@ -31,11 +31,13 @@ pub(super) fn run(
     }
 }
 
-pub(super) fn adapter(args: &AdapterArgs, out: &mut dyn Write) -> Result<u8, Failure> {
+/// Speaks over the real standard output: what is made for people to read leaves out control
+/// characters, which are a part of what is said here.
+pub(super) fn adapter(args: &AdapterArgs) -> Result<u8, Failure> {
     let mutant = args.mutant.as_deref().map(mutants::named).transpose()?;
     let mut node = Reference::new(attach::role(&args.role)?, mutant.map(|mutant| mutant.id))
         .map_err(|error| usage(error, "give another `--role`"))?;
-    match serve(&mut node, &mut io::stdin().lock(), out) {
+    match serve(&mut node, &mut io::stdin().lock(), &mut io::stdout().lock()) {
         Ok(()) => Ok(exit::OK),
         Err(problem) => Err(Failure::Run(format!("error: {problem}\n"))),
     }

@@ -64,6 +64,11 @@ fn held(command: &Command, reply: &Reply) -> Vec<Held> {
     let row = |principal: &str, row: RowHeld| Held::Row { principal: principal.to_owned(), row };
     let named = |turn: &Turn| (turn.principal.to_string(), turn.position);
     match (command, reply) {
+        // Also what a recovery has made of a turn that was interrupted.
+        (Command::Load { principal, .. }, Reply::Loaded(loaded)) => {
+            let rows = loaded.rows.iter().chain(&loaded.waiting);
+            rows.map(|loaded| row(principal, loaded.into())).collect()
+        }
         (Command::Input { principal, input, .. }, Reply::Input(verdict)) => vec![match verdict {
             Verdict::Accepted(accepted) => row(principal, accepted.into()),
             Verdict::Known { position, question } => {

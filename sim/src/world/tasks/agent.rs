@@ -46,6 +46,12 @@ pub(super) const STORE: &str = "/data/agent.db";
 /// How long an agent that cannot open its store waits before it tries again.
 pub(super) const OPEN_RETRY: Duration = Duration::from_secs(1);
 
+/// How often an agent whose link is down asks for tasks.
+pub(super) const POLL_EVERY_MS: u64 = 2_000;
+
+/// How long its requests may take.
+pub(super) const REQUEST_TIMEOUT_MS: u64 = 4_000;
+
 /// How often it is looked whether there is anything to do.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -142,8 +148,8 @@ pub(super) async fn live(side: Side, distorted: Distorted) -> turmoil::Result {
         hello_ranges_max: options.hello_max,
         hello_bytes_max: crate::world::MESSAGE_BYTES_MAX / 2,
         fallback_after: Duration::from_millis(options.fallback_ms),
-        poll_every: Duration::from_secs(2),
-        request_timeout: Duration::from_secs(4),
+        poll_every: Duration::from_millis(POLL_EVERY_MS),
+        request_timeout: Duration::from_millis(REQUEST_TIMEOUT_MS),
         ..AgentConfig::default()
     };
     let request_timeout = config.request_timeout;

@@ -14,7 +14,7 @@ use gapless::tasks::store::Append;
 use gapless::tasks::{Attempt, AttemptId, TaskId};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::agent::{LOOK_EVERY, OPEN_RETRY, STORE, Side};
+use super::agent::{LOOK_EVERY, OPEN_RETRY, POLL_EVERY_MS, REQUEST_TIMEOUT_MS, STORE, Side};
 use super::executor::ScriptedExecutor;
 use super::watch::TaskWatch;
 use super::witness::Witness;
@@ -133,8 +133,8 @@ fn config(number: u32, options: &AgentOptions) -> TasksAgentConfig {
         hello_ranges_max: options.hello_max,
         hello_bytes_max: crate::world::MESSAGE_BYTES_MAX / 2,
         fallback_after_ms: options.fallback_ms,
-        poll_every_ms: 2_000,
-        request_timeout_ms: 4_000,
+        poll_every_ms: POLL_EVERY_MS,
+        request_timeout_ms: REQUEST_TIMEOUT_MS,
         spool_cap_bytes: options.spool_bytes,
         terminal_reserve_bytes: options.reserve_bytes,
         finished_max: options.finished,

@@ -67,6 +67,7 @@ async fn enter(side: Side, attached: Attached, case: String, inspects: bool) -> 
         outside: Arc::clone(&outside),
         asking: BTreeMap::new(),
         greeted: BTreeMap::new(),
+        identities: BTreeSet::new(),
         told: BTreeMap::new(),
         commits: BTreeMap::new(),
         rows: BTreeSet::new(),
@@ -152,8 +153,10 @@ struct ServerPart {
     outside: Arc<Mutex<Option<Outside>>>,
     /// Who wants a connection: the path and query, and the headers.
     asking: BTreeMap<u64, (String, Vec<(String, String)>)>,
-    /// Connections on which no frame with a number was sent yet, and from where they go on.
-    greeted: BTreeMap<u64, u64>,
+    /// Connections on which neither a verdict nor a frame with a number was sent yet.
+    greeted: BTreeMap<u64, Greeting>,
+    /// Who was connected in this life.
+    identities: BTreeSet<Identity>,
     /// What the next message of a connection is in the words of the extension.
     told: BTreeMap<u64, String>,
     /// What commits that are not done mean.
@@ -162,6 +165,12 @@ struct ServerPart {
     rows: BTreeSet<(u32, u64)>,
     /// What was said in turns and is not heard yet.
     unheard: Unheard,
+}
+
+/// How a client came.
+struct Greeting {
+    /// It has something, of an outbox of this life.
+    known: bool,
 }
 
 type Unheard = Arc<Mutex<BTreeMap<u64, oneshot::Sender<()>>>>;
@@ -178,7 +187,8 @@ impl ServerPart {
         let Ok(client) = Hello::client(query, ConnectionId(conn)) else { return };
         let identity = Identity { principal: principal(user).into(), client };
         let hello = Hello::parse(identity, protocol == Some(SUBPROTOCOL), query);
-        self.greeted.insert(conn, hello.since);
+        let is_known = !self.identities.insert(hello.identity.clone());
+        self.greeted.insert(conn, Greeting { known: is_known && hello.since > 0 });
         self.eye.connected(conn, &hello);
     }
 
@@ -201,18 +211,17 @@ impl ServerPart {
                     gapless::mark!("session.replay");
                 }
             }
-            body if frame.seq > 0 => {
-                // The base contract has no verdict.
-                let since = self.greeted.remove(&conn);
-                match body {
-                    Body::History(_) if since == Some(0) => {
-                        gapless::mark!("session.verdict_unknown");
-                    }
-                    Body::History(_) => {}
-                    _ if since.is_some() => gapless::mark!("session.replay"),
-                    _ => {}
+            // The base contract has no verdict.
+            body if frame.seq > 0 => match (self.greeted.remove(&conn), body) {
+                (Some(Greeting { known: false }), Body::History(_)) => {
+                    gapless::mark!("session.verdict_unknown");
                 }
-            }
+                (None, _) | (_, Body::History(_)) => {}
+                (Some(_), _) => {
+                    gapless::mark!("session.replay");
+                    gapless::mark!("session.verdict_replay");
+                }
+            },
             _ => {}
         }
     }
