@@ -46,9 +46,11 @@ fn modules(role: Role) -> &'static [&'static str] {
             "gapless::session::view",
             "gapless::session::sqlite::in_flight",
         ],
-        Role::SessionServer => {
-            &["gapless::session::server", "gapless::session::sqlite::conversations"]
-        }
+        Role::SessionServer => &[
+            "gapless::session::server",
+            "gapless::session::sqlite::conversations",
+            "gapless_sim::world::session::node::server",
+        ],
         Role::TasksAgent => {
             &["gapless::tasks::agent", "gapless::tasks::store", "gapless::tasks::chunker"]
         }
@@ -64,6 +66,7 @@ fn seen_from_outside(role: Role, extension: bool) -> &'static [&'static str] {
         // Only the extension says the verdict.
         Role::SessionServer if extension => &[
             "session.replay",
+            "session.superseded",
             "session.verdict_ahead",
             "session.verdict_other_epoch",
             "session.verdict_replay",
@@ -71,9 +74,12 @@ fn seen_from_outside(role: Role, extension: bool) -> &'static [&'static str] {
             "session.verdict_unknown",
             "session.verdict_up_to_date",
         ],
-        Role::SessionServer => {
-            &["session.replay", "session.verdict_replay", "session.verdict_unknown"]
-        }
+        Role::SessionServer => &[
+            "session.replay",
+            "session.superseded",
+            "session.verdict_replay",
+            "session.verdict_unknown",
+        ],
         _ => &[],
     }
 }

@@ -28,7 +28,7 @@ use crate::history::Stage;
 pub const VERSION: u32 = 1;
 
 /// The longest line, in bytes, without its end.
-pub const LINE_BYTES_MAX: usize = 1 << 20;
+pub const LINE_BYTES_MAX: usize = 8 << 20;
 
 /// Which part of which protocol an implementation plays.
 #[derive(

@@ -10,6 +10,7 @@ use rand::Rng;
 use tokio::runtime::{self, Handle};
 
 use super::disk::{Disk, DiskConfig, DiskGuard};
+use super::orphans::Orphans;
 use super::pause::Pause;
 use super::record::Recorder;
 use super::vault::Vault;
@@ -102,6 +103,7 @@ pub(crate) struct Process {
     pub(crate) disk: Disk,
     pub(crate) clock: HostClock,
     pub(crate) pause: Pause,
+    pub(crate) orphans: Orphans,
     pub(crate) recorder: Recorder,
     pub(crate) seed: Seed,
     /// How long the process takes to start.
@@ -128,6 +130,16 @@ impl Process {
     /// Random numbers of this life of the process.
     pub(crate) fn entropy(&self, purpose: &str) -> rand_chacha::ChaCha12Rng {
         self.seed.stream(purpose, self.name, self.life)
+    }
+
+    /// A life: a future that makes no progress while the process is paused, and whose connections end
+    /// in order.
+    pub(crate) fn live<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+        let (pause, orphans) = (self.pause.clone(), self.orphans.clone());
+        async move {
+            let _end = orphans.end();
+            pause.apply(future).await
+        }
     }
 
     /// Tells who is running on the runtime of the caller, and waits as long as the process takes
@@ -168,6 +180,7 @@ impl HostState {
             disk,
             clock,
             pause: Pause::default(),
+            orphans: Orphans::default(),
             recorder: recorder.clone(),
             seed,
             delay: Duration::ZERO,
@@ -190,6 +203,7 @@ impl HostState {
         process.life += 1;
         process.delay = restart;
         process.pause = Pause::default();
+        process.orphans = Orphans::default();
         let (disk, mounted) =
             mount(process.name, process.life, process.seed, &process.clock, self.lying_disk);
         process.disk = disk;

@@ -18,6 +18,7 @@ pub(crate) mod host;
 pub(crate) mod link;
 pub(crate) mod marks;
 pub(crate) mod node;
+mod orphans;
 pub(crate) mod pause;
 pub(crate) mod record;
 mod session;

@@ -28,7 +28,8 @@ impl Listener for TracedListener {
         let peer = turmoil::reverse_lookup(peer.ip()).unwrap_or_else(|| "somebody".to_owned());
         let peer: Arc<str> = peer.into();
         Ok(TracedStream {
-            stream,
+            stream: Some(stream),
+            number: self.process.orphans.number(),
             process: self.process.clone(),
             incoming: (Splitter::default(), Counted::new(&peer, port, true)),
             outgoing: (Splitter::default(), Counted::new(&peer, port, false)),
@@ -38,7 +39,10 @@ impl Listener for TracedListener {
 
 /// The server's end of a connection. It changes nothing.
 pub(crate) struct TracedStream {
-    stream: TcpStream,
+    /// `None` while it is dropped.
+    stream: Option<TcpStream>,
+    /// Which connection of its process it is.
+    number: u64,
     process: Process,
     incoming: (Splitter, Counted),
     outgoing: (Splitter, Counted),
@@ -57,6 +61,19 @@ impl TracedStream {
     }
 }
 
+impl Drop for TracedStream {
+    fn drop(&mut self) {
+        if let Some(stream) = self.stream.take_if(|_| self.process.disk.is_dead()) {
+            self.process.orphans.leave(self.number, stream);
+        }
+    }
+}
+
+/// What is read from, or written to, something that is dropped.
+fn dropped() -> io::Error {
+    io::ErrorKind::NotConnected.into()
+}
+
 impl AsyncRead for TracedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -66,7 +83,8 @@ impl AsyncRead for TracedStream {
         let this = &mut *self;
         std::task::ready!(this.process.pause.poll_running(cx));
         let before = buffer.filled().len();
-        let poll = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        let Some(stream) = &mut this.stream else { return Poll::Ready(Err(dropped())) };
+        let poll = Pin::new(stream).poll_read(cx, buffer);
         let bytes = &buffer.filled()[before..];
         Self::record(&this.process, Kind::Receive, &mut this.incoming, bytes);
         poll
@@ -81,7 +99,8 @@ impl AsyncWrite for TracedStream {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         std::task::ready!(this.process.pause.poll_running(cx));
-        let poll = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        let Some(stream) = &mut this.stream else { return Poll::Ready(Err(dropped())) };
+        let poll = Pin::new(stream).poll_write(cx, bytes);
         if let Poll::Ready(Ok(written)) = poll {
             let bytes = &bytes[..written];
             Self::record(&this.process, Kind::Send, &mut this.outgoing, bytes);
@@ -90,10 +109,16 @@ impl AsyncWrite for TracedStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        match &mut self.stream {
+            Some(stream) => Pin::new(stream).poll_flush(cx),
+            None => Poll::Ready(Err(dropped())),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        match &mut self.stream {
+            Some(stream) => Pin::new(stream).poll_shutdown(cx),
+            None => Poll::Ready(Err(dropped())),
+        }
     }
 }

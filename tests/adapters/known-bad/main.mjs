@@ -6,7 +6,8 @@ import { clients } from './clients.mjs';
 
 /** The request of a case at which an adapter shows its defect. */
 const MOMENT = 12;
-const MIB = 1 << 20;
+/** The longest line that the protocol allows, in bytes. */
+const LINE_MAX = 8 << 20;
 
 /** What adapters with a defect write instead of a reply: the lines, or nothing. */
 const adapters = {
@@ -14,7 +15,7 @@ const adapters = {
   dies: () => process.exit(3),
   garbage: () => ['this is no JSON'],
   hangs: () => [],
-  'too-long': (_, reply) => [JSON.stringify({ ...JSON.parse(reply), padding: 'x'.repeat(MIB) })],
+  'too-long': (_, reply) => [JSON.stringify({ ...JSON.parse(reply), padding: 'x'.repeat(LINE_MAX) })],
   'unknown-type': (_, reply) => [JSON.stringify({ ...JSON.parse(reply), type: 'finished' })],
   'wrong-n': (request, reply) => [JSON.stringify({ ...JSON.parse(reply), n: request.n + 1 })],
 };
@@ -40,7 +41,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   const request = JSON.parse(line);
   if (request.type === 'stop') {
     if (defect !== 'never-stops') process.exit(0);
-    setInterval(() => {}, MIB); // keeps the process alive
+    setInterval(() => {}, LINE_MAX); // keeps the process alive
     continue;
   }
   requests = request.type === 'reset' ? 0 : requests + 1;

@@ -67,7 +67,7 @@ pub(super) fn enter(
                 inspecting: *lock(&inspecting),
                 process: process.clone(),
             };
-            process.pause.apply(server_node::serve(side))
+            process.live(server_node::serve(side))
         });
     } else {
         let (process, vault, copies) =
@@ -80,7 +80,7 @@ pub(super) fn enter(
             let (inspecting, vault, copies) = (*lock(&inspecting), vault.clone(), copies.clone());
             let (sender, receiver) = mpsc::unbounded_channel();
             *lock(&orders) = Some(sender);
-            process.pause.clone().apply(async move {
+            process.clone().live(async move {
                 if inspecting {
                     return server::inspect(process, &topology, &options).await;
                 }
@@ -115,7 +115,7 @@ pub(super) fn enter(
                     vault: vault.clone(),
                     process: process.clone(),
                 };
-                process.pause.apply(node::live(side, number))
+                process.live(node::live(side, number))
             });
             continue;
         }
@@ -123,7 +123,7 @@ pub(super) fn enter(
             let process = lock(&process).clone();
             let (topology, options) = (topology.clone(), options.clone());
             let (link, moods, known) = (link.clone(), moods.clone(), known.clone());
-            process.pause.clone().apply(async move {
+            process.clone().live(async move {
                 let (topology, options) = (&topology, &options);
                 client::live(process, number, topology, options, distorted, link, moods, known)
                     .await

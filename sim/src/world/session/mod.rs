@@ -97,7 +97,7 @@ pub(super) fn enter(
                 users,
             };
             let inspecting = *lock(&inspecting);
-            process.pause.apply(async move {
+            process.live(async move {
                 match (nodes, inspecting) {
                     (None, true) => server::inspect(side).await,
                     (None, false) => server::serve(side, distorted).await,
@@ -134,7 +134,7 @@ pub(super) fn enter(
             };
             let inspecting = *lock(&inspecting);
             let (nodes, case) = (nodes.clone(), case.clone());
-            process.pause.apply(async move {
+            process.live(async move {
                 match nodes {
                     // A client that has ended does not see the server end.
                     _ if inspecting => Ok(()),

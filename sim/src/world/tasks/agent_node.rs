@@ -19,7 +19,7 @@ use super::executor::ScriptedExecutor;
 use super::watch::TaskWatch;
 use super::witness::Witness;
 use super::{CONTROLLER, Ledger, agent_id, signing};
-use crate::conform::{Config, Effect, Event, TasksAgentConfig, feature};
+use crate::conform::{Config, Effect, Event, StoreProblem, TasksAgentConfig, feature};
 use crate::history::{Stage, TaskSeen};
 use crate::plan::{AgentOptions, Host};
 use crate::trace::Kind;
@@ -27,6 +27,7 @@ use crate::world::host::Process;
 use crate::world::link::LinkConnector;
 use crate::world::lock;
 use crate::world::node::{Attached, Entrance, Outside, Part, Storage, drive, keeps};
+use crate::world::vault::Vault;
 
 /// One life of a foreign agent; or a look into its store at the end of a run.
 pub(super) async fn live(
@@ -81,6 +82,11 @@ pub(super) async fn live(
         executor: ScriptedExecutor { process: process.clone(), agent: number },
         running: BTreeMap::new(),
         process: process.clone(),
+        shelf: storage.clone().map(|storage| Shelf {
+            storage,
+            process: process.clone(),
+            vault: vault.clone(),
+        }),
         ledger,
         witness,
     };
@@ -96,6 +102,23 @@ pub(super) async fn live(
         process,
     };
     drive(entrance, part).await
+}
+
+/// What a node commits, and the copies of it.
+pub(super) struct Shelf {
+    pub(super) storage: Storage,
+    pub(super) process: Process,
+    pub(super) vault: Vault,
+}
+
+impl Shelf {
+    /// A transaction has ended: a copy that is due is made, if it would be one of what is there.
+    pub(super) fn committed(&self, error: Option<StoreProblem>) {
+        self.vault.state().unsettled = error == Some(StoreProblem::Unknown);
+        if let Err(error) = self.storage.back_up_if_due(&self.process, &self.vault) {
+            self.process.record(Kind::Store, format!("the store cannot be copied: {error}"));
+        }
+    }
 }
 
 async fn open(process: &Process) -> Storage {
@@ -157,6 +180,7 @@ enum Look {
 /// What a foreign agent runs, and what is seen of it.
 struct AgentPart {
     process: Process,
+    shelf: Option<Shelf>,
     number: u32,
     reports: bool,
     look: Look,
@@ -284,6 +308,17 @@ impl Part for AgentPart {
             }
         });
         Event::AppConnect
+    }
+
+    /// A copy is made right after a transaction, as of the production store.
+    fn settled(&mut self, _: &Entrance) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn committed(&mut self, _: u64, error: Option<StoreProblem>) {
+        if let Some(shelf) = &self.shelf {
+            shelf.committed(error);
+        }
     }
 
     fn effect(&mut self, effect: Effect, outside: &Outside) -> Result<(), String> {

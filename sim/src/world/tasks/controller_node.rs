@@ -11,9 +11,10 @@ use base64::engine::general_purpose::STANDARD;
 use gapless::tasks::OutputStream;
 use serde::Deserialize;
 
+use super::agent_node::Shelf;
 use super::controller::{LOOK_EVERY, OPEN_RETRY, RECORD, Side};
 use super::{Ledger, SUBMITTER_TOKEN, script, signing};
-use crate::conform::{Config, Effect, Event, TasksControllerConfig};
+use crate::conform::{Config, Effect, Event, StoreProblem, TasksControllerConfig};
 use crate::history::{AttemptEnd, StreamEnd, TaskSeen};
 use crate::plan::Host;
 use crate::trace::Kind;
@@ -43,7 +44,17 @@ pub(super) async fn serve(
         }
         false => None,
     };
-    let part = ControllerPart { recorder: process.recorder.clone(), ledger, extension, inspecting };
+    let part = ControllerPart {
+        shelf: storage.clone().map(|storage| Shelf {
+            storage,
+            process: process.clone(),
+            vault: vault.clone(),
+        }),
+        recorder: process.recorder.clone(),
+        ledger,
+        extension,
+        inspecting,
+    };
     let entrance = Entrance {
         seat: 0,
         case,
@@ -80,6 +91,7 @@ async fn open(process: &Process) -> Storage {
 
 /// What is seen of a foreign controller.
 struct ControllerPart {
+    shelf: Option<Shelf>,
     recorder: Recorder,
     ledger: Ledger,
     extension: bool,
@@ -95,6 +107,17 @@ impl Part for ControllerPart {
             false => tokio::spawn(audit(clerk, ledger, self.extension)),
         };
         Event::AppConnect
+    }
+
+    /// A copy is made right after a transaction, as of the production store.
+    fn settled(&mut self, _: &Entrance) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn committed(&mut self, _: u64, error: Option<StoreProblem>) {
+        if let Some(shelf) = &self.shelf {
+            shelf.committed(error);
+        }
     }
 
     fn effect(&mut self, effect: Effect, _: &Outside) -> Result<(), String> {

@@ -110,7 +110,7 @@ pub(super) fn enter(
                 extension,
             };
             let inspecting = *lock(&inspecting);
-            process.pause.apply(async move {
+            process.live(async move {
                 match (attached, inspecting) {
                     (Some(attached), _) => {
                         controller_node::serve(side, attached, case, inspecting).await
@@ -146,7 +146,7 @@ pub(super) fn enter(
                 link: link.clone(),
             };
             let inspecting = *lock(&inspecting);
-            process.pause.apply(async move {
+            process.live(async move {
                 match (agents, inspecting) {
                     (Some(attached), _) => agent_node::live(side, attached, case, inspecting).await,
                     (None, true) => agent::inspect(side).await,

@@ -100,7 +100,7 @@ impl Witness {
     /// contract cannot carry what was written, that is not judged.
     pub(super) fn said(&self, piece: &Append) {
         let does = self.does(&piece.attempt);
-        let judged = self.lossless || does.is_none_or(|does| does.text != Text::Binary);
+        let judged = self.lossless || does.is_none_or(|does| does.text == Text::Plain);
         self.bind(piece, script::digest(&piece.data), judged);
     }
 

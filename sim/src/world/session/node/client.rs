@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use gapless::net::http;
-use gapless::session::Name;
 use gapless::session::client::Submission;
 use gapless::session::conversation::{Input, Role, What};
 use gapless::session::view::{Pending, Rejected, View};
 use gapless::session::wire::{self, Body, ClientFrame, ServerFrame, Status};
+use gapless::session::{CloseCode, Name};
 use tokio::sync::{oneshot, watch};
 
 use crate::conform::session::{
@@ -29,9 +29,6 @@ use crate::world::session::link::SessionLink;
 use crate::world::session::user::{Handle, Page, Refused};
 use crate::world::session::watch::{Viewer, change};
 use crate::world::session::{SERVER, token};
-
-/// The code with which a connection is closed whose place another one took.
-const SUPERSEDED: u16 = 4005;
 
 /// One life of a foreign client: one page after the other.
 pub(in crate::world::session) async fn live(
@@ -313,8 +310,8 @@ impl ClientPart {
     fn lost(&mut self, conn: u64, code: Option<u16>) {
         let (client, conn) = (self.viewer.client, self.conn(conn));
         self.see(SessionSeen::Lost { client, conn, code });
-        self.guess_link(match code {
-            Some(SUPERSEDED) => LinkState::Superseded,
+        self.guess_link(match code.map(CloseCode) {
+            Some(CloseCode::SUPERSEDED) => LinkState::Superseded,
             _ => LinkState::Waiting,
         });
     }

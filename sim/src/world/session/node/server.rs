@@ -10,7 +10,7 @@ use gapless::session::driver::{Hello, Stopped};
 use gapless::session::wire::{
     self, Body, ClientFrame, CursorVerdict, Notice, SUBPROTOCOL, ServerFrame,
 };
-use gapless::session::{ConnectionId, Identity, Name};
+use gapless::session::{CloseCode, ConnectionId, Identity, Name};
 use tokio::sync::oneshot;
 
 use crate::conform::session::{Held, Question, RowHeld, SessionServerConfig, TurnEnding, Usage};
@@ -361,7 +361,10 @@ impl Part for ServerPart {
         match effect {
             Effect::SockSend { conn, text } => self.sent(*conn, text),
             Effect::SockClose { conn, code, .. } => {
-                self.eye.left(*conn, Some(code.unwrap_or(1000)))
+                if self.marks && *code == Some(CloseCode::SUPERSEDED.0) {
+                    gapless::mark!("session.superseded");
+                }
+                self.eye.left(*conn, Some(code.unwrap_or(1000)));
             }
             Effect::SockRefuse { conn, .. } => {
                 self.asking.remove(conn);
