@@ -93,8 +93,7 @@ impl Live {
             let played = guarded(seed.0, &again, || {
                 self.implementation.play(&plan, case.is_drawn(), self.speed)
             })?;
-            let outcome =
-                Outcome::new(id, seed.0, case.is_drawn(), case.statements(), &played);
+            let outcome = Outcome::new(id, seed.0, case.is_drawn(), case.statements(), &played);
             if let (Some(file), Some(run)) = (&mut self.trace, &played.run) {
                 writeln!(file, "{id} {seed}: {}\n{}", outcome.verdict.as_str(), run.trace)?;
             }

@@ -86,16 +86,14 @@ pub fn serve(role: Role, mutant: Option<&str>) -> Result<(), String> {
     runtime.block_on(async {
         let running = async {
             match &live.config {
-                Config::EventsClient(config) => {
-                    client(&live, config, seed, distorted, voice).await
-                }
-                Config::EventsServer(config) => {
-                    server(&live, config, seed, distorted, voice).await
-                }
+                Config::EventsClient(config) => client(&live, config, seed, distorted, voice).await,
+                Config::EventsServer(config) => server(&live, config, seed, distorted, voice).await,
                 Config::SessionClient(_)
                 | Config::SessionServer(_)
                 | Config::TasksAgent(_)
-                | Config::TasksController(_) => Err("the configuration is of another role".to_owned()),
+                | Config::TasksController(_) => {
+                    Err("the configuration is of another role".to_owned())
+                }
             }
         };
         tokio::select! { biased;

@@ -236,6 +236,10 @@ impl Part for ServerPart {
         !self.inspecting
     }
 
+    fn changed(&mut self, _entrance: &Entrance) -> std::io::Result<()> {
+        Ok(())
+    }
+
     fn settled(&mut self, entrance: &Entrance) -> std::io::Result<()> {
         if self.inspecting || entrance.storage.is_none() {
             return Ok(());

@@ -89,13 +89,7 @@ const UNSENT_MAX: usize = 64 << 10;
 
 impl<W: Wire, S: Site> FaultyStream<W, S> {
     /// A connection of a link.
-    pub(crate) fn new(
-        wire: W,
-        link: Link,
-        site: S,
-        watch: Arc<dyn Watch>,
-        opened: Opened,
-    ) -> Self {
+    pub(crate) fn new(wire: W, link: Link, site: S, watch: Arc<dyn Watch>, opened: Opened) -> Self {
         let Opened { number, port, silent } = opened;
         let client = site.name().into();
         Self {

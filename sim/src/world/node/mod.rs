@@ -126,12 +126,22 @@ pub(in crate::world) trait Part: Send + 'static {
         true
     }
 
-    /// Nothing is on its way to the store: if a copy of it is due, it is made.
+    /// Nothing is on its way to the store: where it matters that the node knows of all that is in a
+    /// copy, one that is due is made now.
     ///
     /// # Errors
     ///
     /// The disk's.
-    fn settled(&mut self, entrance: &Entrance) -> std::io::Result<()> {
+    fn settled(&mut self, _entrance: &Entrance) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    /// The store has changed: if a copy of it is due, it is made.
+    ///
+    /// # Errors
+    ///
+    /// The disk's.
+    fn changed(&mut self, entrance: &Entrance) -> std::io::Result<()> {
         match &entrance.storage {
             Some(storage) => storage.back_up_if_due(&entrance.process, &entrance.vault),
             None => Ok(()),
@@ -515,6 +525,9 @@ impl<P: Part> Driver<P> {
         let (process, vault) = (self.entrance.process.clone(), self.entrance.vault.clone());
         vault.state().unsettled = error == Some(StoreProblem::Unknown);
         self.committing += 1;
+        if let Err(error) = self.part.changed(&self.entrance) {
+            process.record(Kind::Store, format!("the store cannot be copied: {error}"));
+        }
         let keys: Vec<&str> = writes.keys().map(String::as_str).collect();
         let outcome = match error {
             None => "done",
