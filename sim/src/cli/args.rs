@@ -206,6 +206,12 @@ pub(super) struct ShrinkArgs {
     /// Where the small plan is written, as a capsule
     #[arg(long, value_name = "FILE", default_value = "shrunk.json")]
     pub(super) out: PathBuf,
+    /// Which part a foreign implementation plays, for example `events.client`
+    #[arg(long, value_name = "ROLE", requires = "adapter", conflicts_with = "mutant")]
+    pub(super) role: Option<String>,
+    /// The command that starts the adapter of the foreign implementation that fails
+    #[arg(long, value_name = "COMMAND", requires = "role")]
+    pub(super) adapter: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -10,11 +10,13 @@ use super::{
 };
 use crate::capsule::Recorded;
 use crate::check::{Violation, judge, violations};
+use crate::conform::profile::{Fit, Profile};
+use crate::conform::suite::{SEATS_MAX, Verdicted, attach, play};
 use crate::exit;
 use crate::plan::{Plan, Protocol, Step, When};
 use crate::scenario::{action_text, duration_text, parse_duration};
 use crate::shrink::{Ended, Improvement, Limits, Symptom, look_for, shrink, symptoms};
-use crate::world::Run;
+use crate::world::{Attached, Run};
 
 pub(super) fn run(
     args: &ShrinkArgs,
@@ -26,9 +28,17 @@ pub(super) fn run(
         usage(message, "write how long it may take, as `30s` or `5m`")
     })?;
     let limits = Limits { time: Duration::from_millis(time_ms), runs: args.runs };
-    let request = certain_request(&args.source)?;
+    let mut request = certain_request(&args.source)?;
+    let foreign = Foreign::new(args)?;
+    if let Some(foreign) = &foreign {
+        request.plan = foreign.fit(&request.plan)?;
+    }
     write!(out, "{}", report::heading(&request.plan, &request.title))?;
     out.flush()?;
+    let carry_out = |request: &Request| match &foreign {
+        Some(foreign) => foreign.carry_out(&request.plan),
+        None => carry_out(request),
+    };
     let run = carry_out(&request)?;
     let Some(violation) = the_violation(&run) else {
         return nothing_fails(&request, out);
@@ -40,7 +50,10 @@ pub(super) fn run(
     #[expect(clippy::disallowed_methods, reason = "tells a person how long they waited")]
     let began = std::time::Instant::now();
     let mut watch = Watch { terminal: std::io::stderr().is_terminal(), err };
-    let mut look = |plan: &Plan| look_for(plan, &of);
+    let mut look = |plan: &Plan| match &foreign {
+        Some(foreign) => foreign.symptoms(plan),
+        None => look_for(plan, &of),
+    };
     let shrunk = guarded(request.plan.seed, &request.again, || {
         shrink(&request.plan, &of, &mut look, limits, &mut |better| watch.say(better))
     })?;
@@ -85,10 +98,62 @@ pub(super) fn run(
         let statements = violation.statements.join(", ");
         writeln!(out, "    {QUIET}{} ({statements}){QUIET:#}", violation.checker)?;
     }
-    writeln!(out, "\n  run it       cargo sim {}", small.again)?;
-    writeln!(out, "  whole trace  cargo sim {}", small.with("show"))?;
+    match &foreign {
+        Some(foreign) => {
+            let plan = word(&args.out);
+            writeln!(out, "\n  run it       cargo sim {} --plan {plan}", foreign.again)?;
+        }
+        None => {
+            writeln!(out, "\n  run it       cargo sim {}", small.again)?;
+            writeln!(out, "  whole trace  cargo sim {}", small.with("show"))?;
+        }
+    }
     writeln!(out, "  freeze       cargo sim {}", small.with("freeze"))?;
     Ok(exit::OK)
+}
+
+/// A foreign implementation that fails.
+struct Foreign {
+    attached: Attached,
+    /// The words after `cargo sim` that attach it.
+    again: String,
+}
+
+impl Foreign {
+    fn new(args: &ShrinkArgs) -> Result<Option<Self>, Failure> {
+        let (Some(role), Some(adapter)) = (&args.role, &args.adapter) else { return Ok(None) };
+        let (role, source, again) = super::conform::foreign(role, adapter)?;
+        let attached = attach(role, &source, SEATS_MAX)
+            .map_err(|error| Failure::Adapter(format!("error: {error}\n")))?;
+        Ok(Some(Self { attached, again }))
+    }
+
+    /// The plan without what the implementation does not have.
+    fn fit(&self, plan: &Plan) -> Result<Plan, Failure> {
+        match Profile::new(self.attached.role(), self.attached.hello()).fit(plan, true) {
+            Fit::Runs { plan, .. } => Ok(*plan),
+            Fit::Unsupported(needs) => Err(usage(
+                format!("the implementation does not have what this needs: {}", needs.join(", ")),
+                "give another scenario, or another `--role`",
+            )),
+        }
+    }
+
+    fn carry_out(&self, plan: &Plan) -> Result<Run, Failure> {
+        let played = play(&self.attached, plan, true);
+        let problem = || format!("error: the run did not come to its end: {:?}\n", played.verdict);
+        played.run.map(|run| *run).ok_or_else(|| Failure::Adapter(problem()))
+    }
+
+    /// What fails; a run that does not come to its end shows nothing.
+    fn symptoms(&self, plan: &Plan) -> Vec<Symptom> {
+        match play(&self.attached, plan, true).verdict {
+            Verdicted::Fail(found) | Verdicted::Warn(found) => {
+                found.iter().map(Symptom::of).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// The violation that a run is about: of a known-bad variant the one that has to be found, else

@@ -11,10 +11,11 @@ mod suite;
 
 use std::io::{self, Write};
 
-use super::args::{AdapterArgs, ConformArgs, ConformCommand};
+use super::args::{AdapterArgs, AttachArgs, ConformArgs, ConformCommand, DEFAULT_ANSWER_TIMEOUT};
 use super::{Failure, mutants, usage};
-use crate::conform::Reference;
 use crate::conform::adapter::serve;
+use crate::conform::suite::Source;
+use crate::conform::{Reference, Role};
 use crate::exit;
 
 pub(super) use self::record::record;
@@ -29,6 +30,20 @@ pub(super) fn run(
         Some(ConformCommand::Schema(args)) => schema::run(args, out),
         None => suite::run(&args.play, out, err),
     }
+}
+
+/// A foreign implementation by its role and the command of its adapter: what it is, and the words
+/// after `cargo sim` that attach it.
+pub(super) fn foreign(role: &str, adapter: &str) -> Result<(Role, Source, String), Failure> {
+    let target = attach::Target::new(&AttachArgs {
+        role: Some(role.to_owned()),
+        adapter: Some(adapter.to_owned()),
+        mutant: None,
+        answer_timeout: DEFAULT_ANSWER_TIMEOUT.to_owned(),
+    })?;
+    let again = target.again("conform");
+    let again = again.strip_prefix("gapless-sim ").unwrap_or(&again).to_owned();
+    Ok((target.role, target.source, again))
 }
 
 /// Speaks over the real standard output: what is made for people to read leaves out control
