@@ -63,7 +63,7 @@ for line in sys.stdin:
             done = {"type": "hello", "protocol": 1, "nonce": "", "name": "fake", "version": "1",
                     "roles": [], "clock": "virtual", "entropy": "none", "storage": "none"}
         if mode == "too long":
-            print("x" * (9 << 20), flush=True)
+            print("x" * ((1 << 20) + 1), flush=True)
             continue
         if mode == "another time":
             done["now"] += 1
@@ -144,7 +144,7 @@ fn each_way_to_misbehave_has_its_verdict() {
         ("twice", exit::ADAPTER, "error", "answered twice"),
         ("another number", exit::ADAPTER, "error", "with the `n` of another request"),
         ("introduces itself again", exit::ADAPTER, "error", "introduced itself twice"),
-        ("too long", exit::ADAPTER, "error", "a line of more than 8388608 bytes"),
+        ("too long", exit::ADAPTER, "error", "a line of more than 1048576 bytes"),
         ("another time", exit::NONDETERMINISM, "nondeterminism", "it acted at 1 ms, when it was 0"),
         ("spins", exit::ADAPTER, "error", "again and again"),
         ("always busy", exit::ADAPTER, "error", "it is busy after"),

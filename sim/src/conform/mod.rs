@@ -27,6 +27,7 @@ mod version;
 
 pub use self::node::{Node, NodeError, SharedNode};
 pub use self::process::{ANSWER_MAX, Launch, Process};
+pub(crate) use self::protocol::STORAGE_BYTES_MAX;
 pub use self::protocol::{
     Application, Config, Conn, DialProblem, Done, Effect, Event, EventsClientConfig,
     EventsServerConfig, Hello, Live, PublicKey, Reply, Request, Reset, Role, SigningKey,

@@ -388,6 +388,7 @@ fn asked_for(request: &Request) -> String {
             format!("deliver {} at {at} ms", kind.unwrap_or_default())
         }
         Request::Advance { until, .. } => format!("advance to {until} ms"),
+        Request::Load { .. } => "load".to_owned(),
         Request::Settle { .. } => "settle".to_owned(),
         Request::Live(_) => "live".to_owned(),
         Request::Stop => "stop".to_owned(),

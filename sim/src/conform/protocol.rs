@@ -28,7 +28,11 @@ use crate::history::Stage;
 pub const VERSION: u32 = 1;
 
 /// The longest line, in bytes, without its end.
-pub const LINE_BYTES_MAX: usize = 8 << 20;
+pub const LINE_BYTES_MAX: usize = 1 << 20;
+
+/// How much of what an implementation has stored is handed back in one line, in bytes of keys and
+/// values; one value may be longer.
+pub const STORAGE_BYTES_MAX: usize = 512 << 10;
 
 /// Which part of which protocol an implementation plays.
 #[derive(
@@ -114,6 +118,18 @@ pub enum Request {
     /// memory is as in a new process. Answered by [`Reply::Done`] without effects, or
     /// [`Reply::Unsupported`].
     Reset(Box<Reset>),
+    /// What did not fit into the line of a `reset`, or of the `load` before: it belongs to the
+    /// `storage` there. Only for implementations that commit much. Answered by [`Reply::Done`] without
+    /// effects.
+    Load {
+        /// As in `deliver`.
+        n: u64,
+        /// As in `reset`.
+        storage: BTreeMap<String, String>,
+        /// Another `load` follows, and nothing else.
+        #[serde(default, skip_serializing_if = "is_false")]
+        more: bool,
+    },
     /// Something happened. Answered by [`Reply::Done`].
     Deliver {
         /// Counts the requests of a process from 1; the reply repeats it.
@@ -185,6 +201,9 @@ pub struct Reset {
     /// What it has committed ([`Effect::StoreCommit`]) in earlier lives: base64 by key.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub storage: BTreeMap<String, String>,
+    /// Not all of it fits into a line: [`Request::Load`] follows, and nothing else.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub more: bool,
 }
 
 /// The implementation is to run by itself.
@@ -1146,7 +1165,10 @@ impl Request {
             Self::Hello { .. } | Self::Stop => None,
             Self::Reset(reset) => Some(reset.n),
             Self::Live(live) => Some(live.n),
-            Self::Deliver { n, .. } | Self::Advance { n, .. } | Self::Settle { n } => Some(*n),
+            Self::Load { n, .. }
+            | Self::Deliver { n, .. }
+            | Self::Advance { n, .. }
+            | Self::Settle { n } => Some(*n),
         }
     }
 }

@@ -7,7 +7,7 @@ import { clients } from './clients.mjs';
 /** The request of a case at which an adapter shows its defect. */
 const MOMENT = 12;
 /** The longest line that the protocol allows, in bytes. */
-const LINE_MAX = 8 << 20;
+const LINE_MAX = 1 << 20;
 
 /** What adapters with a defect write instead of a reply: the lines, or nothing. */
 const adapters = {

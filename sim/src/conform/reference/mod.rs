@@ -11,6 +11,8 @@ mod store;
 mod tasks_agent;
 mod tasks_controller;
 
+use std::collections::BTreeMap;
+
 use gapless::recovery::{Instant, WallTime};
 
 use super::node::{Node, NodeError};
@@ -52,6 +54,8 @@ pub struct Reference {
     hello: Hello,
     distorted: Distorted,
     epoch_ms: i64,
+    /// A reset of which not all of the storage has come.
+    beginning: Option<Reset>,
     endpoint: Option<Box<dyn Endpoint>>,
 }
 
@@ -89,7 +93,13 @@ impl Reference {
             entropy: EntropyKind::Seeded,
             storage: StorageKind::Virtual,
         };
-        Ok(Self { hello, distorted: Distorted::by(mutant), epoch_ms: 0, endpoint: None })
+        Ok(Self {
+            hello,
+            distorted: Distorted::by(mutant),
+            epoch_ms: 0,
+            beginning: None,
+            endpoint: None,
+        })
     }
 
     fn moment(&self, at: u64, skew_ms: i64) -> Moment {
@@ -118,7 +128,26 @@ impl Reference {
         Ok(Reply::Done(Done { n, now, effects, next, busy: false }))
     }
 
+    fn load(
+        &mut self,
+        n: u64,
+        storage: &BTreeMap<String, String>,
+        more: bool,
+    ) -> Result<Reply, NodeError> {
+        let Some(mut reset) = self.beginning.take() else {
+            return Err(NodeError::Misused("no `reset` has said that more follows".to_owned()));
+        };
+        reset.storage.extend(storage.clone());
+        self.reset(&Reset { n, more, ..reset })
+    }
+
     fn reset(&mut self, reset: &Reset) -> Result<Reply, NodeError> {
+        let done = Done { n: reset.n, now: reset.now, ..Done::default() };
+        if reset.more {
+            self.beginning = Some(reset.clone());
+            return Ok(Reply::Done(done));
+        }
+        self.beginning = None;
         self.epoch_ms = reset.epoch_ms;
         let endpoint = match reset.role {
             Role::EventsClient => events_client::begin(reset, self.distorted),
@@ -129,7 +158,7 @@ impl Reference {
             Role::SessionServer => session_server::begin(reset, self.distorted),
         };
         self.endpoint = Some(endpoint.map_err(NodeError::Misused)?);
-        Ok(Reply::Done(Done { n: reset.n, now: reset.now, ..Done::default() }))
+        Ok(Reply::Done(done))
     }
 }
 
@@ -144,6 +173,7 @@ impl Node for Reference {
                 Ok(Reply::Hello(Hello { nonce: nonce.clone(), ..self.hello.clone() }))
             }
             Request::Reset(reset) => self.reset(reset),
+            Request::Load { n, storage, more } => self.load(*n, storage, *more),
             Request::Deliver { n, at, skew_ms, event } => {
                 let moment = self.moment(*at, *skew_ms);
                 let event = event.clone();

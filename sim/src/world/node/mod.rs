@@ -10,7 +10,7 @@ mod serve;
 mod sockets;
 mod storage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ use super::link::LinkConnector;
 use super::vault::Vault;
 use super::{lock, marks};
 use crate::conform::{
-    Config, Conn, Done, Effect, Event, Hello, NodeError, Reply, Request, Reset, Role, SharedNode,
-    StorageKind, StoreProblem, feature,
+    Config, Conn, Done, Effect, Event, Hello, NodeError, Reply, Request, Reset, Role,
+    STORAGE_BYTES_MAX, SharedNode, StorageKind, StoreProblem, feature,
 };
 use crate::trace::Kind;
 
@@ -295,12 +295,13 @@ impl<P: Part> Driver<P> {
 
     fn reset(&mut self) -> Result<(), NodeError> {
         let process = self.entrance.process.clone();
-        let storage = match &self.entrance.storage {
+        let mut parts = parts(match &self.entrance.storage {
             Some(storage) => storage.load().map_err(|error| {
                 NodeError::NotStarted(format!("its storage cannot be read: {error}"))
             })?,
             None => BTreeMap::new(),
-        };
+        });
+        let storage = parts.pop_front().unwrap_or_default();
         let reset = Reset {
             n: 0,
             case: self.entrance.case.clone(),
@@ -313,8 +314,14 @@ impl<P: Part> Driver<P> {
             skew_ms: self.skew_ms(),
             config: self.entrance.config.clone(),
             storage,
+            more: !parts.is_empty(),
         };
-        self.ask(|n| Request::Reset(Box::new(Reset { n, ..reset })), now_ms())
+        self.ask(|n| Request::Reset(Box::new(Reset { n, ..reset })), now_ms())?;
+        while let Some(storage) = parts.pop_front() {
+            let more = !parts.is_empty();
+            self.ask(|n| Request::Load { n, storage, more }, now_ms())?;
+        }
+        Ok(())
     }
 
     /// What is due comes first, then this.
@@ -562,6 +569,24 @@ fn answered(waited: bool, what: &str, name: u64) -> Result<(), NodeError> {
     }
 }
 
+/// What is stored, in parts of which each fits into a line, unless one value alone does not.
+fn parts(storage: BTreeMap<String, String>) -> VecDeque<BTreeMap<String, String>> {
+    let mut parts = VecDeque::from([BTreeMap::new()]);
+    let mut bytes = 0;
+    for (key, value) in storage {
+        let length = key.len() + value.len();
+        if bytes > 0 && bytes + length > STORAGE_BYTES_MAX {
+            parts.push_back(BTreeMap::new());
+            bytes = 0;
+        }
+        bytes += length;
+        if let Some(part) = parts.back_mut() {
+            part.insert(key, value);
+        }
+    }
+    parts
+}
+
 /// Sleeps for a while; for ever without one.
 async fn sleep(wait: Option<Duration>) {
     match wait {
@@ -573,4 +598,35 @@ async fn sleep(wait: Option<Duration>) {
 /// Whether what a node commits survives its process.
 pub(in crate::world) fn keeps(attached: &Attached) -> bool {
     attached.hello.storage == StorageKind::Virtual
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(lengths: &[usize]) -> BTreeMap<String, String> {
+        let pages = lengths.iter().enumerate();
+        pages.map(|(number, length)| (format!("{number:04}"), "x".repeat(*length))).collect()
+    }
+
+    #[test]
+    fn what_is_stored_comes_whole_and_in_parts_that_fit_into_a_line() {
+        let storage = stored(&[5_000; 400]);
+        let parts = parts(storage.clone());
+        assert_eq!(parts.len(), 4);
+        let bytes = |part: &BTreeMap<String, String>| {
+            part.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+        };
+        assert!(parts.iter().all(|part| bytes(part) <= STORAGE_BYTES_MAX));
+        let joined: BTreeMap<_, _> = parts.into_iter().flatten().collect();
+        assert!(joined == storage);
+    }
+
+    #[test]
+    fn nothing_is_one_part_and_a_value_that_is_too_long_is_one_of_its_own() {
+        assert_eq!(parts(BTreeMap::new()).len(), 1);
+        let lengths = [10, 2 * STORAGE_BYTES_MAX, 10];
+        let counts: Vec<_> = parts(stored(&lengths)).iter().map(BTreeMap::len).collect();
+        assert_eq!(counts, [1, 1, 1]);
+    }
 }
