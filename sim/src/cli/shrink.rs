@@ -145,8 +145,12 @@ impl Foreign {
         played.run.map(|run| *run).ok_or_else(|| Failure::Adapter(problem()))
     }
 
-    /// What fails; a run that does not come to its end shows nothing.
+    /// What fails. A run that does not come to its end shows nothing, and neither does a plan that
+    /// would have to be fitted first: what is kept is what was carried out.
     fn symptoms(&self, plan: &Plan) -> Vec<Symptom> {
+        if self.fit(plan).ok().as_ref() != Some(plan) {
+            return Vec::new();
+        }
         match play(&self.attached, plan, true).verdict {
             Verdicted::Fail(found) | Verdicted::Warn(found) => {
                 found.iter().map(Symptom::of).collect()

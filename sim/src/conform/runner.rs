@@ -108,11 +108,14 @@ pub trait Progress {
     fn waited(&mut self, tally: &Tally<'_>);
 }
 
-/// The cases of scenarios: fixed ones once with the base as their seed, and `seeds` of the swarms,
-/// dealt round-robin.
+/// The cases of scenarios: fixed ones once with the base as their seed, what was frozen with the seed
+/// with which it was found, and `seeds` of the swarms, dealt round-robin.
 pub fn cases(scenarios: &[Scenario], base: Seed, seeds: u64) -> Vec<Case<'_>> {
     let fixed = scenarios.iter().filter(|scenario| scenario.swarm.is_none());
-    let fixed = fixed.map(|scenario| Case::Scenario(scenario, base));
+    let fixed = fixed.map(|scenario| {
+        let found = scenario.frozen.as_ref().map_or(base, |frozen| frozen.seed);
+        Case::Scenario(scenario, found)
+    });
     let swarms: Vec<&Scenario> =
         scenarios.iter().filter(|scenario| scenario.swarm.is_some()).collect();
     // Without swarms there is nothing that takes a seed.
