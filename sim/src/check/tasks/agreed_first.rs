@@ -26,6 +26,8 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let mut agreed: BTreeSet<(u32, u64)> = BTreeSet::new();
     // What the controller is known to have of a stream.
     let mut had: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    // What the agent was ever told that the controller has, whatever became of the record since.
+    let mut acked: BTreeMap<u32, BTreeMap<(&str, &str), u64>> = BTreeMap::new();
     // The highest number of a stream on a connection.
     let mut sent: BTreeMap<(u32, u64, &str, &str), u64> = BTreeMap::new();
     // What was declared lost.
@@ -37,16 +39,26 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
             TaskSeen::Hello { agent, connection, .. } => {
                 greeted.insert((*agent, *connection));
             }
-            TaskSeen::Answered { agent, connection, wanted, refused, lost, .. } => {
+            TaskSeen::Answered { agent, connection, wanted, refused, lost, changed, .. } => {
                 answered.insert((*agent, *connection));
                 if !refused && !lost {
                     agreed.insert((*agent, *connection));
+                }
+                // A fault took out what the controller wants: the agent goes by what it knows.
+                if *changed {
+                    for (stream, through) in acked.get(agent).into_iter().flatten() {
+                        let had = had.entry(*stream).or_default();
+                        *had = (*had).max(*through);
+                    }
                 }
                 for (attempt, stream, next) in wanted {
                     had.insert((attempt, stream), next - 1);
                 }
             }
-            TaskSeen::Acked { attempt, through: Some((stream, through)), .. } => {
+            TaskSeen::Acked { agent, attempt, through: Some((stream, through)), .. } => {
+                let acked = acked.entry(*agent).or_default();
+                let acked = acked.entry((attempt, stream)).or_default();
+                *acked = (*acked).max(*through);
                 let had = had.entry((attempt, stream)).or_default();
                 *had = (*had).max(*through);
             }
@@ -134,5 +146,24 @@ mod tests {
         assert_eq!(tasks(&CHECKER, sends(&[(2, false)])).len(), 1);
         let lost = &[(1, false), (4, true), (2, false)];
         assert_eq!(tasks(&CHECKER, sends(lost)).len(), 1, "it was there all the time");
+    }
+
+    #[test]
+    fn where_a_fault_took_the_answer_the_agent_goes_by_what_was_acknowledged() {
+        let mut restored = answered(2);
+        let TaskSeen::Answered { wanted, .. } = &mut restored else { unreachable!() };
+        wanted.push((A1.to_owned(), "stdout".to_owned(), 1));
+        let then = |changed| {
+            let mut answer = answered(3);
+            if let TaskSeen::Answered { changed: by_fault, .. } = &mut answer {
+                *by_fault = changed;
+            }
+            let before =
+                [hello(1), answered(1), said(1, piece(1, 7, false)), acked("output", Some(1))];
+            let after = [hello(2), restored.clone(), hello(3), answer, said(3, piece(2, 7, false))];
+            before.into_iter().chain(after).collect()
+        };
+        assert_eq!(tasks(&CHECKER, then(true)), [""; 0]);
+        assert_eq!(tasks(&CHECKER, then(false)).len(), 1);
     }
 }

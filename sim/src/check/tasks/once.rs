@@ -1,6 +1,6 @@
 //! No attempt is run twice, and no two attempts at a task at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Check, Checker, Facts, Finding, finding, task_of};
 use crate::history::{Seen, TaskSeen};
@@ -21,6 +21,9 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let mut running: BTreeMap<&str, (&str, u32)> = BTreeMap::new();
     // Discarded by an answer, and not delivered again since.
     let mut discarded: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+    // Those of them that a fault discarded. The controller wants them, and does not say it again to
+    // an agent that died before it had stored it.
+    let mut by_fault: BTreeMap<u32, BTreeSet<&str>> = BTreeMap::new();
     for (index, entry) in facts.history.entries.iter().enumerate() {
         let at_ms = entry.at_ms;
         match &entry.what {
@@ -52,8 +55,11 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
             Seen::Task(TaskSeen::Ended { attempt, .. }) => {
                 running.remove(task_of(attempt));
             }
-            Seen::Task(TaskSeen::Answered { discarded: names, .. }) => {
+            Seen::Task(TaskSeen::Answered { agent, discarded: names, changed, .. }) => {
                 let new = names.iter().filter(|name| !ran.contains_key(name.as_str()));
+                if *changed {
+                    by_fault.entry(*agent).or_default().extend(new.clone().map(String::as_str));
+                }
                 discarded.extend(new.map(|name| (name.as_str(), (index, at_ms))));
             }
             Seen::Task(TaskSeen::Delivered { attempt, .. }) => {
@@ -65,6 +71,11 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
             }
             Seen::Crashed { host } => {
                 running.retain(|_, (_, agent)| *host != format!("agent-{agent}"));
+                for (_, names) in
+                    by_fault.extract_if(.., |agent, _| *host == format!("agent-{agent}"))
+                {
+                    discarded.retain(|name, _| !names.contains(name));
+                }
             }
             _ => {}
         }
@@ -124,5 +135,15 @@ mod tests {
     fn what_was_discarded_is_not_run() {
         assert_eq!(tasks(&CHECKER, vec![discarding(1), ran(A1)]).len(), 1);
         assert_eq!(tasks(&CHECKER, vec![ran(A1), discarding(1)]), [""; 0]);
+        let died = |changed| {
+            let mut told = discarding(1);
+            if let TaskSeen::Answered { changed: by_fault, .. } = &mut told {
+                *by_fault = changed;
+            }
+            let crash = Seen::Crashed { host: "agent-1".to_owned() };
+            vec![Seen::Task(told), crash, Seen::Task(ran(A1))]
+        };
+        assert_eq!(findings(&CHECKER, died(false)).len(), 1);
+        assert_eq!(findings(&CHECKER, died(true)), [""; 0], "the controller wants it");
     }
 }

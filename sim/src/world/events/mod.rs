@@ -82,7 +82,7 @@ pub(super) fn enter(
             *lock(&orders) = Some(sender);
             process.clone().live(async move {
                 if inspecting {
-                    return server::inspect(process, &topology, &options).await;
+                    return server::inspect(process, &topology, &options, &copies).await;
                 }
                 let orders = receiver;
                 server::serve(process, &topology, &options, distorted, orders, vault, copies).await

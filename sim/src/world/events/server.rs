@@ -166,13 +166,7 @@ pub(crate) fn tell_heads(
     topology: &Topology,
     copies: &Copies,
 ) -> Result<(), String> {
-    let mut streams = Vec::new();
-    for agent in 1..=topology.agents {
-        let replies = log.transact(vec![Command::Load(agent_id(agent))]);
-        if let Some(Reply::Loaded(state)) = replies.map_err(|error| error.to_string())?.pop() {
-            streams.push(LogState { agent, oldest: state.oldest, head: state.head });
-        }
-    }
+    let streams = streams(log, topology)?;
     copies.tell_replaced(&process.recorder, &streams);
     for state in streams {
         process.recorder.stored(state.agent, state.head);
@@ -184,6 +178,18 @@ pub(crate) fn tell_heads(
         }
     }
     Ok(())
+}
+
+/// How far the log goes, per agent.
+fn streams(log: &mut SqliteLog, topology: &Topology) -> Result<Vec<LogState>, String> {
+    let mut streams = Vec::new();
+    for agent in 1..=topology.agents {
+        let replies = log.transact(vec![Command::Load(agent_id(agent))]);
+        if let Some(Reply::Loaded(state)) = replies.map_err(|error| error.to_string())?.pop() {
+            streams.push(LogState { agent, oldest: state.oldest, head: state.head });
+        }
+    }
+    Ok(streams)
 }
 
 /// The events of a stream above a number.
@@ -338,9 +344,12 @@ pub(crate) async fn inspect(
     process: Process,
     topology: &Topology,
     options: &ServerOptions,
+    copies: &Copies,
 ) -> turmoil::Result {
     process.boot().await;
-    let log = open_log(&process, options, Settings::default())?;
+    let mut log = open_log(&process, options, Settings::default())?;
+    // The server may have died before it could tell.
+    copies.tell_replaced(&process.recorder, &streams(&mut log, topology)?);
     look_into(log, &process, topology)?;
     Ok(())
 }
@@ -355,13 +364,10 @@ pub(crate) fn look_into(
     process: &Process,
     topology: &Topology,
 ) -> Result<(), String> {
-    for agent in 1..=topology.agents {
-        let replies = log.transact(vec![Command::Load(agent_id(agent))]);
-        let replies = replies.map_err(|error| error.to_string())?;
-        let Some(Reply::Loaded(state)) = replies.into_iter().next() else { continue };
+    for LogState { agent, oldest, head } in streams(&mut log, topology)? {
         // A commit whose sync failed is rolled back, and may come back when the log is opened anew,
         // as it was just now. No server that runs has it, so nobody is owed it.
-        let (oldest, head) = (state.oldest, state.head.min(process.recorder.head(agent)));
+        let head = head.min(process.recorder.head(agent));
         process.recorder.see(Seen::LogEnd { agent, oldest, head });
         for (sequence, body) in read(&mut log, agent, oldest - 1, head)? {
             let key = super::publisher::key_of(body.as_str()).unwrap_or_default();

@@ -154,6 +154,7 @@ impl ServerPart {
     fn known(&mut self, outside: &Outside) {
         let recorder = self.process.recorder.clone();
         let states: Vec<LogState> = self.states.values().copied().collect();
+        self.copies.tell_replaced(&recorder, &states);
         if self.inspecting {
             for state in states {
                 // A commit whose outcome was unknown may have come back. No server that ran had it.
@@ -164,7 +165,6 @@ impl ServerPart {
             }
             return;
         }
-        self.copies.tell_replaced(&recorder, &states);
         for LogState { agent, oldest, head } in states {
             recorder.stored(agent, head);
             recorder.retained(agent, oldest);
