@@ -1,5 +1,7 @@
 //! What was acknowledged is in the record.
 
+use std::collections::BTreeMap;
+
 use super::{Check, Checker, Facts, Finding, finding};
 use crate::history::TaskSeen;
 
@@ -14,8 +16,21 @@ pub(in crate::check) const CHECKER: Checker = Checker {
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
+    // When each connection was open: what comes over it was said by one life of the controller,
+    // however long the network held it.
+    let mut opened: BTreeMap<(u32, u64), usize> = BTreeMap::new();
     for (index, at_ms, seen) in facts.seen() {
-        if facts.record_was_replaced_after(index) {
+        let said = match seen {
+            TaskSeen::Hello { agent, connection, .. } => {
+                opened.insert((*agent, *connection), index);
+                index
+            }
+            TaskSeen::Acked { agent, connection, .. } => {
+                opened.get(&(*agent, *connection)).copied().unwrap_or(index)
+            }
+            _ => index,
+        };
+        if facts.record_was_replaced_after(said) {
             continue;
         }
         match seen {
@@ -81,5 +96,18 @@ mod tests {
         let end = task_end(vec![attempt_end("running", None)]);
         let entries = vec![acked("task.final", None), TaskSeen::RecordReplaced, end];
         assert_eq!(tasks(&CHECKER, entries), [""; 0]);
+    }
+
+    #[test]
+    fn what_the_network_held_since_before_is_of_the_older_record() {
+        use crate::history::TaskSeen;
+        let held = |opened_before: bool| {
+            let mut entries = vec![TaskSeen::RecordReplaced, acked("task.final", None)];
+            entries.insert(usize::from(!opened_before), hello(1));
+            entries.push(task_end(vec![attempt_end("running", None)]));
+            entries
+        };
+        assert_eq!(tasks(&CHECKER, held(true)), [""; 0]);
+        assert_eq!(tasks(&CHECKER, held(false)).len(), 1);
     }
 }
