@@ -46,6 +46,13 @@ default:
 @sweep *args:
     cargo sim sweep "$@"
 
+# Do what the continuous integration does each night, here: about half an hour on two cores. Another base, other seeds.
+[group('simulate')]
+nightly base=`git rev-parse HEAD`:
+    cargo sim sweep --seeds 20000 --base {{ quote(base) }} --report target/sweep.html
+    cargo sim meta --seeds 100 --seed {{ quote(base) }}
+    cargo sim mutants --base {{ quote(base) }} --report target/mutants.html
+
 # Run the known-bad variants of the implementation: each has to be caught.
 [group('simulate')]
 [no-exit-message]

@@ -95,10 +95,7 @@ impl Recorded {
     pub fn words(&self) -> String {
         let verdict = match self.verdict {
             Word::Pass => "everything held",
-            Word::Inconclusive => "inconclusive",
-            Word::Liveness => "no progress",
-            Word::Violation => "violation",
-            Word::Broken => "the simulation broke",
+            other => other.describe(),
         };
         match self.checkers().as_slice() {
             [] => verdict.to_owned(),

@@ -72,14 +72,20 @@ pub(super) struct SweepArgs {
     /// Scenarios, by id or by a pattern with `*` (default: all swarms)
     #[arg(value_name = "SCENARIO")]
     pub(super) words: Vec<String>,
-    /// How many runs, over all scenarios
-    #[arg(long, value_name = "N", default_value = "200", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(super) seeds: u64,
+    /// How many runs at most, over all scenarios and parts (default: 200, or as many as it takes)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) seeds: Option<u64>,
+    /// Begin runs for so long, in real time: `90s`, `10m`
+    #[arg(long, value_name = "TIME")]
+    pub(super) time: Option<String>,
+    /// End after so many runs in a row in which no scenario reached a new mark
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) until_plateau: Option<u64>,
     /// The seed or commit from which the seeds of the runs follow
     #[arg(long, value_name = "SEED", default_value = "1")]
     pub(super) base: String,
     /// How many threads (default: one per core)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1024))]
     pub(super) jobs: Option<usize>,
     /// Only a part of the runs: `2/4` is the second of four parts
     #[arg(long, value_name = "I/N", default_value = "1/1")]
@@ -93,6 +99,15 @@ pub(super) struct SweepArgs {
     /// Write one JSON object per run to a file, for `merge`
     #[arg(long, value_name = "FILE")]
     pub(super) jsonl: Option<PathBuf>,
+    /// Go on after the last run in the file of `--jsonl`
+    #[arg(long, requires = "jsonl")]
+    pub(super) resume: bool,
+    /// Write what failed for a continuous integration as JUnit XML
+    #[arg(long, value_name = "FILE")]
+    pub(super) junit: Option<PathBuf>,
+    /// Print what failed as annotations of GitHub Actions too, ten at most
+    #[arg(long)]
+    pub(super) annotations: bool,
     /// Write a page to look at in a browser: what failed, what was reached under which faults
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
@@ -140,6 +155,12 @@ pub(super) struct MergeArgs {
     /// Write a page to look at in a browser
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
+    /// Write what failed for a continuous integration as JUnit XML
+    #[arg(long, value_name = "FILE")]
+    pub(super) junit: Option<PathBuf>,
+    /// Print what failed as annotations of GitHub Actions too, ten at most
+    #[arg(long)]
+    pub(super) annotations: bool,
     /// From how many runs of a swarm on it has to have reached its marks
     #[arg(long, value_name = "N", default_value = REACH_SEEDS)]
     pub(super) reach_seeds: u64,

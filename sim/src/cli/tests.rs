@@ -322,6 +322,67 @@ fn a_sweep_in_parts_is_the_sweep_in_one() {
 }
 
 #[test]
+fn four_parts_are_the_sweep_in_one_and_no_run_is_counted_twice() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: usize| folder.path().join(name.to_string()).display().to_string();
+    let lines = |file: &str| -> Vec<String> {
+        std::fs::read_to_string(file).expect("written").lines().map(str::to_owned).collect()
+    };
+    let mut parts = vec![];
+    for part in 1..=4 {
+        let line = format!("sweep --seeds 10 --quiet --shard {part}/4 --jsonl {}", file(part));
+        assert_eq!(sim(&line).0, exit::OK, "{line}");
+        parts.extend(lines(&file(part)));
+    }
+    assert_eq!(sim(&format!("sweep --seeds 10 --quiet --jsonl {}", file(0))).0, exit::OK);
+    let mut whole = lines(&file(0));
+    assert_eq!(whole.len(), 10);
+    parts.sort_unstable();
+    whole.sort_unstable();
+    assert_eq!(parts, whole, "verdicts, marks and faults");
+    let (code, _, err) = sim(&format!("merge {} {}", file(0), file(1)));
+    assert_eq!(code, exit::USAGE);
+    assert!(err.contains("is also in"), "{err}");
+}
+
+#[test]
+fn a_sweep_goes_on_where_it_was_interrupted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("runs.jsonl");
+    let line = format!("sweep --seeds 8 --base 3 --quiet --jsonl {}", file.display());
+    assert_eq!(sim(&line).0, exit::OK);
+    let whole = std::fs::read_to_string(&file).expect("written");
+    let third = whole.match_indices('\n').nth(2).expect("eight lines").0;
+    std::fs::write(&file, &whole[..third + 20]).expect("cut off in the fourth line");
+    let (code, out, err) = sim(&format!("{line} --resume"));
+    assert_eq!(code, exit::OK, "{out}{err}");
+    assert!(out.contains("runs       8, 8 passed"), "{out}");
+    assert!(out.contains("resumed    after 3 runs"), "{out}");
+    assert_eq!(std::fs::read_to_string(&file).expect("there"), whole);
+    let other = line.replace("--base 3", "--base 4");
+    let (code, _, err) = sim(&format!("{other} --resume"));
+    assert_eq!(code, exit::USAGE);
+    assert!(err.contains("line 1: it is a run of another sweep"), "{err}");
+    assert_eq!(std::fs::read_to_string(&file).expect("there"), whole, "nothing was lost");
+}
+
+#[test]
+fn what_fails_in_a_sweep_is_told_to_continuous_integrations() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("junit.xml");
+    let line = "sweep events/server-restart --seeds 2 --mutant canary --annotations --quiet";
+    let (code, out, _) = sim(&format!("{line} --junit {}", file.display()));
+    assert_eq!(code, exit::VIOLATION);
+    assert!(out.contains("::error title=no_loss::violation: no_loss, in 2 runs%0A"), "{out}");
+    assert!(out.contains(" --mutant canary\n"), "the command reproduces it: {out}");
+    let xml = std::fs::read_to_string(file).expect("written");
+    assert!(
+        xml.contains(r#"<testcase name="no_loss" classname="events.server-restart">"#),
+        "{xml}"
+    );
+}
+
+#[test]
 fn a_sweep_of_fixed_scenarios_takes_patterns() {
     let (code, out, err) = sim("sweep events/hole-* --seeds 6 --quiet");
     assert_eq!(code, exit::OK, "{out}{err}");
@@ -335,6 +396,9 @@ fn a_sweep_that_makes_no_sense_is_refused() {
         ("sweep --shard 5/4", "is no shard"),
         ("sweep --base nope", "is not a seed"),
         ("sweep --seeds 0", "invalid value '0'"),
+        ("sweep --jobs 0", "0 is not in 1..=1024"),
+        ("sweep --time nope", "is no time"),
+        ("sweep --resume", "--jsonl <FILE>"),
         ("merge /does/not/exist", "cannot be read"),
     ];
     for (line, message) in cases {

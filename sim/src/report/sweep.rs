@@ -7,7 +7,7 @@ use maud::{Markup, html};
 
 use super::page::{Page, seconds, theme_button};
 use crate::exit;
-use crate::sweep::{ByFault, Group, Reached, Summary, Word};
+use crate::sweep::{ByFault, Group, Reached, Summary};
 
 /// A sweep, and what is to be said about it.
 #[derive(Debug, Clone, Copy)]
@@ -97,22 +97,15 @@ fn sentence(page: &SweepPage<'_>) -> String {
 
 fn failure(group: &Group, page: &SweepPage<'_>) -> Markup {
     let shortest = &group.shortest;
-    let what = match group.verdict {
-        Word::Broken => "the simulation broke",
-        Word::Violation => "violation",
-        Word::Liveness => "no progress",
-        Word::Inconclusive => "inconclusive",
-        Word::Pass => "ok",
-    };
-    let again = format!("{} {}{}", shortest.scenario, shortest.seed, page.again);
+    let again = group.again(page.again);
     html! {
         div.failure {
-            p.head { span.badge.bad { (what) } b { (group.checker) } span.dim { "in " (counted(group.runs)) } }
+            p.head { span.badge.bad { (group.verdict.describe()) } b { (group.checker) } span.dim { "in " (counted(group.runs)) } }
             @for (checker, message) in &shortest.findings {
                 p.message { (message) @if *checker != group.checker { span.dim { " (" (checker) ")" } } }
             }
             p.dim { "the shortest of them: " (shortest.records) " records in " (seconds(shortest.virtual_ms)) }
-            p { code.command { "cargo sim " (again) " --report failing.html" } }
+            p { code.command { (again) " --report failing.html" } }
         }
     }
 }

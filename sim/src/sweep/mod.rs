@@ -5,6 +5,7 @@
 //! of a run is an [`Outcome`], one line of JSON; a [`Summary`] is made of outcomes, in any order,
 //! wherever they come from, and stays small however many there are.
 
+mod render;
 mod run;
 mod summary;
 
@@ -17,7 +18,8 @@ use crate::scenario::{Scenario, draw};
 use crate::seed::Seed;
 use crate::world;
 
-pub use run::{Progress, Sweep, sweep};
+pub use render::{ANNOTATIONS_MAX, annotations, junit};
+pub use run::{Ended, Progress, Sweep, Tally, resume, sweep};
 pub use summary::{ByFault, Group, Reach, Reached, Summary};
 
 /// What came of one run of a sweep.

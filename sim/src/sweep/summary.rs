@@ -90,8 +90,8 @@ impl Summary {
         Self { required, ..Self::default() }
     }
 
-    /// Adds what came of a run.
-    pub fn add(&mut self, outcome: &Outcome) {
+    /// Adds what came of a run. Says whether it reached a mark that no run of its scenario had.
+    pub fn add(&mut self, outcome: &Outcome) -> bool {
         self.runs += 1;
         self.delivered += outcome.delivered;
         let protocol = outcome.scenario.split('/').next().unwrap_or_default();
@@ -103,12 +103,15 @@ impl Summary {
         }
         *self.runs_of.entry(outcome.scenario.clone()).or_default() += 1;
         let marks = self.marks.entry(outcome.scenario.clone()).or_default();
+        let mut news = false;
         for mark in &outcome.marks {
-            *marks.entry(mark.clone()).or_default() += 1;
+            let runs = marks.entry(mark.clone()).or_default();
+            *runs += 1;
+            news |= *runs == 1;
         }
         if outcome.verdict == Word::Pass {
             self.passed += 1;
-            return;
+            return news;
         }
         let checker = outcome.findings.first().map_or_else(
             || format!("marks of {}", outcome.scenario),
@@ -122,6 +125,7 @@ impl Summary {
         if size(outcome) < size(&group.shortest) {
             group.shortest = outcome.clone();
         }
+        news
     }
 
     /// What went wrong, the worst first.
@@ -215,7 +219,9 @@ mod tests {
         let required = required.iter().map(|mark| (*mark).to_owned()).collect();
         let mut summary =
             Summary { required: [("events/s".to_owned(), required)].into(), ..Summary::default() };
-        outcomes.iter().for_each(|outcome| summary.add(outcome));
+        for outcome in outcomes {
+            summary.add(outcome);
+        }
         summary
     }
 
