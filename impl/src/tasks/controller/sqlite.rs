@@ -760,6 +760,7 @@ impl Run<'_> {
                         self.close(row, attempt, &mut agreement)?;
                     }
                 }
+                self.close_what_went_back(agent, hello, &mut agreement)?;
             }
             // Even what was only delivered may have run in the one that is gone.
             Follows::No => {
@@ -769,10 +770,8 @@ impl Run<'_> {
                     self.close(row, attempt, &mut agreement)?;
                 }
             }
-            Follows::Yes if hello.store.is_some() => {
-                self.close_what_went_back(agent, hello, &mut agreement)?;
-            }
-            Follows::Yes | Follows::Fork => {}
+            Follows::Yes => self.close_what_went_back(agent, hello, &mut agreement)?,
+            Follows::Fork => {}
         }
         let running = hello.running_tasks.iter().chain(&hello.running_task);
         for it in running {
@@ -808,13 +807,17 @@ impl Run<'_> {
     }
 
     /// A store that has not begun what it is known to have begun is an older state of itself: a copy
-    /// that was made since the life before this one began.
+    /// that was made since the last life that it names. Without the extension nothing tells an older
+    /// state from a receipt that was said again.
     fn close_what_went_back(
         &self,
         agent: &AgentId,
         hello: &Hello,
         agreement: &mut Agreement,
     ) -> rusqlite::Result<()> {
+        if hello.store.is_none() {
+            return Ok(());
+        }
         for it in &hello.received_not_started {
             let Owned::Here(row) = self.owned(agent, &it.attempt)? else { continue };
             if row.state == AttemptState::Running {
