@@ -6,8 +6,10 @@
 
 mod events;
 mod session;
+mod symptom;
 mod tasks;
 
+pub use self::symptom::Symptom;
 use crate::history::History;
 use crate::plan::{Plan, Protocol};
 use crate::world::Run;
@@ -23,6 +25,16 @@ pub enum Verdict {
     Liveness(Vec<Violation>),
     /// Nothing was violated, but these marks were not reached.
     Inconclusive(Vec<String>),
+}
+
+impl Verdict {
+    /// What was violated; nothing if the run only did not show what it should.
+    pub fn violations(&self) -> &[Violation] {
+        match self {
+            Self::Violation(violations) | Self::Liveness(violations) => violations,
+            Self::Pass | Self::Inconclusive(_) => &[],
+        }
+    }
 }
 
 /// One invariant that did not hold.

@@ -5,9 +5,9 @@ use std::io::Write;
 use super::args::LocaliseArgs;
 use super::report::{BAD, QUIET, heading};
 use super::{Failure, Request, carry_out, guarded, library, page, request, usage};
-use crate::check::{Verdict, judge};
+use crate::check::{Symptom, Verdict, judge};
 use crate::exit;
-use crate::localise::{DRAWS, Failing, Likelihood, Point, RUNS_MAX, Signature, localise};
+use crate::localise::{DRAWS, Failing, Likelihood, Point, RUNS_MAX, localise};
 use crate::plan::Plan;
 use crate::report::{step_of_run, told};
 use crate::scenario::redraw;
@@ -28,20 +28,20 @@ pub(super) fn run(args: &LocaliseArgs, out: &mut dyn Write) -> Result<u8, Failur
     let scenario = library.get(&request.plan.scenario).ok();
     let failed = carry_out(&request)?;
     let verdict = guarded(request.plan.seed, &request.again, || judge(&failed))?;
-    let (Some(signature), Some(failed_ms)) = (Signature::of(&verdict), first_ms(&verdict)) else {
+    let Some(symptom) = Symptom::first_of(&verdict) else {
         return Err(usage(
             format!("nothing fails in `cargo sim {}`", request.again),
             "give the seed of a run that fails; `gapless-sim sweep` finds some",
         ));
     };
-    let failing = Failing::new(&failed, failed_ms);
+    let failing = Failing::new(&failed, symptom.at_ms);
     let rest = |seed| redraw(scenario.as_ref()?, &failing.plan, seed);
-    let recurs = |plan: &Plan| world::run(plan).is_ok_and(|run| signature.recurs(&judge(&run)));
+    let recurs = |plan: &Plan| world::run(plan).is_ok_and(|run| symptom.is_in(&judge(&run)));
     writeln!(
         out,
         "{}  asking     when `{}` becomes inevitable, in at most {RUNS_MAX} runs",
         heading(&request.plan, &request.title),
-        signature.checker
+        symptom.checker
     )?;
     out.flush()?;
     let likelihood = localise(&failing, &rest, &recurs, args.jobs.unwrap_or_else(cores));
@@ -61,16 +61,6 @@ fn report(
     match &args.report {
         Some(path) => page::write(path, request, run, verdict, Some(likelihood)),
         None => Ok(()),
-    }
-}
-
-/// When the first violation was seen.
-fn first_ms(verdict: &Verdict) -> Option<u64> {
-    match verdict {
-        Verdict::Violation(violations) | Verdict::Liveness(violations) => {
-            violations.first().map(|first| first.at_ms)
-        }
-        Verdict::Pass | Verdict::Inconclusive(_) => None,
     }
 }
 

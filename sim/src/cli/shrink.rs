@@ -9,13 +9,13 @@ use super::{
     Failure, Request, capsule_text, carry_out, certain_request, guarded, save, usage, word,
 };
 use crate::capsule::Recorded;
-use crate::check::{Violation, judge, violations};
+use crate::check::{Symptom, Violation, judge, violations};
 use crate::conform::profile::{Fit, Profile};
 use crate::conform::suite::{SEATS_MAX, Verdicted, attach, play};
 use crate::exit;
 use crate::plan::{Plan, Protocol, Step, When};
 use crate::scenario::{action_text, duration_text, parse_duration};
-use crate::shrink::{Ended, Improvement, Limits, Symptom, look_for, shrink, symptoms};
+use crate::shrink::{Ended, Improvement, Limits, look_for, shrink, symptoms};
 use crate::world::{Attached, Run};
 
 pub(super) fn run(

@@ -16,7 +16,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use self::splice::splice;
-use crate::check::{Verdict, Violation};
 use crate::plan::{Plan, Step};
 use crate::seed::Seed;
 use crate::trace::{Fact, Kind};
@@ -36,38 +35,6 @@ pub const RUNS_MAX: usize = (POINTS_MAX + REFINEMENTS_MAX) * (DRAWS as usize + 1
 
 /// From which share on a violation counts as inevitable, in percent.
 const INEVITABLE_PERCENT: u32 = 90;
-
-/// What makes two violations the same: the checker, and whether it judges safety or progress.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signature {
-    /// The checker, by name.
-    pub checker: &'static str,
-    /// Whether progress was missing, instead of something being wrong.
-    pub liveness: bool,
-}
-
-impl Signature {
-    /// The first violation of a verdict; `None` if there is none.
-    pub fn of(verdict: &Verdict) -> Option<Self> {
-        let (violations, liveness) = found(verdict);
-        violations.first().map(|first| Self { checker: first.checker, liveness })
-    }
-
-    /// Whether a verdict has a violation that is the same.
-    pub fn recurs(&self, verdict: &Verdict) -> bool {
-        let (violations, liveness) = found(verdict);
-        self.liveness == liveness
-            && violations.iter().any(|violation| violation.checker == self.checker)
-    }
-}
-
-fn found(verdict: &Verdict) -> (&[Violation], bool) {
-    match verdict {
-        Verdict::Violation(violations) => (violations, false),
-        Verdict::Liveness(violations) => (violations, true),
-        Verdict::Pass | Verdict::Inconclusive(_) => (&[], false),
-    }
-}
 
 /// A failing run, as far as it matters here.
 #[derive(Debug, Clone)]

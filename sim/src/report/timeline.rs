@@ -127,11 +127,8 @@ impl Timeline {
     pub(super) fn new(run: &Run, verdict: &Verdict) -> Self {
         let (trace, plan) = (&run.trace, &run.plan);
         let causality = Causality::of(trace, plan);
-        let violations: &[Violation] = match verdict {
-            Verdict::Violation(violations) | Verdict::Liveness(violations) => violations,
-            Verdict::Pass | Verdict::Inconclusive(_) => &[],
-        };
-        let anchors: Vec<(usize, &Violation)> = violations
+        let anchors: Vec<(usize, &Violation)> = verdict
+            .violations()
             .iter()
             .take(FINDINGS_MAX)
             .filter_map(|violation| Some((anchor(trace, plan, violation)?, violation)))

@@ -21,38 +21,9 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::check::{CHECKERS, Violation, violations};
+use crate::check::{Symptom, violations};
 use crate::plan::{Action, Plan, When};
 use crate::world::{self, RunError};
-
-/// A violation that a plan shows. Two are the same if the same invariant does not hold, whatever
-/// its sentence says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Symptom {
-    /// The checker that says so.
-    pub checker: String,
-    /// Whether it is progress after healing that is missing, instead of safety.
-    pub liveness: bool,
-    /// When it showed.
-    pub at_ms: u64,
-}
-
-impl Symptom {
-    /// The symptom that a violation is.
-    pub fn of(violation: &Violation) -> Self {
-        let checker = CHECKERS.iter().find(|checker| checker.name == violation.checker);
-        Self {
-            checker: violation.checker.to_owned(),
-            liveness: checker.is_some_and(|checker| checker.liveness),
-            at_ms: violation.at_ms,
-        }
-    }
-
-    /// Whether both are the same violation.
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.checker == other.checker && self.liveness == other.liveness
-    }
-}
 
 /// What bounds a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
