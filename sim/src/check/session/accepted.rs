@@ -1,6 +1,6 @@
 //! What a user says is accepted once, or rejected, and as it was said.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gapless::session::conversation::Kind;
 use gapless::session::wire::InputRejection;
@@ -28,6 +28,8 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     // The row of each input, and when it was seen.
     let mut rows: BTreeMap<&str, u64> = BTreeMap::new();
     let mut refused: BTreeMap<(u32, &str), InputRejection> = BTreeMap::new();
+    // What was rejected and said again by an older state of the store.
+    let mut forgotten: BTreeSet<&str> = BTreeSet::new();
     let mut newest: BTreeMap<u32, u64> = BTreeMap::new();
     for (_, at_ms, seen) in facts.seen() {
         match seen {
@@ -57,6 +59,13 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                     findings.push(finding(at_ms, Some(said.client), message));
                 }
             }
+            // An older state of the store says again what was rejected since, and a server keeps no
+            // rejections.
+            SessionSeen::StoreReplaced { client } => {
+                let of = |input: &str| facts.inputs.get(input).map(|said| said.client);
+                let gone = refused.extract_if(.., |(_, input), _| of(input) == Some(*client));
+                forgotten.extend(gone.map(|((_, input), _)| input));
+            }
             SessionSeen::Refused { user, input, reason } => {
                 refused.insert((*user, input), *reason);
                 let newest = newest.get(user).copied().unwrap_or(0);
@@ -73,6 +82,9 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     }
     findings.extend(answers_to_others(facts));
     for input in shown_as_rejected(facts) {
+        if forgotten.contains(input) {
+            continue;
+        }
         let Some((row, said)) = rows.get(input).zip(facts.inputs.get(input)) else { continue };
         let user = facts.viewers.get(&said.client).map_or(0, |viewer| viewer.user);
         if !facts.is_forgotten(*row, newest.get(&user).copied().unwrap_or(0)) {
@@ -175,9 +187,12 @@ mod tests {
         let said = || vec![began(1), submitted("a", 1)];
         let (yes, no) = (durable(input_row(1, "a")), refused("a"));
         assert_eq!(findings(&CHECKER, [said(), vec![no.clone()]].concat()), [""; 0]);
-        for both in [vec![yes.clone(), no.clone()], vec![no, yes.clone()]] {
+        for both in [vec![yes.clone(), no.clone()], vec![no.clone(), yes.clone()]] {
             assert_eq!(findings(&CHECKER, [said(), both].concat()).len(), 1);
         }
+        let older = SessionSeen::StoreReplaced { client: 1 };
+        let again = [said(), vec![no, older, yes.clone()]].concat();
+        assert_eq!(findings(&CHECKER, again), [""; 0], "nobody remembers the rejection");
         let shown = [said(), vec![yes, rejected(1, "a")]].concat();
         assert_eq!(findings(&CHECKER, shown).len(), 1);
     }
