@@ -377,6 +377,41 @@ fn what_waits_is_not_begun_while_a_hello_is_not_answered() {
 }
 
 #[test]
+fn what_was_discarded_and_could_not_be_stored_waits_for_the_next_answer() {
+    let discarded = |ack: &mut HelloAck| {
+        ack.discarded = Some(vec![Discarded { attempt: attempt("gone"), reason: String::new() }]);
+    };
+    let told = || {
+        let mut fixture = Fixture::active(AgentConfig::default());
+        fixture.deliver("runs");
+        fixture.deliver("gone");
+        fixture.reconnect();
+        fixture.broken = true;
+        fixture.answer(discarded);
+        assert_eq!(fixture.closed, [fixture.conn], "nothing is agreed on");
+        fixture.store_works();
+        fixture.exit("runs");
+        fixture.wait(Duration::from_secs(1));
+        assert_eq!(fixture.ran, ["runs"], "the link is down, and it is not wanted");
+        fixture.wait(Duration::from_secs(5));
+        fixture.open();
+        fixture
+    };
+    let mut again = told();
+    again.answer(discarded);
+    assert_eq!(again.ran, ["runs"]);
+    again.reconnect();
+    assert_eq!(again.hello().1.received_not_started, [], "now it is stored");
+    let mut wanted = told();
+    wanted.answer(|_| {});
+    assert_eq!(wanted.ran, ["runs", "gone"], "the newest answer counts");
+    let mut delivered = told();
+    delivered.answer(|_| {});
+    delivered.deliver("gone");
+    assert_eq!(delivered.ran, ["runs", "gone"], "once");
+}
+
+#[test]
 fn directed_replay_begins_where_it_is_told_and_the_rest_comes_later() {
     let mut fixture = Fixture::active(config());
     fixture.deliver("one");

@@ -526,6 +526,39 @@ fn the_files_stay_under_the_cap_of_the_specification() {
 }
 
 #[test]
+fn what_a_killed_life_left_in_the_log_takes_no_room_of_the_next() {
+    let cap = 256 << 10;
+    let small = |config: &mut TaskStoreConfig| {
+        config.spool_cap_bytes = cap;
+        config.terminal_reserve_bytes = 4 << 10;
+    };
+    let mut fixture = Fixture::with(small);
+    let mut attempts = ["t1", "t2", "t3"].map(|task| (fixture.running(task), 0));
+    let mut most = 0;
+    for turn in 0..100 {
+        let (attempt, sequence) = &mut attempts[turn / 2 % 3];
+        // What was flushed, then what came meanwhile.
+        let pieces = (0..[8, 1][turn % 2]).map(|_| {
+            *sequence += 1;
+            Command::Append(piece(attempt, OutputStream::Stdout, *sequence, &[7; 1_000]))
+        });
+        let pieces = pieces.collect();
+        fixture.store().transact(pieces).expect("stored");
+        // Both files as they are, and the next life on them.
+        let next = Fixture::with(|config| {
+            small(config);
+            for file in ["tasks.db", "tasks.db-wal"] {
+                let from = fixture.folder.path().join(file);
+                std::fs::copy(from, config.path.with_file_name(file)).expect("copied");
+            }
+        });
+        most = most.max(next.disk_bytes());
+        assert!(most <= cap, "{most} of {cap} bytes in turn {turn}");
+    }
+    assert!(most > cap / 2, "the cap is used: {most} of {cap} bytes");
+}
+
+#[test]
 fn the_file_shrinks_when_its_output_is_acknowledged() {
     let mut fixture = Fixture::new();
     let attempt = fixture.running("t");

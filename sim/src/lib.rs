@@ -41,6 +41,7 @@ pub mod localise;
 pub mod mutants;
 pub mod plan;
 pub mod proxy;
+mod real_time;
 pub mod report;
 pub mod scenario;
 pub mod seed;

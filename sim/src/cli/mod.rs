@@ -35,6 +35,7 @@ use crate::capsule::{self, Capsule, Recorded};
 use crate::check::{Verdict, judge};
 use crate::exit;
 use crate::plan::{FORMAT, Plan};
+use crate::real_time;
 use crate::scenario::{Library, draw};
 use crate::seed::Seed;
 use crate::trace::Kind;
@@ -325,8 +326,7 @@ fn run(args: &RunArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, F
         write!(out, "{heading}")?;
         out.flush()?;
     }
-    #[expect(clippy::disallowed_methods, reason = "tells a person how long they waited")]
-    let began = std::time::Instant::now();
+    let began = real_time::now();
     let run = carry_out(&request)?;
     let real = began.elapsed();
     if let Some(path) = &args.trace {

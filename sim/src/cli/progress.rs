@@ -3,6 +3,8 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use crate::real_time::now;
+
 /// How often a line is written where no terminal shows progress.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
@@ -52,9 +54,4 @@ impl<'a> Meter<'a> {
             let _ = self.err.flush();
         }
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "tells a person how fast it goes")]
-fn now() -> Instant {
-    Instant::now()
 }

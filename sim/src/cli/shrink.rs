@@ -14,6 +14,7 @@ use crate::conform::profile::{Fit, Profile};
 use crate::conform::suite::{SEATS_MAX, Verdicted, attach, play};
 use crate::exit;
 use crate::plan::{Plan, Protocol, Step, When};
+use crate::real_time;
 use crate::scenario::{action_text, duration_text, parse_duration};
 use crate::shrink::{Ended, Improvement, Limits, look_for, shrink, symptoms};
 use crate::world::{Attached, Run};
@@ -47,8 +48,7 @@ pub(super) fn run(
         blames_the_mutant(&request.plan, mutant)?;
     }
     let of = Symptom::of(&violation);
-    #[expect(clippy::disallowed_methods, reason = "tells a person how long they waited")]
-    let began = std::time::Instant::now();
+    let began = real_time::now();
     let mut watch = Watch { terminal: std::io::stderr().is_terminal(), err };
     let mut look = |plan: &Plan| match &foreign {
         Some(foreign) => foreign.symptoms(plan),

@@ -14,7 +14,7 @@ use crate::exit;
 use crate::report::{SweepPage, sweep_page};
 use crate::scenario::{Scenario, parse_duration};
 use crate::sweep::{
-    Ended, Outcome, Progress, Summary, Sweep, Tally, annotations, cores, junit, resume,
+    Ended, Outcome, Progress, Summary, Sweep, Tally, annotations, cores, junit, sweep,
 };
 
 /// How many runs there are if nothing else ends a sweep.
@@ -56,7 +56,7 @@ pub(super) fn run(
         lines,
         problem: None,
     };
-    let (Tally { summary, since_news }, ended) = resume(&plan, before, &mut watch);
+    let (Tally { summary, since_news }, ended) = sweep(&plan, before, &mut watch);
     watch.finish()?;
     let real = watch.meter.elapsed();
     let base = format!("base {}", plan.base);
@@ -67,7 +67,7 @@ pub(super) fn run(
     if let Some(folder) = &args.scenarios {
         again += &format!(" --scenarios {}", word(folder));
     }
-    let speed = Speed { runs: summary.runs - first, real, jobs: plan.jobs };
+    let speed = Speed { real, jobs: plan.jobs };
     let result = Judged {
         summary: &summary,
         origin: &base,
@@ -315,7 +315,6 @@ impl Progress for Watch<'_> {
 
 /// How fast it went.
 struct Speed {
-    runs: u64,
     real: Duration,
     jobs: usize,
 }
@@ -366,8 +365,8 @@ impl Judged<'_> {
         if summary.delivered > 0 {
             writeln!(out, "  delivered  {} events", summary.delivered)?;
         }
-        if let Some(Speed { runs, real, jobs }) = self.speed {
-            let rate = runs as f64 / real.as_secs_f64().max(0.001);
+        if let Some(Speed { real, jobs }) = self.speed {
+            let rate = (summary.runs - self.first) as f64 / real.as_secs_f64().max(0.001);
             writeln!(
                 out,
                 "  time       {:.1} s on {jobs} threads, {rate:.1} runs a second",

@@ -9,13 +9,14 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::node::{Node, NodeError};
 use super::protocol::{Done, Hello, LINE_BYTES_MAX, Reply, Request, VERSION};
+use crate::real_time::now;
 
 /// How an adapter is started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -358,11 +359,6 @@ impl Drop for Pipes {
         }
         let _ = self.child.wait();
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a foreign process runs in real time")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 fn too_long() -> NodeError {

@@ -23,6 +23,7 @@ use sha2::{Digest, Sha256};
 
 use crate::check::{Symptom, violations};
 use crate::plan::{Action, Plan, When};
+use crate::real_time::now;
 use crate::world::{self, RunError};
 
 /// What bounds a search.
@@ -139,11 +140,6 @@ pub fn look_for(plan: &Plan, of: &Symptom) -> Vec<Symptom> {
         Ok(none) if none.is_empty() => found,
         Ok(_) | Err(_) => Vec::new(),
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "bounds a search that a person waits for")]
-fn now() -> std::time::Instant {
-    std::time::Instant::now()
 }
 
 /// A search for a smaller plan.

@@ -19,7 +19,7 @@ use crate::seed::Seed;
 use crate::world;
 
 pub use render::{ANNOTATIONS_MAX, annotations, junit};
-pub use run::{Ended, Progress, Sweep, Tally, resume, sweep};
+pub use run::{Ended, Progress, Sweep, Tally, sweep};
 pub use summary::{ByFault, Group, Reach, Reached, Summary};
 
 /// What came of one run of a sweep.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Outcome, Summary, outcome};
+use crate::real_time::now;
 use crate::scenario::Scenario;
 use crate::seed::Seed;
 
@@ -131,14 +132,9 @@ impl Desk {
     }
 }
 
-/// Carries out a sweep that has not begun yet.
-pub fn sweep(plan: &Sweep, progress: &mut dyn Progress) -> (Tally, Ended) {
-    resume(plan, Tally::new(plan), progress)
-}
-
-/// Carries on with a sweep of which the first runs have been counted. What comes out depends neither
+/// Carries a sweep out, of which the first runs may have been counted already. What comes out depends neither
 /// on the number of threads nor on where it was interrupted, unless its time was over.
-pub fn resume(plan: &Sweep, mut tally: Tally, progress: &mut dyn Progress) -> (Tally, Ended) {
+pub fn sweep(plan: &Sweep, mut tally: Tally, progress: &mut dyn Progress) -> (Tally, Ended) {
     let (began, first) = (now(), tally.summary.runs);
     let is_flat = |tally: &Tally| plan.plateau.is_some_and(|runs| tally.since_news >= runs);
     if is_flat(&tally) {
@@ -196,11 +192,6 @@ pub fn resume(plan: &Sweep, mut tally: Tally, progress: &mut dyn Progress) -> (T
     (tally, ended)
 }
 
-#[expect(clippy::disallowed_methods, reason = "the time of the person who waits")]
-fn now() -> Instant {
-    Instant::now()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,7 +228,7 @@ mod tests {
         let run = |jobs| {
             let mut lines = Lines(vec![]);
             let plan = Sweep { plateau: Some(3), ..plan(jobs) };
-            let (tally, ended) = sweep(&plan, &mut lines);
+            let (tally, ended) = sweep(&plan, Tally::new(&plan), &mut lines);
             assert_eq!(ended, Ended::Plateau);
             assert_eq!(tally.since_news, 3);
             (tally, lines.0)
@@ -251,7 +242,7 @@ mod tests {
     fn what_is_carried_on_with_is_what_was_not_interrupted() {
         let whole = Sweep { seeds: Some(7), ..plan(2) };
         let mut lines = Lines(vec![]);
-        let (all, ended) = sweep(&whole, &mut lines);
+        let (all, ended) = sweep(&whole, Tally::new(&whole), &mut lines);
         assert_eq!((all.summary.runs, ended), (7, Ended::Complete));
         let mut first = Tally::new(&whole);
         for nth in 0..3 {
@@ -259,14 +250,14 @@ mod tests {
             first.add(&outcome(scenario, seed, None));
         }
         let mut rest = Lines(vec![]);
-        assert_eq!(resume(&whole, first, &mut rest), (all, Ended::Complete));
+        assert_eq!(sweep(&whole, first, &mut rest), (all, Ended::Complete));
         assert_eq!(rest.0, lines.0[3..]);
     }
 
     #[test]
     fn when_the_time_is_over_what_has_begun_still_counts() {
         let plan = Sweep { time: Some(Duration::ZERO), ..plan(2) };
-        let (tally, ended) = sweep(&plan, &mut Lines(vec![]));
+        let (tally, ended) = sweep(&plan, Tally::new(&plan), &mut Lines(vec![]));
         assert_eq!(ended, Ended::Time);
         assert_eq!(tally.summary.runs, tally.summary.passed);
     }

@@ -408,7 +408,8 @@ pub struct Agent {
     link: Link,
     connections: u64,
     reconnect: Backoff,
-    /// Both sides have agreed on what there is since the agent started [TK-8].
+    /// Both sides have agreed on what there is since the agent started, and nothing that they agreed
+    /// on has been left undone since [TK-8].
     reconciled: bool,
     /// Another copy of the store has taken this agent's place: it takes nothing new.
     forked: bool,
@@ -673,6 +674,11 @@ impl Agent {
     fn not_stored(&mut self, now: Instant, pending: Pending, error: &StoreError) {
         mark!("tasks.not_stored");
         self.notify(Notice::StoreFailed { error: error.to_string() });
+        if let Pending::Discard(_, attempts) = &pending {
+            mark!("tasks.discard_not_stored");
+            self.runs.hold_back(attempts);
+            self.reconciled = false;
+        }
         match pending {
             Pending::Recover | Pending::Start(_) | Pending::Finish(_) => {}
             Pending::Append(attempt) => self.appended(now, &attempt, None),

@@ -33,7 +33,7 @@ struct Waiting {
     order: u64,
     command: String,
     priority: i64,
-    /// Somebody wanted it since the agent started.
+    /// Somebody wanted it since the agent started, and nobody has said since that it is not wanted.
     fresh: bool,
 }
 
@@ -93,6 +93,16 @@ impl Runs {
         self.waiting.remove(attempt);
     }
 
+    /// They are not wanted, and the store does not know it: they wait until both sides agree, or
+    /// somebody wants them again.
+    pub(super) fn hold_back(&mut self, attempts: &[Attempt]) {
+        for attempt in attempts {
+            if let Some(waiting) = self.waiting.get_mut(attempt) {
+                waiting.fresh = false;
+            }
+        }
+    }
+
     /// When output that waits for more is due.
     pub(super) fn flush_at(&self) -> Option<Instant> {
         let streams = self.executions.values().flat_map(|run| run.streams.values());
@@ -100,7 +110,7 @@ impl Runs {
     }
 
     /// The next one to begin: the highest priority first, then the one that waits longest. What was
-    /// accepted in an earlier life waits until both sides agree that it is to be run.
+    /// accepted in an earlier life, or is held back, waits until both sides agree that it is to be run.
     fn next(&self, reconciled: bool) -> Option<Attempt> {
         let ready = self.waiting.iter().filter(|(_, waiting)| waiting.fresh || reconciled);
         let first = ready.min_by_key(|(_, waiting)| (-waiting.priority, waiting.order));

@@ -340,6 +340,14 @@ impl SqliteTaskStore {
         Ok(replies)
     }
 
+    /// Empties the write-ahead log. What the life before has left in it would take the room of what
+    /// this one writes, and both together may be more than its share of the cap [TK-5a].
+    fn write_log_back(&self) -> Result<(), StoreError> {
+        let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+        let done = self.connection.query_row(checkpoint, [], |_| Ok(()));
+        done.map_err(|error| StoreError::NotApplied(error.to_string()))
+    }
+
     /// Gives some free pages back to the file system, if they are many. What fails is tried again
     /// after the next transaction that deletes something.
     fn give_pages_back(&mut self) {
@@ -371,6 +379,9 @@ impl Transact<Command> for SqliteTaskStore {
         let bytes_max = usize::try_from(self.config.log_bytes() / 8).unwrap_or(usize::MAX);
         let (mut replies, mut part, mut bytes) = (Vec::with_capacity(commands.len()), vec![], 0);
         let mut released_before = Vec::new();
+        if commands.iter().any(|command| matches!(command, Command::Recover { .. })) {
+            self.write_log_back()?;
+        }
         for command in commands {
             match &command {
                 Command::Append(append) => {

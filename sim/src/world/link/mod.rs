@@ -31,7 +31,8 @@ pub(crate) trait Watch: Send + Sync {
     /// A frame of the client has left for the server, on a connection by number.
     fn sent(&self, connection: u64, frame: &Frame);
 
-    /// A frame of the server came out of the network, before anything could happen to it.
+    /// A frame of the server came out of the network, before anything could happen to it, and before
+    /// the client closed the connection.
     fn arrived(&self, connection: u64, frame: &Frame);
 
     /// An answer to a greeting came out of the network, and a fault took it.

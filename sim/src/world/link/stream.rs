@@ -62,6 +62,8 @@ pub(crate) struct FaultyStream<W: Wire = TcpStream, S: Site = Process> {
     requests: bool,
     up_dead: bool,
     down_dead: bool,
+    /// The client has said goodbye. What comes later tells it nothing [RFC 6455, 7.1.1].
+    closed: bool,
     end: Option<End>,
     received: Counted,
     sent: Counted,
@@ -101,6 +103,7 @@ impl<W: Wire, S: Site> FaultyStream<W, S> {
             requests: false,
             up_dead: silent,
             down_dead: silent,
+            closed: false,
             end: None,
             received: Counted::new(&client, port, false),
             sent: Counted::new(&client, port, true),
@@ -211,7 +214,9 @@ impl<W: Wire, S: Site> FaultyStream<W, S> {
                 }
             }
         }
-        self.watch.arrived(self.number, &frame);
+        if !self.closed {
+            self.watch.arrived(self.number, &frame);
+        }
         if let Some(how) = cut {
             if how == Cut::MidFrame {
                 let half = &frame.wire[..frame.wire.len() / 2];
@@ -249,6 +254,7 @@ impl<W: Wire, S: Site> FaultyStream<W, S> {
             self.record_frame(kind, frame.describe(), &passage);
         }
         self.watch.sent(self.number, frame);
+        self.closed |= frame.opcode == CLOSE;
         if twice && !self.up_dead {
             let passage = self.sent.next(&frame.payload);
             self.record_frame(kind, format!("again: {}", frame.describe()), &passage);

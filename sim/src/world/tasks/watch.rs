@@ -15,7 +15,7 @@ use super::script::digest;
 use super::witness::Witness;
 use crate::history::{Message, Stage, TaskSeen};
 use crate::plan::{Answer, Strange};
-use crate::world::frames::{BINARY, CLOSE, Frame, TEXT};
+use crate::world::frames::{BINARY, Frame, TEXT};
 use crate::world::link::{OVERSIZE, Watch};
 use crate::world::lock;
 use crate::world::record::Recorder;
@@ -28,8 +28,6 @@ pub(super) struct TaskWatch {
     hellos: Mutex<BTreeMap<u64, (MessageId, Vec<Attempt>)>>,
     /// Connections on which a fault changed the answer.
     changed: Mutex<BTreeSet<u64>>,
-    /// Connections that the agent has closed. What comes on one later tells it nothing (RFC 6455, 7.1.1).
-    closed: Mutex<BTreeSet<u64>>,
     /// Pieces of output on their way, by the name of the message: the stream.
     pieces: Arc<Mutex<BTreeMap<MessageId, &'static str>>>,
     /// Who takes the agent at its word, if it reports nothing of its store.
@@ -53,7 +51,6 @@ impl TaskWatch {
             recorder,
             hellos: Mutex::default(),
             changed: Mutex::default(),
-            closed: Mutex::default(),
             pieces: Arc::default(),
             trusting: None,
             marks: false,
@@ -115,9 +112,6 @@ impl TaskWatch {
 
 impl Watch for TaskWatch {
     fn sent(&self, connection: u64, frame: &Frame) {
-        if frame.opcode == CLOSE {
-            lock(&self.closed).insert(connection);
-        }
         let Some(Ok(envelope)) = frame.text().map(parse_agent) else { return };
         self.trust(&envelope.message);
         match &envelope.message {
@@ -174,9 +168,6 @@ impl Watch for TaskWatch {
     }
 
     fn arrived(&self, connection: u64, frame: &Frame) {
-        if lock(&self.closed).contains(&connection) {
-            return;
-        }
         let Some(Ok(envelope)) = frame.text().map(parse_controller) else { return };
         let agent = self.agent;
         match &envelope.message {
