@@ -49,17 +49,25 @@ fn failing_run() -> Run {
     apart(|| world::run(&plan)).expect("it is carried out")
 }
 
-/// Opens a page, and waits until its script has drawn it.
+/// Opens a page, and waits until its script has drawn it in the size that it is looked at.
 async fn open(browser: &Browser, path: &Path) -> Tab {
     let tab = browser.open(&format!("file://{}", path.display())).await;
+    ready(&tab).await;
     tab.looks(1_400, 900, false).await;
+    tab.reload().await;
+    ready(&tab).await;
+    drawn(&tab).await;
+    tab
+}
+
+/// Waits until the script of a page has drawn it.
+async fn ready(tab: &Tab) {
     let ready = async {
         while !tab.eval("document.documentElement?.dataset.ready ?? null").await.is_string() {
             tokio::time::sleep(SOON).await;
         }
     };
     tokio::time::timeout(PATIENCE, ready).await.expect("it is drawn");
-    tab
 }
 
 /// Waits until the page has drawn what the last key did.
