@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use gapless::session::conversation::{Loaded, Role as Speaker, Row};
 use gapless::session::view::{Connection, View};
+use gapless::session::wire::Status;
 
 use self::user::{User, Wish};
 use super::host::HostState;
@@ -163,7 +164,10 @@ impl Session {
         if view.connection == Connection::Superseded {
             return true;
         }
-        let quiet = view.open_question.is_none() && view.connection == Connection::Live;
+        // That nothing goes on is told as well, and may be lost like anything else.
+        let quiet = view.open_question.is_none()
+            && view.status == Status::Idle
+            && view.connection == Connection::Live;
         let shows_all = match state.conversations.get(&self.topology.user_of(client)) {
             Some(held) => {
                 held.question.is_none()
