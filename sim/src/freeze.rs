@@ -75,6 +75,7 @@ fn same(plan: &Plan, drawn: &Plan) -> bool {
         scenario: plan.scenario.clone(),
         statements: plan.statements.clone(),
         mutant: plan.mutant.clone(),
+        drawn: plan.drawn.clone(),
         ..drawn.clone()
     };
     named == *plan

@@ -227,7 +227,8 @@ impl Report<'_> {
             count => format!("{count} {what}s"),
         };
         let topology = &run.plan.topology;
-        let hosts = match run.plan.options.protocol() {
+        let protocol = run.plan.options.protocol();
+        let hosts = match protocol {
             Protocol::Events => format!(
                 "{} of {}, 1 server",
                 plural(topology.clients, "client"),
@@ -240,8 +241,23 @@ impl Report<'_> {
                 plural(topology.agents, "user")
             ),
         };
-        line("hosts", &format!("{hosts}, {} ms apart", topology.latency_ms));
+        let turns = match topology.order.is_empty() {
+            true => String::new(),
+            false => {
+                let turns = topology.order.iter().map(|host| host.name(protocol));
+                format!("; turns: {}", turns.collect::<Vec<_>>().join(" "))
+            }
+        };
+        line("hosts", &format!("{hosts}, {} ms apart{turns}", topology.latency_ms));
         line("options", &options(&run.plan.options));
+        if let Some(drawn) = &run.plan.drawn {
+            let work = match protocol {
+                Protocol::Events => "events",
+                Protocol::Tasks => "tasks",
+                Protocol::Session => "messages",
+            };
+            line("drawn", &wrapped(&drawn.words(work)));
+        }
         let faults: Vec<_> =
             run.faults.iter().map(|(kind, count)| format!("{kind} ×{count}")).collect();
         let injected: u64 = run.faults.values().sum();
@@ -249,7 +265,7 @@ impl Report<'_> {
             "faults",
             &match injected {
                 0 => "none".to_owned(),
-                _ => format!("{injected} injected: {}", faults.join(", ")),
+                _ => wrapped(&format!("{injected} injected: {}", faults.join(", "))),
             },
         );
         let of_others = match run.plan.options.protocol() {
@@ -420,7 +436,9 @@ impl Report<'_> {
             "verdict": verdict,
             "violations": violations,
             "unreached": unreached,
+            "topology": self.run.plan.topology,
             "options": self.run.plan.options,
+            "drawn": self.run.plan.drawn,
             "faults": self.run.faults,
             "marks": marks,
             "published": counts.publishing,
@@ -460,6 +478,24 @@ fn options(options: &Options) -> String {
         true => "as they are by default".to_owned(),
         false => lines.join("\n             "),
     }
+}
+
+/// A list with commas, in lines of a width that fits below each other.
+fn wrapped(list: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for word in list.split(", ") {
+        match lines.last_mut() {
+            Some(line) if line.len() + word.len() + 3 <= OPTIONS_COLUMNS_MAX => {
+                *line = format!("{line}, {word}");
+            }
+            Some(line) => {
+                line.push(',');
+                lines.push(word.to_owned());
+            }
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n             ")
 }
 
 /// What came of the run of a capsule once, and whether the same comes of it now.

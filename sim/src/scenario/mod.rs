@@ -22,7 +22,7 @@ use self::step::{End, Hosts};
 use crate::check::CHECKERS;
 use crate::mutants::catalogue;
 use crate::plan::{
-    Action, AgentOptions, ClientOptions, ControllerOptions, Fault, Options, Protocol,
+    Action, AgentOptions, ClientOptions, ControllerOptions, Fault, Host, Options, Protocol,
     ServerOptions, SessionClientOptions, SessionServerOptions, Step, Topology, When,
 };
 use crate::seed::Seed;
@@ -338,7 +338,7 @@ fn topology(protocol: Protocol, table: Option<&Table<'_>>) -> Topology {
             }
             None => {}
         }
-        network(&mut topology, table);
+        network(&mut topology, protocol, table);
         return topology;
     }
     match count("clients") {
@@ -358,7 +358,7 @@ fn topology(protocol: Protocol, table: Option<&Table<'_>>) -> Topology {
         None if table.has(agents) => topology.agents = CLIENTS_MAX,
         None => {}
     }
-    network(&mut topology, table);
+    network(&mut topology, protocol, table);
     topology
 }
 
@@ -370,12 +370,39 @@ fn followed(protocol: Protocol) -> (&'static str, &'static str) {
     }
 }
 
-fn network(topology: &mut Topology, table: &Table<'_>) {
+fn network(topology: &mut Topology, protocol: Protocol, table: &Table<'_>) {
     table.set(&mut topology.latency_ms, table.duration("latency"));
     if let Some((capacity, _)) = table.integer("tcp-capacity", 4..=4_096) {
         topology.tcp_capacity = usize::try_from(capacity).unwrap_or(64);
     }
+    if table.has("order") {
+        topology.order = order(topology, protocol, table);
+    }
     table.finish();
+}
+
+/// The order in which the hosts have their turn.
+fn order(topology: &Topology, protocol: Protocol, table: &Table<'_>) -> Vec<Host> {
+    let hosts = topology.hosts();
+    let known: Vec<_> = hosts.iter().map(|host| (host.name(protocol), *host)).collect();
+    let mut order = Vec::new();
+    for (name, span) in table.texts_required("order") {
+        let Some(host) = table.choose(&name, &span, &known) else { continue };
+        if order.contains(&host) {
+            let remedy = "take it out once: each host has one turn in a tick";
+            table.problem(format!("`{name}` comes twice"), &span, "a second time", remedy);
+        }
+        order.push(host);
+    }
+    if let Some(host) = hosts.iter().find(|host| !order.contains(host)) {
+        table.problem(
+            format!("`order` leaves out `{}`", host.name(protocol)),
+            &table.span(),
+            "not all hosts",
+            "name each host once, or take `order` out: then the server comes first",
+        );
+    }
+    order
 }
 
 fn controller_options(table: Option<&Table<'_>>) -> ControllerOptions {

@@ -62,6 +62,17 @@ fn a_good_file_is_read_whole() {
     assert_eq!(scenario.steps[1].action, Action::Fault(crash));
 }
 
+#[test]
+fn the_order_of_turns_names_every_host() {
+    let text = with("clients = 2", "clients = 2\norder = [\"client-2\", \"server\", \"client-1\"]");
+    let scenario = Scenario::parse("events/x", &text).expect("the text is right");
+    let turns = [Host::Client(2), Host::Server, Host::Client(1)];
+    assert_eq!(scenario.topology.turns(), turns);
+    let short = with("clients = 2", "clients = 2\norder = [\"client-2\", \"server\"]");
+    let messages: Vec<_> = problems(&short).into_iter().map(|(message, ..)| message).collect();
+    assert_eq!(messages, ["`order` leaves out `client-1`"]);
+}
+
 /// A place, the label there, and how its remedy begins or what is in it.
 type Expected = (&'static str, &'static str, &'static str);
 
@@ -117,6 +128,16 @@ fn each_problem_is_reported_at_its_place_with_its_remedy() {
             ("\"events.replay_startet\"", "unknown mark", "did you mean `events.replay_started`?"),
         ),
         ("EV-5", "EV5", ("\"EV5\"", "not the form of a statement", "statements are written")),
+        (
+            "clients = 2",
+            "clients = 2\norder = [\"client-2\", \"server\", \"client-3\", \"client-1\"]",
+            ("\"client-3\"", "unknown", "did you mean `client-1`?"),
+        ),
+        (
+            "clients = 2",
+            "clients = 2\norder = [\"server\", \"client-2\", \"client-1\", \"server\"]",
+            ("\"server\"", "a second time", "take it out once"),
+        ),
         ("\"10ms\"\n\n", "\"0ms\"\n\n", ("\"0ms\"", "this tick", "a tick is between")),
         ("\"10ms\"\n\n", "\"101ms\"\n\n", ("\"101ms\"", "this tick", "a tick is between")),
         (

@@ -55,6 +55,15 @@ fn keep(
     clients: &dyn Fn(u32) -> Option<u32>,
     agents: &dyn Fn(u32) -> Option<u32>,
 ) {
+    let mut turns = Vec::new();
+    for host in &plan.topology.order {
+        let host = match *host {
+            Host::Server => Some(Host::Server),
+            Host::Client(number) => clients(number).map(Host::Client),
+        };
+        turns.extend(host.filter(|host| !turns.contains(host)));
+    }
+    plan.topology.order = turns;
     plan.steps.retain_mut(|step| {
         let (number, name) = match &mut step.action {
             Action::Publish(publish) => (&mut publish.agent, agents),

@@ -84,8 +84,8 @@ pub fn shrink(
     limits: Limits,
     progress: &mut dyn FnMut(Improvement<'_>),
 ) -> Shrunk {
-    // What the scenario was about is nothing that the violation needs.
-    let plan = Plan { reaches: Vec::new(), ..plan.clone() };
+    // What the scenario was about is nothing that the violation needs, nor how it was drawn.
+    let plan = Plan { reaches: Vec::new(), drawn: None, ..plan.clone() };
     let began = now();
     let mut search = Search {
         plan,

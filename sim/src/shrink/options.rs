@@ -12,6 +12,7 @@ impl Search<'_> {
         let usual = Topology::default();
         self.takes_with(|plan| plan.topology.latency_ms = usual.latency_ms);
         self.takes_with(|plan| plan.topology.tcp_capacity = usual.tcp_capacity);
+        self.takes_with(|plan| plan.topology.order.clear());
         let mut unusual = self.plan.options.unusual();
         unusual.retain(|option| !(self.of.liveness && option.name.ends_with("_ms")));
         let (Some(first), Some(last)) = (unusual.first(), unusual.last()) else { return };

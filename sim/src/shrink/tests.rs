@@ -26,6 +26,7 @@ fn plan(steps: Vec<Step>) -> Plan {
             server: ServerOptions::default(),
             client: ClientOptions::default(),
         },
+        drawn: None,
         steps,
     }
 }
@@ -277,7 +278,7 @@ fn shrunk(plan: &Plan, of: &Symptom) -> Shrunk {
 
 #[test]
 fn a_cursor_jump_in_a_swarm_needs_at_most_eight_steps() {
-    let (plan, of) = planted("events/swarm", 7, "cursor-jumps");
+    let (plan, of) = planted("events/swarm", 16, "cursor-jumps");
     assert!(plan.steps.len() > 20);
     let small = shrunk(&plan, &of);
     assert_eq!(small.ended, Ended::Minimal);

@@ -168,7 +168,36 @@ struct Stage<'a> {
     distorted: Distorted,
     /// Whether a host that starts only looks into its database.
     inspecting: Arc<Mutex<bool>>,
-    sim: &'a mut Sim<'static>,
+    /// The hosts that wait for their place in the order of turns.
+    waiting: Vec<(&'static str, Enter)>,
+}
+
+/// Lets a host enter.
+type Enter = Box<dyn FnOnce(&mut Sim<'static>)>;
+
+impl Stage<'_> {
+    /// A host, and what runs on it in each of its lives.
+    fn host<F, S>(&mut self, name: &'static str, software: F)
+    where
+        F: Fn() -> S + 'static,
+        S: Future<Output = turmoil::Result> + 'static,
+    {
+        self.waiting.push((name, Box::new(move |sim| sim.host(name, software))));
+    }
+
+    /// Lets the hosts enter in the order of their turns; who is not in it comes last.
+    fn enter(self, sim: &mut Sim<'static>) {
+        let protocol = self.plan.options.protocol();
+        let turns: Vec<_> =
+            self.plan.topology.turns().into_iter().map(|host| host.name(protocol)).collect();
+        let mut waiting = self.waiting;
+        waiting.sort_by_key(|(name, _)| {
+            turns.iter().position(|turn| turn == name).unwrap_or(turns.len())
+        });
+        for (_, enter) in waiting {
+            enter(sim);
+        }
+    }
 }
 
 /// The hosts that have entered.
@@ -238,13 +267,14 @@ impl<'a> World<'a> {
             seed,
             distorted: Distorted::by(plan.mutant.as_deref()),
             inspecting: Arc::clone(&inspecting),
-            sim: &mut sim,
+            waiting: Vec::new(),
         };
         let company = match &plan.options {
             Options::Events { server, client } => events::enter(&mut stage, server, client),
             Options::Tasks { controller, agent } => tasks::enter(&mut stage, controller, agent),
             Options::Session { server, client } => session::enter(&mut stage, server, client),
         };
+        stage.enter(&mut sim);
         Self {
             plan,
             protocol: plan.options.protocol(),

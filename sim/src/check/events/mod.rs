@@ -266,7 +266,7 @@ mod fixture {
     pub(super) fn findings(checker: &Checker, entries: Vec<Seen>) -> Vec<String> {
         let entries = entries.into_iter().zip(1..).map(|(what, at_ms)| Entry { at_ms, what });
         let history = History { entries: entries.collect() };
-        let topology = Topology { agents: 1, clients: 1, latency_ms: 1, tcp_capacity: 64 };
+        let topology = Topology { clients: 1, latency_ms: 1, ..Topology::default() };
         let Check::Events(check) = checker.check else { panic!("not a checker of events") };
         let findings = check(&Facts::new(&history, &topology));
         findings.into_iter().map(|finding| finding.message).collect()

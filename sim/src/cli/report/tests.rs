@@ -35,11 +35,12 @@ fn run(records: Vec<Record>) -> Run {
             settle_ms: 1_000,
             statements: vec![],
             reaches: vec!["events.joined".to_owned()],
-            topology: Topology { agents: 1, clients: 2, latency_ms: 1, tcp_capacity: 64 },
+            topology: Topology { clients: 2, latency_ms: 1, ..Topology::default() },
             options: Options::Events {
                 server: ServerOptions::default(),
                 client: ClientOptions::default(),
             },
+            drawn: None,
             steps: vec![],
         },
         trace: Trace { records },

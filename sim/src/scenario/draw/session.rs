@@ -3,7 +3,7 @@
 use rand::RngExt;
 use rand_chacha::ChaCha12Rng;
 
-use super::{Swarm, pick, speaks_extension};
+use super::{pick, speaks_extension};
 use crate::plan::{
     Action, Options, Plan, Say, SessionClientOptions, SessionServerOptions, Step, Topology,
     TurnScript, When,
@@ -72,8 +72,7 @@ pub(super) fn options(topology: &Topology, rng: &mut ChaCha12Rng) -> Options {
 const TURN_MS_MAX: u64 = 1_000;
 
 /// What users say, and how they come and go.
-pub(super) fn conversations(plan: &Plan, swarm: &Swarm, rng: &mut ChaCha12Rng) -> Vec<Step> {
-    let per_minute = rng.random_range(swarm.work_per_minute.0..=swarm.work_per_minute.1);
+pub(super) fn conversations(plan: &Plan, per_minute: u32, rng: &mut ChaCha12Rng) -> Vec<Step> {
     let mut left = (u64::from(per_minute) * plan.duration_ms).div_ceil(60_000);
     let mut steps = Vec::new();
     let mut at = rng.random_range(0..1_000);

@@ -153,6 +153,8 @@ fn topology(text: &mut Text, topology: &Topology, protocol: Protocol) {
     }
     text.key("latency", duration(topology.latency_ms));
     text.key("tcp-capacity", topology.tcp_capacity);
+    let order = topology.order.iter().map(|host| host.name(protocol).to_owned());
+    text.list("order", &order.collect::<Vec<_>>());
 }
 
 fn swarm(text: &mut Text, swarm: &Swarm, protocol: Protocol) {

@@ -54,7 +54,7 @@ pub(super) fn enter(
         let (topology, options) = (topology.clone(), server_options.clone());
         let (inspecting, case) = (stage.inspecting.clone(), stage.plan.scenario.clone());
         let line = line.clone();
-        stage.sim.host(SERVER, move || {
+        stage.host(SERVER, move || {
             let process = lock(&process).clone();
             let side = server_node::Side {
                 attached: attached.clone(),
@@ -74,7 +74,7 @@ pub(super) fn enter(
             (server.process.clone(), server.vault.clone(), Copies::default());
         let (topology, options) = (topology.clone(), server_options.clone());
         let (orders, inspecting) = (orders.clone(), stage.inspecting.clone());
-        stage.sim.host(SERVER, move || {
+        stage.host(SERVER, move || {
             let process = lock(&process).clone();
             let (topology, options) = (topology.clone(), options.clone());
             let (inspecting, vault, copies) = (*lock(&inspecting), vault.clone(), copies.clone());
@@ -102,7 +102,7 @@ pub(super) fn enter(
         let (topology, options) = (topology.clone(), client_options.clone());
         if let Some(nodes) = nodes.clone() {
             let (vault, case) = (state_vault, stage.plan.scenario.clone());
-            stage.sim.host(name, move || {
+            stage.host(name, move || {
                 let process = lock(&process).clone();
                 let side = node::Side {
                     attached: nodes.clone(),
@@ -119,7 +119,7 @@ pub(super) fn enter(
             });
             continue;
         }
-        stage.sim.host(name, move || {
+        stage.host(name, move || {
             let process = lock(&process).clone();
             let (topology, options) = (topology.clone(), options.clone());
             let (link, moods, known) = (link.clone(), moods.clone(), known.clone());
@@ -134,7 +134,7 @@ pub(super) fn enter(
     let inbox = Mutex::new(Some(inbox));
     {
         let recorder = recorder.clone();
-        stage.sim.host(publisher::HOST, move || {
+        stage.host(publisher::HOST, move || {
             let inbox = lock(&inbox).take();
             let recorder = recorder.clone();
             async move {

@@ -87,7 +87,7 @@ pub(super) fn enter(
         let users = topology.agents;
         let nodes = stage.attached.filter(|attached| attached.role() == Role::SessionServer);
         let (nodes, case) = (nodes.cloned(), stage.plan.scenario.clone());
-        stage.sim.host(SERVER, move || {
+        stage.host(SERVER, move || {
             let process = lock(&process).clone();
             let (nodes, case) = (nodes.clone(), case.clone());
             let side = server::Side {
@@ -120,7 +120,7 @@ pub(super) fn enter(
         let (options, of) = (client_options.clone(), topology.user_of(number));
         let inspecting = stage.inspecting.clone();
         let (nodes, case) = (nodes.clone(), stage.plan.scenario.clone());
-        stage.sim.host(name, move || {
+        stage.host(name, move || {
             let process = lock(&process).clone();
             let side = client::Side {
                 process: process.clone(),

@@ -97,7 +97,7 @@ pub(super) fn enter(
         let attached = stage.attached.cloned();
         let attached = attached.filter(|attached| attached.role() == Role::TasksController);
         let case = stage.plan.scenario.clone();
-        stage.sim.host(CONTROLLER, move || {
+        stage.host(CONTROLLER, move || {
             let process = lock(&process).clone();
             let (attached, case) = (attached.clone(), case.clone());
             let side = controller::Side {
@@ -133,7 +133,7 @@ pub(super) fn enter(
         let (options, inspecting) = (agent_options.clone(), stage.inspecting.clone());
         let extension = agent_options.extension && controller_options.extension;
         let (agents, case) = (agents.clone(), stage.plan.scenario.clone());
-        stage.sim.host(name, move || {
+        stage.host(name, move || {
             let process = lock(&process).clone();
             let (agents, case) = (agents.clone(), case.clone());
             let side = agent::Side {
@@ -159,7 +159,7 @@ pub(super) fn enter(
     let inbox = Mutex::new(Some(inbox));
     {
         let (recorder, ledger) = (recorder.clone(), ledger.clone());
-        stage.sim.host(submitter::HOST, move || {
+        stage.host(submitter::HOST, move || {
             let inbox = lock(&inbox).take();
             let (recorder, ledger) = (recorder.clone(), ledger.clone());
             async move {
