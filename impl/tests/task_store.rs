@@ -559,6 +559,54 @@ fn what_a_killed_life_left_in_the_log_takes_no_room_of_the_next() {
 }
 
 #[test]
+fn what_is_acknowledged_at_once_takes_no_more_room_than_there_is() {
+    let cap = 256 << 10;
+    for (bytes, rows) in [(16, 400), (200, 90), (1_000, 20), (4_000, 5)] {
+        let mut fixture = Fixture::with(|config| {
+            config.spool_cap_bytes = cap;
+            config.terminal_reserve_bytes = 4 << 10;
+        });
+        // Output of several attempts, one piece of each after the other.
+        let attempts = ["t1", "t2", "t3", "t4"].map(|task| fixture.running(task));
+        for sequence in 1..=rows {
+            for attempt in &attempts {
+                fixture.write(attempt, sequence, &vec![7; bytes]);
+            }
+        }
+        let mut ids = Vec::new();
+        for attempt in &attempts {
+            let [Reply::Finished(stored)] = &fixture
+                .store()
+                .transact(vec![Command::Finish(end(attempt))])
+                .expect("it ends")[..]
+            else {
+                panic!("an end is answered as one")
+            };
+            ids.push(stored.message_id.clone());
+        }
+        // All of it is acknowledged in one answer.
+        let stream = OutputStream::Stdout;
+        let ids = ids.into_iter().map(Command::Ack);
+        let output = attempts.iter().map(|it| Command::AckOutput {
+            attempt: it.clone(),
+            stream,
+            through: rows,
+        });
+        let replies = fixture.store().transact(ids.chain(output).collect()).expect("released");
+        let released = replies.iter().map(|reply| match reply {
+            Reply::Released(count) => *count,
+            other => panic!("{other:?}"),
+        });
+        let expected = [[1; 4], [rows; 4]].concat();
+        assert_eq!(released.collect::<Vec<_>>(), expected, "{rows} pieces of {bytes} bytes");
+        // A quarter of the cap is for the log.
+        let log = fixture.folder.path().join("tasks.db-wal");
+        let log = std::fs::metadata(log).expect("there is a log").len();
+        assert!(log <= cap / 4, "{log} of {} bytes, for {rows} pieces of {bytes}", cap / 4);
+    }
+}
+
+#[test]
 fn the_file_shrinks_when_its_output_is_acknowledged() {
     let mut fixture = Fixture::new();
     let attempt = fixture.running("t");

@@ -100,6 +100,9 @@ const RESULT: i64 = 2;
 /// The size of a page: SQLite's default, which the schema does not change.
 const PAGE_BYTES: u64 = 4096;
 
+/// What a page takes of the write-ahead log: with the header of its frame.
+const FRAME_BYTES: u64 = PAGE_BYTES + 24;
+
 /// What a row costs beside its bytes, at most.
 const ROW_BYTES: u64 = 96;
 
@@ -108,9 +111,6 @@ const SLACK_PAGES: u64 = 8;
 
 /// How many rows are given up at once.
 const ROTATE_ROWS: usize = 16;
-
-/// How many rows a transaction deletes at least before it is more than one.
-const ROWS_MIN: i64 = 64;
 
 /// The longest name of a life, in bytes: with it the longest message id has 256.
 const EPOCH_BYTES_MAX: usize = 38;
@@ -159,6 +159,12 @@ impl TaskStoreConfig {
         (self.spool_cap_bytes / 4).min(16 << 20)
     }
 
+    /// How many pages one transaction may touch to release output: half of those that the log has
+    /// room for. The other half is for what is stored with it.
+    fn released_pages_max(&self) -> u64 {
+        ((self.log_bytes() / FRAME_BYTES).saturating_sub(SLACK_PAGES) / 2).max(1)
+    }
+
     /// How many pages the database may have.
     fn pages_max(&self) -> u64 {
         (self.spool_cap_bytes - self.log_bytes()) / PAGE_BYTES
@@ -200,6 +206,17 @@ struct Cache {
 
 /// How many attempts are remembered from one transaction to the next.
 const ATTEMPTS_MAX: usize = 64;
+
+/// What one transaction releases of a stream.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    /// The highest number of it.
+    through: u64,
+    /// How many pages it touches at most.
+    pages: u64,
+    /// There is nothing else to be released.
+    whole: bool,
+}
 
 /// What would otherwise be counted with every command.
 #[derive(Debug, Clone, Copy, Default)]
@@ -258,36 +275,38 @@ impl SqliteTaskStore {
             .map_err(|error| StoreError::NotApplied(error.to_string()))
     }
 
-    /// The number up to which a stream is released first, if there is more than one transaction may
-    /// delete.
-    fn step(
+    /// What of a stream one transaction releases that may touch so many pages: all of it, or what
+    /// comes first; one piece at least.
+    fn share(
         &self,
         attempt: &Attempt,
         stream: OutputStream,
         through: u64,
-    ) -> Result<Option<u64>, StoreError> {
-        let rows_max = i64::try_from(self.config.log_bytes() / 8 / 1_024).unwrap_or(i64::MAX);
-        let step = || -> rusqlite::Result<Option<u64>> {
-            self.connection
-                .prepare_cached(
-                    "SELECT sequence FROM outbox
-                     WHERE attempt = (SELECT attempt FROM attempts WHERE task = ?1 AND id = ?2)
-                       AND stream = ?3 AND sequence < ?4
-                     ORDER BY sequence LIMIT 1 OFFSET ?5",
-                )?
-                .query_row(
-                    params![
-                        attempt.task.as_str(),
-                        attempt.id.as_str(),
-                        index(stream),
-                        through,
-                        rows_max.max(ROWS_MIN)
-                    ],
-                    |row| row.get(0),
-                )
-                .optional()
+        pages_max: u64,
+    ) -> Result<Share, StoreError> {
+        let share = || -> rusqlite::Result<Share> {
+            let mut pieces = self.connection.prepare_cached(
+                "SELECT sequence, length(data) FROM outbox
+                 WHERE attempt = (SELECT attempt FROM attempts WHERE task = ?1 AND id = ?2)
+                   AND stream = ?3 AND sequence <= ?4
+                 ORDER BY sequence",
+            )?;
+            let (task, id) = (attempt.task.as_str(), attempt.id.as_str());
+            let mut rows = pieces.query(params![task, id, index(stream), through])?;
+            let mut share = Share { through: 0, pages: 0, whole: false };
+            while let Some(row) = rows.next()? {
+                let (sequence, bytes): (u64, u64) = (row.get(0)?, row.get(1)?);
+                // Pieces of several streams lie between each other: for each another page.
+                let pages = share.pages + 1 + (bytes + ROW_BYTES) / PAGE_BYTES;
+                if pages > pages_max && share.pages > 0 {
+                    return Ok(share);
+                }
+                (share.through, share.pages) = (sequence, pages);
+            }
+            share.whole = true;
+            Ok(share)
         };
-        step().map_err(|error| StoreError::NotApplied(error.to_string()))
+        share().map_err(|error| StoreError::NotApplied(error.to_string()))
     }
 
     /// Runs a part of a group. `after_others` says that something of it is stored already.
@@ -377,7 +396,10 @@ impl Transact<Command> for SqliteTaskStore {
     /// changes nothing.
     fn transact(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let bytes_max = usize::try_from(self.config.log_bytes() / 8).unwrap_or(usize::MAX);
-        let (mut replies, mut part, mut bytes) = (Vec::with_capacity(commands.len()), vec![], 0);
+        let pages_max = self.config.released_pages_max();
+        let (mut replies, mut part) = (Vec::with_capacity(commands.len()), vec![]);
+        // What is written, and how many pages are touched to delete, by what is in the part.
+        let (mut bytes, mut pages) = (0, 0);
         let mut released_before = Vec::new();
         if commands.iter().any(|command| matches!(command, Command::Recover { .. })) {
             self.write_log_back()?;
@@ -388,20 +410,30 @@ impl Transact<Command> for SqliteTaskStore {
                     if bytes > 0 && bytes + append.data.len() > bytes_max {
                         let part = std::mem::take(&mut part);
                         replies.extend(self.run_part(part, !replies.is_empty())?);
-                        bytes = 0;
+                        (bytes, pages) = (0, 0);
                     }
                     bytes += append.data.len();
                 }
                 Command::AckOutput { attempt, stream, through } => {
                     let mut released = 0;
-                    while let Some(step) = self.step(attempt, *stream, *through)? {
-                        let part = std::mem::take(&mut part);
-                        replies.extend(self.run_part(part, !replies.is_empty())?);
-                        bytes = 0;
-                        let (attempt, stream) = (attempt.clone(), *stream);
-                        let step = Command::AckOutput { attempt, stream, through: step };
-                        if let [Reply::Released(count)] = self.run_part(vec![step], true)?[..] {
-                            released += count;
+                    loop {
+                        let room = pages_max.saturating_sub(pages);
+                        let share = self.share(attempt, *stream, *through, room)?;
+                        if share.whole && (pages == 0 || share.pages <= room) {
+                            pages += share.pages;
+                            break;
+                        }
+                        if part.is_empty() {
+                            let (attempt, stream, through) =
+                                (attempt.clone(), *stream, share.through);
+                            let step = Command::AckOutput { attempt, stream, through };
+                            if let [Reply::Released(count)] = self.run_part(vec![step], true)?[..] {
+                                released += count;
+                            }
+                        } else {
+                            let part = std::mem::take(&mut part);
+                            replies.extend(self.run_part(part, !replies.is_empty())?);
+                            (bytes, pages) = (0, 0);
                         }
                     }
                     released_before.push((replies.len() + part.len(), released));

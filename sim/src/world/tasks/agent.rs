@@ -262,6 +262,11 @@ impl Store<Command> for InlineStore {
         for (command, reply) in asked.iter().zip(result.iter().flatten()) {
             self.see(command, reply);
         }
+        for command in asked.iter().filter(|_| result.is_err()) {
+            if let Command::Append(piece) = command {
+                self.witness.doubts(piece);
+            }
+        }
         if writes {
             self.vault.state().unsettled = matches!(result, Err(StoreError::Unknown(_)));
             if let Err(error) = self.vault.back_up_if_due(&self.process, STORE) {

@@ -207,7 +207,7 @@ impl AgentPart {
     fn start(&mut self, name: String, command: String, outside: &Outside) -> Result<(), String> {
         let attempt = attempt(&name)?;
         {
-            let witness = lock(&self.witness);
+            let mut witness = lock(&self.witness);
             witness.commanded(&attempt, &command);
             witness.begins(&attempt);
             if !self.reports {

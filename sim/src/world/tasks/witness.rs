@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use gapless::tasks::Attempt;
 use gapless::tasks::store::Append;
+use gapless::tasks::{Attempt, OutputStream};
 
 use super::{Ledger, script};
 use crate::history::{Stage, TaskSeen};
@@ -20,6 +20,9 @@ pub(super) struct Witness {
     /// What was accepted and has not begun.
     waiting: BTreeSet<Attempt>,
     waiting_max: usize,
+    /// Pieces of which the store may have some, because the transaction of which they were a part
+    /// has failed and another part of it may not.
+    doubtful: BTreeSet<(Attempt, OutputStream, u64)>,
     /// The most that the database took of the disk.
     spool: u64,
     spool_max: u64,
@@ -41,6 +44,7 @@ impl Witness {
             waiting: BTreeSet::new(),
             // Those whose turn has come wait as well, until the store knows that they begin.
             waiting_max: options.queue + options.parallel,
+            doubtful: BTreeSet::new(),
             spool: 0,
             spool_max: options.spool_bytes,
         }
@@ -83,12 +87,27 @@ impl Witness {
     }
 
     /// An attempt begins. It counts from 1, also if a store that is gone had run it before.
-    pub(super) fn begins(&self, attempt: &Attempt) {
+    pub(super) fn begins(&mut self, attempt: &Attempt) {
+        self.doubtful.retain(|(of, ..)| of != attempt);
         self.ledger.state().bound.retain(|(of, _), _| of != attempt);
     }
 
+    /// It is not known whether the store has this piece.
+    pub(super) fn doubts(&mut self, piece: &Append) {
+        self.doubtful.insert((piece.attempt.clone(), piece.stream, piece.sequence));
+    }
+
     /// A number names these bytes now.
-    pub(super) fn bound(&self, piece: &Append) {
+    pub(super) fn bound(&mut self, piece: &Append) {
+        let Append { attempt, stream, sequence, .. } = piece;
+        let key = (attempt.clone(), *stream);
+        let (_, number) = self.ledger.state().bound.get(&key).copied().unwrap_or_default();
+        let next = (attempt.clone(), *stream, number + 1);
+        if *sequence > number + 1 && self.doubtful.contains(&next) {
+            // The store has those between as well, and says so before anybody is told of any.
+            return;
+        }
+        self.doubtful.remove(&(attempt.clone(), *stream, *sequence));
         let carried = match self.lossless {
             true => script::digest(&piece.data),
             false => script::digest(String::from_utf8_lossy(&piece.data).as_bytes()),
@@ -151,5 +170,47 @@ impl Witness {
             let (agent, cap) = (self.agent, self.spool_max);
             self.see(TaskSeen::Spool { agent, bytes, cap });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use gapless::tasks::{AttemptId, TaskId};
+
+    use super::*;
+    use crate::history::Seen;
+
+    #[test]
+    fn a_piece_beyond_a_group_that_failed_in_part_is_seen_once_those_before_it_are() {
+        let recorder = Recorder::default();
+        let options = AgentOptions::default();
+        let mut witness = Witness::new(1, &options, true, recorder.clone(), Ledger::default());
+        let attempt = Attempt {
+            task: TaskId::parse("t1").expect("valid"),
+            id: AttemptId::parse("a1").expect("valid"),
+        };
+        let does =
+            Script { stdout: 3, stderr: 0, bytes: 4, every_ms: 0, text: Text::Plain, exit: 0 };
+        witness.commanded(&attempt, &script::command(&does));
+        witness.begins(&attempt);
+        let piece = |sequence: u64| {
+            let (stream, attempt) = (OutputStream::Stdout, attempt.clone());
+            let (from, to) = (4 * (sequence - 1), 4 * sequence);
+            let data = Bytes::from(script::bytes(&attempt, stream, does.text, from, to));
+            Append { attempt, stream, sequence, data }
+        };
+        // A group that failed in part had all three; the store says that it has the last.
+        (1..=3).for_each(|sequence| witness.doubts(&piece(sequence)));
+        witness.bound(&piece(3));
+        (1..=3).for_each(|sequence| witness.bound(&piece(sequence)));
+        let (_, history, ..) = recorder.finish();
+        let bound = history.entries.iter().filter_map(|entry| match &entry.what {
+            Seen::Task(TaskSeen::Bound { sequence, as_written, .. }) => {
+                Some((*sequence, *as_written))
+            }
+            _ => None,
+        });
+        assert_eq!(bound.collect::<Vec<_>>(), [(1, true), (2, true), (3, true)]);
     }
 }
