@@ -66,10 +66,12 @@ struct World {
     stopped: bool,
     /// The offer that is with the handlers.
     offered: Option<(Ticket, usize)>,
-    storing: Option<(StoreId, Position)>,
+    /// The position that is with the store, and of how many gaps the application was told before.
+    storing: Option<(StoreId, Position, u64)>,
+    /// The same of the one that is stored.
     stored: Option<Position>,
-    /// The application was told of a gap since the last position was given to the store.
-    told_of_gap: bool,
+    stored_after: Option<u64>,
+    gaps: u64,
     lives: u64,
 }
 
@@ -89,7 +91,8 @@ impl World {
             offered: None,
             storing: None,
             stored,
-            told_of_gap: true,
+            stored_after: None,
+            gaps: 0,
             lives: 1,
         };
         let position = world.stored.clone();
@@ -104,7 +107,7 @@ impl World {
         self.rig.core = Client::new(self.config.clone(), entropy);
         (self.link, self.last_conn, self.stopped) = (Link::None, ConnectionId(0), false);
         (self.offered, self.storing) = (None, None);
-        self.told_of_gap = true;
+        self.stored_after = None;
         let position = self.stored.clone();
         self.feed(Input::Start { position });
     }
@@ -116,7 +119,7 @@ impl World {
         let after = self.rig.core.position().map(|position| position.sequence);
         assert!(after >= before || told, "the position goes back from {before:?} to {after:?}");
         assert!(after.is_none_or(|after| after <= MAX_SEQUENCE), "the position is {after:?}");
-        self.told_of_gap |= told;
+        self.gaps += u64::from(told);
         for output in outputs {
             self.perform(output);
         }
@@ -162,9 +165,9 @@ impl World {
             Output::Store(id, position) => {
                 assert!(self.storing.is_none(), "one write at a time");
                 let back = self.stored.as_ref().is_some_and(|it| position.sequence < it.sequence);
-                assert!(!back || self.told_of_gap, "an older position is stored over a newer one");
-                self.told_of_gap = false;
-                self.storing = Some((id, position));
+                let told = self.stored_after.is_none_or(|after| self.gaps > after);
+                assert!(!back || told, "an older position is stored over a newer one");
+                self.storing = Some((id, position, self.gaps));
             }
             Output::Notify(Notice::Gap { position, .. }) => {
                 assert!(position.sequence <= MAX_SEQUENCE);
@@ -281,11 +284,11 @@ impl World {
     }
 
     fn store(&mut self, source: &mut Source<'_>) {
-        let Some((id, position)) = self.storing.take() else { return };
+        let Some((id, position, gaps)) = self.storing.take() else { return };
         let result = match source.below(6) {
             5 => Err("no space".to_owned()),
             _ => {
-                self.stored = Some(position);
+                (self.stored, self.stored_after) = (Some(position), Some(gaps));
                 Ok(())
             }
         };
