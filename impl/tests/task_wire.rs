@@ -264,7 +264,7 @@ fn a_bad_frame_is_an_error_that_names_the_problem_and_the_message() {
         assert!(error.problem.contains(problem), "{bad}: {}", error.problem);
         assert_eq!(error.message_id, Some(id("m7")), "{bad}");
     }
-    for bad in ["", "[]", "4", "{", "\"x\"", "{}"] {
+    for bad in ["", "[]", "[\"m\"]", "4", "{", "\"x\"", "{}"] {
         assert_eq!(parse_agent(bad).expect_err(bad).message_id, None);
     }
     let old = frame(r#""type":"task.received","payload":{}"#).replace(":1,", ":2,");

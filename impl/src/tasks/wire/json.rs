@@ -103,10 +103,11 @@ fn parse<M>(
     text: &str,
     message: impl FnOnce(&RawEnvelope<'_>) -> Result<M, FrameError>,
 ) -> Result<Envelope<M>, FrameError> {
+    // A list would be taken for the fields in their order.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(FrameError::new("the frame is not a JSON object"));
+    }
     let read = || -> Result<Envelope<M>, FrameError> {
-        if !text.trim_ascii_start().starts_with('{') {
-            return Err(FrameError::new("the frame is not a JSON object"));
-        }
         let raw: RawEnvelope<'_> =
             serde_json::from_str(text).map_err(|error| FrameError::new(error.to_string()))?;
         if raw.protocol_version != PROTOCOL_VERSION {
