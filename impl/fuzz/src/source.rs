@@ -58,6 +58,10 @@ impl<'a> Source<'a> {
         &of[self.below(of.len())]
     }
 
+    pub(crate) fn word(&mut self, of: &[&'static str]) -> &'static str {
+        of[self.below(of.len())]
+    }
+
     pub(crate) fn maybe<T>(&mut self, value: impl FnOnce(&mut Self) -> T) -> Option<T> {
         self.flip().then(|| value(self))
     }
@@ -146,10 +150,10 @@ impl Field {
 
 /// An object that is nearly a frame: of one of these types, with some of these fields, which mostly
 /// have what belongs there; now and then one comes twice, or the end is missing.
-pub(crate) fn nearly(source: &mut Source<'_>, kinds: &[&str], fields: &[Field]) -> String {
+pub(crate) fn nearly(source: &mut Source<'_>, kinds: &[&'static str], fields: &[Field]) -> String {
     let kind = match source.below(16) {
         15 => source.json(1),
-        _ => quoted(*source.pick(kinds)),
+        _ => quoted(source.word(kinds)),
     };
     let mut parts = vec![format!("\"type\":{kind}")];
     parts.extend(object_parts(source, fields));

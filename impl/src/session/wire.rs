@@ -836,14 +836,15 @@ impl ServerFrame {
 fn notification(text: &str) -> Result<Body, FrameError> {
     // As they came: what is passed on is not read, and a number may have more digits than a float.
     let mut object: BTreeMap<String, Box<RawValue>> = parse_object(text)?;
-    let read = |value: &Box<RawValue>| serde_json::from_str::<Value>(value.get()).ok();
-    let kind = object.remove("kind").as_ref().and_then(read);
+    let read = |value: &RawValue| serde_json::from_str::<Value>(value.get()).ok();
+    let kind = object.remove("kind").as_deref().and_then(read);
     let Some(Value::String(kind)) = kind else {
         return Err(bad("notification", "`kind` is missing, or no string".to_owned()));
     };
-    let status = object.get("status").and_then(read);
+    let status = object.get("status").map(AsRef::as_ref).and_then(read);
     let status = status.as_ref().and_then(Value::as_str).and_then(Status::parse);
-    let queue_cap = object.get("queue_cap").and_then(read).as_ref().and_then(integer);
+    let queue_cap =
+        object.get("queue_cap").map(AsRef::as_ref).and_then(read).as_ref().and_then(integer);
     match (kind.as_str(), status, queue_cap) {
         ("status_transition", Some(status), _) => Ok(Body::Status(status)),
         ("queue_full", _, Some(queue_cap)) => {

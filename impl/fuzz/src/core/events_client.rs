@@ -225,7 +225,7 @@ impl World {
                 let conn = self.conn(source);
                 self.feed(Input::OpenHandlersRan { conn });
             }
-            12 | 13 | 14 => self.handle(source),
+            12..=14 => self.handle(source),
             15 | 16 => self.store(source),
             17 => {
                 let conn = self.conn(source);
@@ -297,7 +297,7 @@ impl World {
 }
 
 fn epoch(source: &mut Source<'_>) -> Epoch {
-    Epoch::parse(*source.pick(&["e1", "e2", "e3"])).expect("valid")
+    Epoch::parse(source.word(&["e1", "e2", "e3"])).expect("valid")
 }
 
 fn event(source: &mut Source<'_>) -> Event {

@@ -215,7 +215,7 @@ impl World {
             0 | 1 => {
                 self.last_conn += 1;
                 let conn = ConnectionId(self.last_conn);
-                let agent = AgentId::parse(*source.pick(&AGENTS)).expect("valid");
+                let agent = AgentId::parse(source.word(&AGENTS)).expect("valid");
                 let offered = !source.rarely(3);
                 let seen = Seen {
                     agent: agent.clone(),
@@ -265,7 +265,7 @@ impl World {
             }
             8 | 9 => self.publish(source),
             10 => {
-                let agent = AgentId::parse(*source.pick(&AGENTS)).expect("valid");
+                let agent = AgentId::parse(source.word(&AGENTS)).expect("valid");
                 let oldest = source.sequence();
                 self.feed(Input::Retain { agent, oldest });
             }
@@ -309,7 +309,7 @@ impl World {
         let input = Input::Publish {
             ticket,
             principal: (*source.pick(&["p", "q"])).to_owned(),
-            agent: AgentId::parse(*source.pick(&AGENTS)).expect("valid"),
+            agent: AgentId::parse(source.word(&AGENTS)).expect("valid"),
             body,
             after: source.maybe(Source::sequence),
             at: self.rig.wall(source),

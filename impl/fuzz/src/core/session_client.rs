@@ -341,7 +341,7 @@ impl World {
 
     /// A frame that is well formed, of a server that keeps no other rule.
     fn frame(&mut self, source: &mut Source<'_>) -> ServerFrame {
-        let epoch = Epoch::parse(*source.pick(&["e1", "e2"])).expect("valid");
+        let epoch = Epoch::parse(source.word(&["e1", "e2"])).expect("valid");
         let question = |source: &mut Source<'_>| Question {
             id: source.maybe(|_| Name::parse("question-1").expect("valid")),
             text: (*source.pick(&["?", "??"])).to_owned(),

@@ -89,7 +89,7 @@ fn principal(source: &mut Source<'_>) -> Arc<str> {
 }
 
 fn name(source: &mut Source<'_>) -> Name {
-    Name::parse(*source.pick(&["in-1", "in-2", "in-3", "in-4"])).expect("valid")
+    Name::parse(source.word(&["in-1", "in-2", "in-3", "in-4"])).expect("valid")
 }
 
 impl World {
@@ -268,7 +268,7 @@ impl World {
     fn connect(&mut self, source: &mut Source<'_>) {
         self.last_conn += 1;
         let conn = ConnectionId(self.last_conn);
-        let client = Name::parse(*source.pick(&["tab-1", "tab-2", "tab-3"])).expect("valid");
+        let client = Name::parse(source.word(&["tab-1", "tab-2", "tab-3"])).expect("valid");
         let identity = Identity { principal: principal(source), client };
         let offered = !source.rarely(4);
         let seen = Seen {

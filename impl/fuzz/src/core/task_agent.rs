@@ -93,8 +93,8 @@ struct World {
 
 fn attempt(source: &mut Source<'_>) -> Attempt {
     Attempt {
-        task: TaskId::parse(*source.pick(&["t1", "t2", "t3", "t4"])).expect("valid"),
-        id: AttemptId::parse(*source.pick(&["a1", "a1", "a1", "a2"])).expect("valid"),
+        task: TaskId::parse(source.word(&["t1", "t2", "t3", "t4"])).expect("valid"),
+        id: AttemptId::parse(source.word(&["a1", "a1", "a1", "a2"])).expect("valid"),
     }
 }
 

@@ -62,11 +62,11 @@ struct World {
 }
 
 fn agent(source: &mut Source<'_>) -> AgentId {
-    AgentId::parse(*source.pick(&AGENTS)).expect("valid")
+    AgentId::parse(source.word(&AGENTS)).expect("valid")
 }
 
 fn task(source: &mut Source<'_>) -> TaskId {
-    TaskId::parse(*source.pick(&["t1", "t2", "t3"])).expect("valid")
+    TaskId::parse(source.word(&["t1", "t2", "t3"])).expect("valid")
 }
 
 fn message_id(source: &mut Source<'_>) -> MessageId {
@@ -242,7 +242,7 @@ impl World {
         match known.is_empty() || source.rarely(4) {
             true => Attempt {
                 task: task(source),
-                id: AttemptId::parse(*source.pick(&["a1", "a2"])).expect("valid"),
+                id: AttemptId::parse(source.word(&["a1", "a2"])).expect("valid"),
             },
             false => (*source.pick(&known)).clone(),
         }
@@ -274,7 +274,7 @@ impl World {
     fn hello(&mut self, source: &mut Source<'_>) -> Hello {
         let wall = WallTime::from_millis(0);
         let life = |source: &mut Source<'_>| {
-            Epoch::parse(*source.pick(&["l1", "l2", "l3", "l4", "l5"])).expect("valid")
+            Epoch::parse(source.word(&["l1", "l2", "l3", "l4", "l5"])).expect("valid")
         };
         let running = self.attempts(source);
         let received = self.attempts(source);

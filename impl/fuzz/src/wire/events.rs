@@ -10,12 +10,12 @@ use crate::source::{self, Field, Source, quoted};
 const EPOCHS: [&str; 4] = ["e1", "e2", "", "e 3"];
 
 fn epoch(source: &mut Source<'_>) -> String {
-    quoted(*source.pick(&EPOCHS))
+    quoted(source.word(&EPOCHS))
 }
 
 fn verdict(source: &mut Source<'_>) -> String {
     let names = ["up_to_date", "replay", "too_old", "ahead", "other_epoch", "unknown", "none"];
-    quoted(*source.pick(&names))
+    quoted(source.word(&names))
 }
 
 fn range(source: &mut Source<'_>) -> String {
@@ -40,7 +40,7 @@ fn since(source: &mut Source<'_>) -> String {
         "0000-01-01T00:00:00-23:59",
         "?",
     ];
-    quoted(*source.pick(&times))
+    quoted(source.word(&times))
 }
 
 /// Nearly what a client sends.

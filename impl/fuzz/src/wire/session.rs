@@ -7,11 +7,11 @@ use super::text_or;
 use crate::source::{self, Field, Source, quoted};
 
 fn name(source: &mut Source<'_>) -> String {
-    quoted(*source.pick(&["a", "b", "c", "d", "", "x y"]))
+    quoted(source.word(&["a", "b", "c", "d", "", "x y"]))
 }
 
 fn epoch(source: &mut Source<'_>) -> String {
-    quoted(*source.pick(&["e1", "e2", ""]))
+    quoted(source.word(&["e1", "e2", ""]))
 }
 
 fn attachment(source: &mut Source<'_>) -> String {
@@ -32,11 +32,11 @@ fn attachments(source: &mut Source<'_>) -> String {
 }
 
 fn kind(source: &mut Source<'_>) -> String {
-    quoted(*source.pick(&["message", "question", "answer", "interrupted", "other"]))
+    quoted(source.word(&["message", "question", "answer", "interrupted", "other"]))
 }
 
 fn role(source: &mut Source<'_>) -> String {
-    quoted(*source.pick(&["user", "assistant", "nobody"]))
+    quoted(source.word(&["user", "assistant", "nobody"]))
 }
 
 fn message(source: &mut Source<'_>) -> String {
@@ -66,16 +66,16 @@ fn question(source: &mut Source<'_>) -> String {
 }
 
 fn status(source: &mut Source<'_>) -> String {
-    quoted(*source.pick(&["idle", "thinking", "waiting", "asleep"]))
+    quoted(source.word(&["idle", "thinking", "waiting", "asleep"]))
 }
 
 fn verdict(source: &mut Source<'_>) -> String {
     let names = ["up_to_date", "replay", "too_old", "ahead", "other_epoch", "unknown", "none"];
-    quoted(*source.pick(&names))
+    quoted(source.word(&names))
 }
 
 fn reason(source: &mut Source<'_>) -> String {
-    quoted(*source.pick(&["conflict", "expired", "too_large", "not_open", "queue_full"]))
+    quoted(source.word(&["conflict", "expired", "too_large", "not_open", "queue_full"]))
 }
 
 fn usage(source: &mut Source<'_>) -> String {
@@ -84,7 +84,7 @@ fn usage(source: &mut Source<'_>) -> String {
 
 fn notice(source: &mut Source<'_>) -> String {
     let kinds = ["queue_full", "status_transition", "tool_calling", "input_queued", "news"];
-    quoted(*source.pick(&kinds))
+    quoted(source.word(&kinds))
 }
 
 /// Nearly what a client sends.

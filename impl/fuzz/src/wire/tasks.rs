@@ -7,11 +7,11 @@ use super::text_or;
 use crate::source::{self, Field, Source, quoted};
 
 fn id(source: &mut Source<'_>) -> String {
-    quoted(*source.pick(&["t1", "t2", "t3", "", "a/b"]))
+    quoted(source.word(&["t1", "t2", "t3", "", "a/b"]))
 }
 
 fn attempt_id(source: &mut Source<'_>) -> String {
-    quoted(*source.pick(&["a1", "a2", "a3", "", "a b"]))
+    quoted(source.word(&["a1", "a2", "a3", "", "a b"]))
 }
 
 fn message_id(source: &mut Source<'_>) -> String {
@@ -22,7 +22,7 @@ fn message_id(source: &mut Source<'_>) -> String {
 }
 
 fn agent_id(source: &mut Source<'_>) -> String {
-    quoted(*source.pick(&["agent-1", "agent-1", "agent-1", "agent-2", "a/b"]))
+    quoted(source.word(&["agent-1", "agent-1", "agent-1", "agent-2", "a/b"]))
 }
 
 fn version(source: &mut Source<'_>) -> String {
@@ -33,19 +33,19 @@ fn version(source: &mut Source<'_>) -> String {
 }
 
 fn stream(source: &mut Source<'_>) -> String {
-    quoted(*source.pick(&["stdout", "stderr", "stdout", "stdin"]))
+    quoted(source.word(&["stdout", "stderr", "stdout", "stdin"]))
 }
 
 fn time(source: &mut Source<'_>) -> String {
-    quoted(*source.pick(&["2025-11-21T04:40:00.000Z", "", "yesterday", "9999-12-31T23:59:60Z"]))
+    quoted(source.word(&["2025-11-21T04:40:00.000Z", "", "yesterday", "9999-12-31T23:59:60Z"]))
 }
 
 fn extension(source: &mut Source<'_>) -> String {
-    quoted(*source.pick(&["gapless.tasks.v1", "gapless.tasks.v1", "gapless.tasks.v2"]))
+    quoted(source.word(&["gapless.tasks.v1", "gapless.tasks.v1", "gapless.tasks.v2"]))
 }
 
 fn epoch(source: &mut Source<'_>) -> String {
-    quoted(*source.pick(&["l1", "l2", "l3", "l4", ""]))
+    quoted(source.word(&["l1", "l2", "l3", "l4", ""]))
 }
 
 fn integer(source: &mut Source<'_>) -> String {
@@ -64,7 +64,7 @@ fn last(source: &mut Source<'_>) -> String {
 }
 
 fn outcome(source: &mut Source<'_>) -> String {
-    quoted(*source.pick(&["completed", "failed", "interrupted", "lost"]))
+    quoted(source.word(&["completed", "failed", "interrupted", "lost"]))
 }
 
 fn running(source: &mut Source<'_>) -> String {
@@ -205,7 +205,7 @@ fn error(source: &mut Source<'_>) -> String {
                 "unknown_attempt",
                 "other",
             ];
-            quoted(*source.pick(&codes))
+            quoted(source.word(&codes))
         }),
         Field::new("message", source::text),
         Field::new("retryable", source::boolean),
@@ -245,7 +245,7 @@ fn ack(source: &mut Source<'_>) -> String {
     const FIELDS: [Field; 5] = [
         Field::new("acked_message_id", message_id),
         Field::new("acked_type", |source| {
-            quoted(*source.pick(&["task.output", "task.final", "task.received", "other"]))
+            quoted(source.word(&["task.output", "task.final", "task.received", "other"]))
         }),
         Field::new("task_id", id),
         Field::new("execution_attempt_id", attempt_id),
@@ -257,7 +257,7 @@ fn ack(source: &mut Source<'_>) -> String {
 type Payload = fn(&mut Source<'_>) -> String;
 
 /// A frame of one of these types, each with what its payload nearly is.
-fn envelope(source: &mut Source<'_>, kinds: &[(&str, Payload)]) -> String {
+fn envelope(source: &mut Source<'_>, kinds: &[(&'static str, Payload)]) -> String {
     const FIELDS: [Field; 7] = [
         Field::new("protocol_version", version),
         Field::new("message_id", message_id),
