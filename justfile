@@ -82,6 +82,12 @@ nightly base=`git rev-parse HEAD`:
 test *args:
     cargo test --workspace "$@"
 
+# Fuzz a target, or all of them, two at a time: `just fuzz`, `just fuzz events_client 600`; a file instead of seconds is run again. Needs a C++ compiler.
+[group('develop')]
+[no-exit-message]
+@fuzz target="all" seconds="60":
+    bash impl/fuzz/run "$@"
+
 # Do what the continuous integration does. It only reads.
 [group('develop')]
 ci:

@@ -18,6 +18,10 @@ impl CloseCode {
     pub const NORMAL: Self = Self(1000);
     /// The process is going away.
     pub const GOING_AWAY: Self = Self(1001);
+    /// The peer broke WebSocket itself.
+    pub const WEBSOCKET_PROTOCOL: Self = Self(1002);
+    /// A text frame was not UTF-8.
+    pub const NOT_TEXT: Self = Self(1007);
     /// A frame or message was larger than the limit.
     pub const TOO_BIG: Self = Self(1009);
     /// The server cannot serve the stream now.

@@ -436,6 +436,19 @@ fn a_server_without_the_extension_is_dialed_without_it() {
 }
 
 #[test]
+fn an_end_of_a_replay_that_comes_before_it_was_asked_for_is_no_answer() {
+    let mut fixture = Fixture::start(ClientConfig::default(), Some(at("e1", 24)));
+    fixture.open_base(true);
+    fixture.frame(ack(23, false));
+    assert_eq!(fixture.last_resync().map(|resync| resync.last_seen_seq), Some(24));
+    assert!(!fixture.is_told_that_the_log_went_back());
+    assert_eq!(fixture.position(), Some(24));
+    fixture.frame(ack(24, false));
+    fixture.work();
+    assert!(matches!(fixture.notices.last(), Some(Notice::Resynced { .. })));
+}
+
+#[test]
 fn a_server_that_only_echoes_the_offer_is_a_base_server() {
     let mut fixture = Fixture::start(ClientConfig::default(), None);
     fixture.open_base(true);

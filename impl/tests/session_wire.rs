@@ -308,6 +308,14 @@ fn a_number_is_whole_and_in_range() {
 }
 
 #[test]
+fn what_a_notification_tells_is_passed_on_to_the_last_digit() {
+    let text =
+        r#"{"seq":3,"type":"notification","kind":"news","n":18174943709995467000.1,"t":"é"}"#;
+    let frame = ServerFrame::parse(text).expect("a frame");
+    assert_eq!(frame.to_text(true), text);
+}
+
+#[test]
 fn what_a_newer_server_says_is_taken_as_far_as_it_is_known() {
     let unknown = r#"{"seq":6,"type":"log_data","entries":[]}"#;
     assert_eq!(

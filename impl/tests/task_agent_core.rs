@@ -209,8 +209,12 @@ impl Fixture {
     }
 
     fn deliver(&mut self, name: &str) {
+        self.deliver_with(name, 0);
+    }
+
+    fn deliver_with(&mut self, name: &str, priority: i64) {
         let (attempt, command) = (attempt(name), "x".to_owned());
-        self.frame(ControllerMessage::Deliver(Deliver { attempt, command, priority: 0 }));
+        self.frame(ControllerMessage::Deliver(Deliver { attempt, command, priority }));
     }
 
     fn write(&mut self, name: &str, text: &str) {
@@ -272,6 +276,18 @@ impl Fixture {
 /// Attempts that run at once, so that output begins with the first delivery.
 fn config() -> AgentConfig {
     AgentConfig { parallel: 2, ..AgentConfig::default() }
+}
+
+#[test]
+fn an_attempt_of_the_lowest_priority_is_run_last() {
+    let mut fixture = Fixture::active(AgentConfig::default());
+    for (name, priority) in [("first", 0), ("lowest", i64::MIN), ("low", -1), ("high", i64::MAX)] {
+        fixture.deliver_with(name, priority);
+    }
+    for name in ["first", "high", "low"] {
+        fixture.exit(name);
+    }
+    assert_eq!(fixture.ran, ["first", "high", "low", "lowest"]);
 }
 
 #[test]

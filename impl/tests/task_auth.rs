@@ -71,6 +71,24 @@ fn a_timestamp_is_good_for_five_minutes_to_either_side() {
     assert!(far.check(&keys(), at(NOW)).is_err());
 }
 
+/// Signs with the message itself.
+struct Plain;
+
+impl gapless::tasks::auth::Verifier for Plain {
+    fn verify(&self, _: &AgentId, message: &[u8], signature: &[u8]) -> bool {
+        message == signature
+    }
+}
+
+#[test]
+fn a_timestamp_at_the_end_of_time_is_refused_like_any_other() {
+    for (timestamp, now) in [(i64::MIN, 0), (i64::MIN + 7, 7), (i64::MAX, -1), (i64::MIN, -300)] {
+        let signature = format!("{}|{timestamp}|n", agent()).into_bytes();
+        let headers = SignedHeaders { agent: agent(), timestamp, nonce: "n".to_owned(), signature };
+        assert_eq!(headers.check(&Plain, at(now)), Err(Refusal::Skewed), "{timestamp} at {now}");
+    }
+}
+
 #[test]
 fn an_agent_with_a_wrong_clock_learns_the_time_from_its_refusal() {
     let wrong = at(NOW - 86_400);

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use gapless::AgentId;
 use gapless::database::{OpenError, Synchronous};
-use gapless::recovery::{Epoch, WallTime};
+use gapless::recovery::{Epoch, MAX_SEQUENCE, WallTime};
 use gapless::storage::Transact as _;
 use gapless::tasks::controller::record::{
     Agreement, AttemptState, Cancelled, Command, FinalTaken, OutputTaken, Reconciled, Reply,
@@ -518,6 +518,17 @@ fn a_task_that_has_begun_is_not_cancelled() {
     };
     assert_eq!((cancelled.attempt, cancelled.state), (runs, AttemptState::Running));
     assert!(!fixture.view("runs").cancelled);
+}
+
+#[test]
+fn a_stream_that_has_used_up_its_numbers_is_wanted_from_the_last() {
+    let mut fixture = Fixture::new();
+    let attempt = fixture.running("t");
+    let mut said = hello("e1", None);
+    let (stream, range) = (OutputStream::Stdout, Range { from: 1, to: MAX_SEQUENCE });
+    said.lost_output = vec![LostOutput { attempt, stream, range }];
+    let agreement = fixture.agreed(said);
+    assert_eq!(agreement.output_replay[0].next_sequence, MAX_SEQUENCE, "there is none after it");
 }
 
 #[test]

@@ -264,13 +264,93 @@ fn a_bad_frame_is_an_error_that_names_the_problem_and_the_message() {
         assert!(error.problem.contains(problem), "{bad}: {}", error.problem);
         assert_eq!(error.message_id, Some(id("m7")), "{bad}");
     }
-    for bad in ["", "[]", "4", "{", "\"x\"", "{}"] {
+    for bad in ["", "[]", "[\"m\"]", "4", "{", "\"x\"", "{}"] {
         assert_eq!(parse_agent(bad).expect_err(bad).message_id, None);
     }
     let old = frame(r#""type":"task.received","payload":{}"#).replace(":1,", ":2,");
     assert!(parse_agent(&old).expect_err(&old).problem.contains("protocol_version"));
     let empty = r#"{"protocol_version":1,"message_id":"m","type":"task.deliver","agent_id":"a","task_id":"t","execution_attempt_id":"a","sent_at":"x","payload":{"command":""}}"#;
     assert!(parse_controller(empty).expect_err(empty).problem.contains("command"));
+}
+
+/// A store counts in 64 bits with a sign: what it cannot count fails each transaction that it is in.
+#[test]
+fn a_number_that_no_stream_can_have_is_refused_wherever_it_stands() {
+    let frame = |kind: &str, payload: &str| {
+        format!(
+            r#"{{"protocol_version":1,"message_id":"m7","agent_id":"a","sent_at":"x","type":"{kind}","task_id":"t","execution_attempt_id":"a","payload":{payload}}}"#
+        )
+    };
+    let of_agent = |number: &str| {
+        let hello = |list: &str| {
+            let lists = ["received_not_started", "unacked_finals", "unacked_output"];
+            let others = lists.into_iter().filter(|it| !list.contains(it));
+            let others: String = others.map(|it| format!(r#""{it}":[],"#)).collect();
+            let rest = r#""running_task":null,"spool_status":{"bytes_used":0,"byte_cap":1},"client_version":"v""#;
+            frame("agent.hello", &format!("{{{list},{others}{rest}}}"))
+        };
+        let ids = r#""task_id":"t","execution_attempt_id":"a""#;
+        let last = format!(r#""last_output_sequence":{{"stdout":{number}}}"#);
+        let range =
+            format!(r#"{ids},"stream":"stdout","first_sequence":1,"last_sequence":{number}"#);
+        vec![
+            frame("task.final", &format!(r#"{{"status":"completed","exit_code":0,{last}}}"#)),
+            frame("task.output_lost", &format!("{{{range}}}")),
+            frame(
+                "error",
+                &format!(
+                    r#"{{"code":"c","message":"m","retryable":true,"highest_accepted_sequence":{number}}}"#
+                ),
+            ),
+            hello(&format!(r#""running_tasks":[{{{ids},{last}}}]"#)),
+            hello(&format!(r#""unacked_output":[{{{range}}}]"#)),
+            hello(&format!(r#""lost_output":[{{{range}}}]"#)),
+            hello(&format!(
+                r#""unacked_finals":[{{"message_id":"m",{ids},"status":"failed","exit_code":1,{last}}}]"#
+            )),
+        ]
+    };
+    let of_controller = |number: &str| {
+        let replay = format!(
+            r#"[{{"task_id":"t","execution_attempt_id":"a","stream":"stderr","next_sequence":{number}}}]"#
+        );
+        vec![
+            frame(
+                "agent.hello_ack",
+                &format!(
+                    r#"{{"acked_message_id":"m","acked_type":"agent.hello","acknowledged_final_message_ids":[],"discarded_attempts":[],"output_replay":{replay}}}"#
+                ),
+            ),
+            frame(
+                "ack",
+                &format!(
+                    r#"{{"acked_message_id":"m","acked_type":"task.output","highest_output_sequence":{number}}}"#
+                ),
+            ),
+            frame(
+                "error",
+                &format!(
+                    r#"{{"code":"output_sequence_gap","message":"m","retryable":true,"highest_accepted_sequence":{number}}}"#
+                ),
+            ),
+        ]
+    };
+    for good in ["9007199254740991", "4.0"] {
+        for text in of_agent(good) {
+            assert!(parse_agent(&text).is_ok(), "{text}: {:?}", parse_agent(&text));
+        }
+        for text in of_controller(good) {
+            assert!(parse_controller(&text).is_ok(), "{text}: {:?}", parse_controller(&text));
+        }
+    }
+    for bad in ["9007199254740992", "18446744073709551615", "-1", "1.5", "\"4\"", "1e300"] {
+        for text in of_agent(bad) {
+            assert!(parse_agent(&text).is_err(), "{text}");
+        }
+        for text in of_controller(bad) {
+            assert!(parse_controller(&text).is_err(), "{text}");
+        }
+    }
 }
 
 proptest! {

@@ -995,6 +995,11 @@ impl Client {
             session.mode = Mode::Base;
             self.timers.stop(Timer::Negotiation);
             self.ask_when_ready(now);
+            if let ServerFrame::ResyncAck(_) = frame {
+                // It came before the question, so it is no answer to it.
+                mark!("events.unexpected_frame_ignored");
+                return;
+            }
         }
         match frame {
             ServerFrame::Stream(stream) => self.stream(now, stream),

@@ -16,6 +16,7 @@ pub use access::{Access, Grant, Tokens};
 pub use clock::{Clock, SystemClock, WallClock};
 pub(crate) use dial::dial;
 pub use request::{RequestError, Requester};
+pub(crate) use socket::farewell;
 pub use socket::{Limits, Socket, SocketEvent};
 pub use stream::{Connector, Listener, TcpConnector};
 pub(crate) use transactions::Transactions;

@@ -10,8 +10,11 @@ use bytes::Bytes;
 use futures_util::{Sink, SinkExt as _, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+
+use crate::CloseCode;
 
 /// How large things may be on a WebSocket.
 #[derive(Debug, Clone, Copy)]
@@ -60,11 +63,40 @@ pub enum SocketEvent {
     Binary(Bytes),
     /// A control frame arrived: a sign of life.
     Alive,
-    /// The peer sent a close frame, or a message over the limit, or the stream ended.
+    /// The peer sent a close frame, or something that no WebSocket may carry or that is over the
+    /// limit, or the stream ended.
     Closed {
         /// The code of the close frame, or the one that fits the error.
         code: Option<u16>,
     },
+}
+
+/// The code that fits what cannot be read; `None` if the stream has merely ended.
+fn failure(error: &Error) -> Option<CloseCode> {
+    match error {
+        Error::Capacity(_) => Some(CloseCode::TOO_BIG),
+        Error::Utf8(_) => Some(CloseCode::NOT_TEXT),
+        Error::Protocol(
+            ProtocolError::ResetWithoutClosingHandshake
+            | ProtocolError::ReceivedAfterClosing
+            | ProtocolError::SendAfterClosing,
+        ) => None,
+        Error::Protocol(_) => Some(CloseCode::WEBSOCKET_PROTOCOL),
+        _ => None,
+    }
+}
+
+/// What is said to a peer whose bytes cannot be read, by the code of [`SocketEvent::Closed`]; `None`
+/// if there is nothing to say, or nobody to say it to.
+pub(crate) fn farewell(code: Option<u16>) -> Option<(CloseCode, &'static str)> {
+    match code.map(CloseCode) {
+        Some(CloseCode::TOO_BIG) => Some((CloseCode::TOO_BIG, "the message is too large")),
+        Some(CloseCode::NOT_TEXT) => Some((CloseCode::NOT_TEXT, "the text is not UTF-8")),
+        Some(CloseCode::WEBSOCKET_PROTOCOL) => {
+            Some((CloseCode::WEBSOCKET_PROTOCOL, "that is no WebSocket frame"))
+        }
+        _ => None,
+    }
 }
 
 /// A WebSocket with a queue of frames to send.
@@ -124,8 +156,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Socket<S> {
                 Some(Ok(Message::Close(frame))) => {
                     SocketEvent::Closed { code: frame.map(|frame| frame.code.into()) }
                 }
-                Some(Err(Error::Capacity(_))) => SocketEvent::Closed { code: Some(1009) },
-                Some(Err(_)) | None => SocketEvent::Closed { code: None },
+                Some(Err(error)) => {
+                    SocketEvent::Closed { code: failure(&error).map(|code| code.0) }
+                }
+                None => SocketEvent::Closed { code: None },
             }),
         }
     }

@@ -5,6 +5,7 @@
 //! no reason to drop a link [CORE-13]. Nothing here knows about state.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::de::Error as _;
@@ -833,18 +834,23 @@ impl ServerFrame {
 }
 
 fn notification(text: &str) -> Result<Body, FrameError> {
-    let mut object: serde_json::Map<String, Value> = parse_object(text)?;
-    let Some(Value::String(kind)) = object.remove("kind") else {
+    // As they came: what is passed on is not read, and a number may have more digits than a float.
+    let mut object: BTreeMap<String, Box<RawValue>> = parse_object(text)?;
+    let read = |value: &RawValue| serde_json::from_str::<Value>(value.get()).ok();
+    let kind = object.remove("kind").as_deref().and_then(read);
+    let Some(Value::String(kind)) = kind else {
         return Err(bad("notification", "`kind` is missing, or no string".to_owned()));
     };
-    let status = object.get("status").and_then(Value::as_str).and_then(Status::parse);
-    let queue_cap = object.get("queue_cap").and_then(integer);
+    let status = object.get("status").map(AsRef::as_ref).and_then(read);
+    let status = status.as_ref().and_then(Value::as_str).and_then(Status::parse);
+    let queue_cap =
+        object.get("queue_cap").map(AsRef::as_ref).and_then(read).as_ref().and_then(integer);
     match (kind.as_str(), status, queue_cap) {
         ("status_transition", Some(status), _) => Ok(Body::Status(status)),
         ("queue_full", _, Some(queue_cap)) => {
-            let id = object.remove("client_msg_id").filter(|id| !id.is_null());
-            let id = id.map(serde_json::from_value).transpose();
-            let id = id.map_err(|error| bad("notification", error.to_string()))?;
+            let id = object.remove("client_msg_id");
+            let id = id.map(|id| serde_json::from_str::<Option<Name>>(id.get())).transpose();
+            let id = id.map_err(|error| bad("notification", error.to_string()))?.flatten();
             Ok(Body::MessageRejected { id, reason: InputRejection::QueueFull { queue_cap } })
         }
         _ => {

@@ -146,9 +146,8 @@ impl SignedHeaders {
         if !verifier.verify(&self.agent, text.as_bytes(), &self.signature) {
             return Err(Refusal::Signature);
         }
-        let window = i64::try_from(WINDOW.as_secs()).unwrap_or(i64::MAX);
-        let now = now.as_millis().div_euclid(1_000);
-        match self.timestamp.checked_sub(now).is_some_and(|off| off.abs() <= window) {
+        let off = self.timestamp.abs_diff(now.as_millis().div_euclid(1_000));
+        match off <= WINDOW.as_secs() {
             true => Ok(()),
             false => Err(Refusal::Skewed),
         }

@@ -13,7 +13,9 @@ use crate::Core;
 use crate::events::client::{DialFailure, HandlerOutcome, Input, Notice, Offer, Output, Position};
 use crate::events::wire::{ClientFrame, FrameError, SUBPROTOCOL, ServerFrame};
 use crate::events::{CloseCode, ConnectionId, StoreId, Ticket};
-use crate::net::{BoxFuture, Clock, Connector, Limits, Socket, SocketEvent, WallClock, dial};
+use crate::net::{
+    BoxFuture, Clock, Connector, Limits, Socket, SocketEvent, WallClock, dial, farewell,
+};
 
 /// What a client connects to, besides the network address.
 #[derive(Clone)]
@@ -247,9 +249,8 @@ where
             }
             SocketEvent::Alive => self.feed(Input::Alive { conn }),
             SocketEvent::Closed { code } => {
-                if let (Some(open), Some(1009)) = (self.socket.take(), code) {
-                    let code = CloseCode::TOO_BIG.0;
-                    tokio::spawn(open.socket.close(code, "the message is too large"));
+                if let (Some(open), Some(goodbye)) = (self.socket.take(), farewell(code)) {
+                    tokio::spawn(open.socket.close(goodbye.0.0, goodbye.1));
                 }
                 self.feed(Input::Closed { conn, code: code.map(CloseCode) });
             }

@@ -19,7 +19,9 @@ use crate::events::server::{Input, Output, PublishError, Receipt};
 use crate::events::wire::{ClientFrame, EventBody, FrameError, SUBPROTOCOL};
 use crate::events::{AgentId, CloseCode, ConnectionId, Ticket};
 use crate::net::http::{self, BodyError, Service, UpgradedStream};
-use crate::net::{Access, Clock, Grant, Limits, Socket, SocketEvent, Transactions, WallClock};
+use crate::net::{
+    Access, Clock, Grant, Limits, Socket, SocketEvent, Transactions, WallClock, farewell,
+};
 use crate::storage::Store;
 
 /// The limits of the task that runs a server's core.
@@ -303,12 +305,12 @@ impl EventService {
                     }
                 }
                 event = socket.next(true) => match event {
-                    SocketEvent::Closed { code: Some(1009) } => {
+                    SocketEvent::Closed { code } => {
                         self.handle.input(Input::Disconnected { conn }).await;
-                        break (CloseCode::TOO_BIG, "the message is too large");
-                    }
-                    SocketEvent::Closed { .. } => {
-                        return self.handle.input(Input::Disconnected { conn }).await;
+                        match farewell(code) {
+                            Some(goodbye) => break goodbye,
+                            None => return,
+                        }
                     }
                     event => self.handle.input(self.input(conn, event)).await,
                 },

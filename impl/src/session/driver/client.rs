@@ -9,7 +9,7 @@ use tokio_tungstenite::WebSocketStream;
 
 use crate::Core;
 use crate::net::{
-    BoxFuture, Clock, Connector, Limits, Socket, SocketEvent, Transactions, dial, http,
+    BoxFuture, Clock, Connector, Limits, Socket, SocketEvent, Transactions, dial, farewell, http,
 };
 use crate::session::client::{Input, Output, Resume, Submission, SubmitError};
 use crate::session::in_flight::{Command, Kept};
@@ -242,9 +242,8 @@ where
             }
             SocketEvent::Alive => self.feed(Input::Alive { conn }),
             SocketEvent::Closed { code } => {
-                if let (Some(open), Some(1009)) = (self.socket.take(), code) {
-                    let code = CloseCode::TOO_BIG.0;
-                    tokio::spawn(open.socket.close(code, "the message is too large"));
+                if let (Some(open), Some(goodbye)) = (self.socket.take(), farewell(code)) {
+                    tokio::spawn(open.socket.close(goodbye.0.0, goodbye.1));
                 }
                 self.feed(Input::Closed { conn, code: code.map(CloseCode) });
             }

@@ -18,7 +18,7 @@ use super::application::{Application, Speaker};
 use crate::Core;
 use crate::frame::integer;
 use crate::net::http::{self, Service, UpgradedStream};
-use crate::net::{Access, Clock, Limits, Socket, SocketEvent, Transactions};
+use crate::net::{Access, Clock, Limits, Socket, SocketEvent, Transactions, farewell};
 use crate::recovery::Epoch;
 use crate::session::conversation::{Command, Ending, Saying};
 use crate::session::server::{Attempt, Input, Output, Work};
@@ -344,12 +344,12 @@ impl SessionService {
                     }
                 }
                 event = socket.next(true) => match event {
-                    SocketEvent::Closed { code: Some(1009) } => {
+                    SocketEvent::Closed { code } => {
                         self.handle.input(Input::Disconnected { conn }).await;
-                        break (CloseCode::TOO_BIG, "the message is too large");
-                    }
-                    SocketEvent::Closed { .. } => {
-                        return self.handle.input(Input::Disconnected { conn }).await;
+                        match farewell(code) {
+                            Some(goodbye) => break goodbye,
+                            None => return,
+                        }
                     }
                     event => self.handle.input(input(conn, event)).await,
                 },

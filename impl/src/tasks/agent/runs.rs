@@ -1,5 +1,6 @@
 //! What waits for its turn, and what runs.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
@@ -113,7 +114,7 @@ impl Runs {
     /// accepted in an earlier life, or is held back, waits until both sides agree that it is to be run.
     fn next(&self, reconciled: bool) -> Option<Attempt> {
         let ready = self.waiting.iter().filter(|(_, waiting)| waiting.fresh || reconciled);
-        let first = ready.min_by_key(|(_, waiting)| (-waiting.priority, waiting.order));
+        let first = ready.min_by_key(|(_, waiting)| (Reverse(waiting.priority), waiting.order));
         first.map(|(attempt, _)| attempt.clone())
     }
 }

@@ -14,7 +14,7 @@ use super::record::{
 use crate::AgentId;
 use crate::database::{self, OpenError, Schema, Synchronous, damaged};
 use crate::mark;
-use crate::recovery::{Epoch, WallTime};
+use crate::recovery::{Epoch, MAX_SEQUENCE, WallTime};
 use crate::storage::{StoreCommand, StoreError, Transact};
 use crate::tasks::wire::{
     Deliver, Discarded, Final, Hello, LostOutput, Output, ReplayFrom, StoreLife,
@@ -997,7 +997,8 @@ impl Run<'_> {
             running.chain(waiting).chain(lost).collect();
         for (attempt, stream) in streams {
             let Owned::Here(row) = self.owned(agent, &attempt)? else { continue };
-            let next_sequence = row.highest[index(stream)] + 1;
+            // A stream that has used up its numbers has no next one.
+            let next_sequence = (row.highest[index(stream)] + 1).min(MAX_SEQUENCE);
             agreement.output_replay.push(ReplayFrom { attempt, stream, next_sequence });
         }
         Ok(())

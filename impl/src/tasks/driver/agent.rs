@@ -18,7 +18,7 @@ use super::agent_http::{self, AgentRequest, Refused, WEBSOCKET_PATH};
 use super::executor::{Execution, Executor, ExecutorEvent};
 use crate::net::{
     BoxFuture, Clock, Connector, Limits, RequestError, Requester, Socket, SocketEvent,
-    Transactions, WallClock,
+    Transactions, WallClock, farewell,
 };
 use crate::recovery::{Entropy, WallTime};
 use crate::storage::Store;
@@ -274,9 +274,8 @@ where
             }
             SocketEvent::Alive => self.feed(Input::Alive { conn }),
             SocketEvent::Closed { code } => {
-                if let (Some(open), Some(1009)) = (self.socket.take(), code) {
-                    let code = CloseCode::TOO_BIG.0;
-                    tokio::spawn(open.socket.close(code, "the message is too large"));
+                if let (Some(open), Some(goodbye)) = (self.socket.take(), farewell(code)) {
+                    tokio::spawn(open.socket.close(goodbye.0.0, goodbye.1));
                 }
                 self.feed(Input::Closed { conn, code: code.map(CloseCode) });
             }

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::controller_http::{self, Answer, Caller, Callers, Question, Route};
 use crate::net::http::{self, BodyError, Service, UpgradedStream};
-use crate::net::{Access, Clock, Limits, Socket, SocketEvent, Transactions, WallClock};
+use crate::net::{Access, Clock, Limits, Socket, SocketEvent, Transactions, WallClock, farewell};
 use crate::storage::{Store, StoreError};
 use crate::tasks::MessageId;
 use crate::tasks::auth::Verifier;
@@ -349,10 +349,10 @@ impl ControllerService {
                         SocketEvent::Closed { code } => {
                             let gone = ControllerRequest::Input(Input::Disconnected { conn });
                             self.handle.send(gone).await;
-                            if code == Some(CloseCode::TOO_BIG.0) {
-                                break (CloseCode::TOO_BIG, "the message is too large");
+                            match farewell(code) {
+                                Some(goodbye) => break goodbye,
+                                None => return,
                             }
-                            return;
                         }
                     };
                     self.handle.send(ControllerRequest::Input(input)).await;

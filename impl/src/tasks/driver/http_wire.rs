@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::AgentId;
 use crate::recovery::MAX_SEQUENCE;
 use crate::tasks::controller::record::{AttemptView, OutputPage, TaskView};
-use crate::tasks::wire::{Deliver, Final, RawFinal};
+use crate::tasks::wire::{Deliver, Final, RawFinal, whole};
 use crate::tasks::{Attempt, AttemptId, MessageId, Outcome, OutputStream, Range, TaskId};
 
 /// `POST /v1/tasks`.
@@ -21,6 +21,7 @@ pub(super) struct SubmitBody {
 /// `POST /v1/tasks/{task}/attempts`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct RetryBody {
+    #[serde(deserialize_with = "whole")]
     pub(super) after: u64,
 }
 

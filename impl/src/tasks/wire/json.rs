@@ -65,6 +65,15 @@ impl<'de> Deserialize<'de> for Whole {
     }
 }
 
+/// A sequence, or 0.
+pub(in crate::tasks) fn whole<'de, D: Deserializer<'de>>(value: D) -> Result<u64, D::Error> {
+    Whole::deserialize(value).map(|it| it.0)
+}
+
+fn whole_or_none<'de, D: Deserializer<'de>>(value: D) -> Result<Option<u64>, D::Error> {
+    Option::<Whole>::deserialize(value).map(|it| it.map(|it| it.0))
+}
+
 impl RawEnvelope<'_> {
     fn attempt(&self) -> Result<Attempt, FrameError> {
         match (&self.task_id, &self.execution_attempt_id) {
@@ -94,10 +103,11 @@ fn parse<M>(
     text: &str,
     message: impl FnOnce(&RawEnvelope<'_>) -> Result<M, FrameError>,
 ) -> Result<Envelope<M>, FrameError> {
+    // A list would be taken for the fields in their order.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(FrameError::new("the frame is not a JSON object"));
+    }
     let read = || -> Result<Envelope<M>, FrameError> {
-        if !text.trim_ascii_start().starts_with('{') {
-            return Err(FrameError::new("the frame is not a JSON object"));
-        }
         let raw: RawEnvelope<'_> =
             serde_json::from_str(text).map_err(|error| FrameError::new(error.to_string()))?;
         if raw.protocol_version != PROTOCOL_VERSION {
@@ -215,9 +225,9 @@ impl From<RawAttempt> for Attempt {
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct RawLast {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     stdout: u64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     stderr: u64,
 }
 
@@ -264,7 +274,9 @@ struct RawUnackedOutput {
     #[serde(flatten)]
     attempt: RawAttempt,
     stream: OutputStream,
+    #[serde(deserialize_with = "whole")]
     first_sequence: u64,
+    #[serde(deserialize_with = "whole")]
     last_sequence: u64,
     #[serde(default)]
     truncated_locally: bool,
@@ -275,13 +287,15 @@ struct RawLostOutput {
     #[serde(flatten)]
     attempt: RawAttempt,
     stream: OutputStream,
+    #[serde(deserialize_with = "whole")]
     first_sequence: u64,
+    #[serde(deserialize_with = "whole")]
     last_sequence: u64,
 }
 
 fn range_of(list: &str, from: u64, to: u64) -> Result<Range, FrameError> {
     let range = Range { from, to };
-    match from > 0 && to >= from && to <= MAX_SEQUENCE {
+    match from > 0 && to >= from {
         true => Ok(range),
         false => Err(FrameError::new(format!("`{list}` has no range {range}"))),
     }
@@ -444,7 +458,9 @@ impl RawHello {
 #[derive(Serialize, Deserialize)]
 struct RawLost {
     stream: OutputStream,
+    #[serde(deserialize_with = "whole")]
     first_sequence: u64,
+    #[serde(deserialize_with = "whole")]
     last_sequence: u64,
 }
 
@@ -561,6 +577,7 @@ struct RawReplayFrom {
     #[serde(flatten)]
     attempt: RawAttempt,
     stream: OutputStream,
+    #[serde(deserialize_with = "whole")]
     next_sequence: u64,
 }
 
@@ -602,7 +619,7 @@ impl RawHelloAck {
     fn checked(self) -> Result<HelloAck, FrameError> {
         let replay = self.output_replay.map(|list| {
             let list = list.into_iter().map(|it| {
-                if it.next_sequence == 0 || it.next_sequence > MAX_SEQUENCE {
+                if it.next_sequence == 0 {
                     return Err(FrameError::new("`next_sequence` is not from 1"));
                 }
                 let (attempt, stream) = (it.attempt.into(), it.stream);
@@ -639,7 +656,7 @@ struct RawAck {
     task_id: Option<TaskId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     execution_attempt_id: Option<AttemptId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole_or_none")]
     highest_output_sequence: Option<u64>,
 }
 
@@ -655,9 +672,6 @@ impl RawAck {
     }
 
     fn checked(self) -> Result<Ack, FrameError> {
-        if self.highest_output_sequence.is_some_and(|it| it > MAX_SEQUENCE) {
-            return Err(FrameError::new("`highest_output_sequence` is too large"));
-        }
         let attempt = self.task_id.zip(self.execution_attempt_id);
         Ok(Ack {
             acked: self.acked_message_id,
@@ -675,7 +689,7 @@ struct RawError {
     retryable: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     related_message_id: Option<MessageId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole_or_none")]
     highest_accepted_sequence: Option<u64>,
 }
 

@@ -15,7 +15,7 @@ use crate::AgentId;
 use crate::recovery::{Epoch, Range, WallTime};
 
 #[cfg(feature = "net")]
-pub(super) use json::RawFinal;
+pub(super) use json::{RawFinal, whole};
 pub use json::{parse_agent, parse_controller};
 
 /// The extension: offered in `agent.hello`, in force once `agent.hello_ack` repeats it.
