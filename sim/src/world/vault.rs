@@ -28,6 +28,8 @@ pub(crate) struct VaultState {
     /// The files may hold a transaction that failed: the database does not show it, and writes over
     /// it with the next one. A copy of them would not be a copy of the database.
     pub(crate) unsettled: bool,
+    /// How many transactions that write were carried out, in all lives.
+    pub(crate) written: u64,
     /// How long commits take instead of what the options say.
     pub(crate) slow: Option<Duration>,
 }

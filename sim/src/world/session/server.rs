@@ -117,7 +117,7 @@ pub(super) async fn serve(side: Side, distorted: Distorted) -> turmoil::Result {
         store: Arc::clone(&shared),
         process: process.clone(),
         path: CONVERSATIONS,
-        vault,
+        vault: vault.clone(),
         commit: Duration::from_millis(options.commit_ms),
     };
     let entropy = distorted.entropy(Box::new(process.entropy("server")));
@@ -139,21 +139,24 @@ pub(super) async fn serve(side: Side, distorted: Distorted) -> turmoil::Result {
     tokio::select! { biased;
         () = task => {}
         () = http::serve(listener, service, http, never) => {}
-        () = audit(shared, ledger, users) => {}
+        () = audit(shared, vault, ledger, users) => {}
     }
     Ok(())
 }
 
-/// Looks, once the faults are over, what the conversations are.
-async fn audit(store: Shared<Command>, ledger: Ledger, users: u32) {
+/// Looks, once the faults are over and whenever something was written, what the conversations are.
+async fn audit(store: Shared<Command>, vault: Vault, ledger: Ledger, users: u32) {
+    let mut seen = None;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        if !ledger.state().healed {
+        let newest = Some(vault.state().written);
+        if !ledger.state().healed || std::mem::replace(&mut seen, newest) == newest {
             continue;
         }
         for user in 1..=users {
-            if let Ok(loaded) = load(&mut **lock(&store), user) {
-                ledger.state().conversations.insert(user, loaded);
+            match load(&mut **lock(&store), user) {
+                Ok(loaded) => drop(ledger.state().conversations.insert(user, loaded)),
+                Err(_) => seen = None,
             }
         }
     }

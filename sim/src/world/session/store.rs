@@ -39,6 +39,7 @@ where
         let writes = commands.iter().any(|command| !command.is_read_only());
         let result = lock(&self.store).transact(commands);
         if writes {
+            self.vault.state().written += 1;
             self.vault.state().unsettled = matches!(result, Err(StoreError::Unknown(_)));
             if let Err(error) = self.vault.back_up_if_due(&self.process, self.path) {
                 self.process.record(Kind::Store, format!("the store cannot be copied: {error}"));

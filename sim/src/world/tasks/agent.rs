@@ -107,6 +107,7 @@ pub(super) async fn live(side: Side, distorted: Distorted) -> turmoil::Result {
     };
     tell_remembered(&mut *store, &process, number, &ledger)?;
     let store: Shared = Arc::new(Mutex::new(store));
+    let written = vault.clone();
     let inline = InlineStore {
         store: Arc::clone(&store),
         process: process.clone(),
@@ -175,7 +176,7 @@ pub(super) async fn live(side: Side, distorted: Distorted) -> turmoil::Result {
         agent_task(core, connector, target, inline, executor, wall, entropy, notices);
     tokio::select! { biased;
         () = run => {}
-        () = audit(store, ledger, number) => {}
+        () = audit(store, written, ledger, number) => {}
     }
     Ok(())
 }
@@ -200,13 +201,16 @@ fn tell_remembered(
     Ok(())
 }
 
-/// Looks, once the faults are over, whether anything waits.
-async fn audit(store: Shared, ledger: Ledger, agent: u32) {
+/// Looks, once the faults are over and whenever something was written, whether anything waits.
+async fn audit(store: Shared, vault: Vault, ledger: Ledger, agent: u32) {
+    let mut seen = None;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        if ledger.state().healed {
-            let idle = lock(&store).snapshot().is_ok_and(|snapshot| is_idle(&snapshot));
-            ledger.set_idle(Host::Client(agent), idle);
+        let written = vault.state().written;
+        if ledger.state().healed && seen != Some(written) {
+            let idle = lock(&store).snapshot().map(|snapshot| is_idle(&snapshot));
+            seen = idle.is_ok().then_some(written);
+            ledger.set_idle(Host::Client(agent), idle.unwrap_or(false));
         }
     }
 }
@@ -268,6 +272,7 @@ impl Store<Command> for InlineStore {
             }
         }
         if writes {
+            self.vault.state().written += 1;
             self.vault.state().unsettled = matches!(result, Err(StoreError::Unknown(_)));
             if let Err(error) = self.vault.back_up_if_due(&self.process, STORE) {
                 let text = format!("the store cannot be copied: {error}");

@@ -88,6 +88,7 @@ pub(super) async fn serve(side: Side, distorted: Distorted) -> turmoil::Result {
         }
     };
     let record: Shared = Arc::new(Mutex::new(distorted.record(record)));
+    let written = vault.clone();
     let store = InlineRecord {
         record: Arc::clone(&record),
         process: process.clone(),
@@ -126,13 +127,15 @@ pub(super) async fn serve(side: Side, distorted: Distorted) -> turmoil::Result {
     tokio::select! { biased;
         () = task => {}
         () = http::serve(listener, service, http, never) => {}
-        () = audit(record, ledger, extension) => {}
+        () = audit(record, written, ledger, extension) => {}
     }
     Ok(())
 }
 
-/// Looks, once the faults are over, whether all tasks have come to their end.
-async fn audit(record: Shared, ledger: Ledger, extension: bool) {
+/// Looks, once the faults are over and whenever something was written, whether all tasks have come to
+/// their end.
+async fn audit(record: Shared, vault: Vault, ledger: Ledger, extension: bool) {
+    let mut seen = None;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let tasks = {
@@ -140,6 +143,10 @@ async fn audit(record: Shared, ledger: Ledger, extension: bool) {
             state.healed.then(|| state.tasks.clone())
         };
         let Some(tasks) = tasks else { continue };
+        let newest = Some((vault.state().written, tasks.len()));
+        if std::mem::replace(&mut seen, newest) == newest {
+            continue;
+        }
         let open = tasks.iter().any(|task| {
             let view = look(&mut **lock(&record), task);
             view.is_none_or(|view| {
@@ -243,6 +250,7 @@ impl Store<Command> for InlineRecord {
             self.see(attempt, reply);
         }
         if writes {
+            self.vault.state().written += 1;
             self.vault.state().unsettled = matches!(result, Err(StoreError::Unknown(_)));
             if let Err(error) = self.vault.back_up_if_due(&self.process, RECORD) {
                 let text = format!("the record cannot be copied: {error}");

@@ -140,12 +140,14 @@ impl Witness {
             (true, None) => None,
             (true, Some(does)) => {
                 let length = script::length(&does, *stream).max(before);
-                let written = script::bytes(attempt, *stream, does.text, before, length);
+                let written = |to| script::bytes(attempt, *stream, does.text, before, to);
+                let end = before + data.len() as u64;
                 match *sequence == number + 1 {
-                    true => written.starts_with(data).then_some(0),
+                    true => (end <= length && written(end) == data[..]).then_some(0),
                     // Those between are gone without a trace.
                     false => {
-                        written.windows(data.len().max(1)).position(|window| window == &data[..])
+                        let rest = written(length);
+                        rest.windows(data.len().max(1)).position(|window| window == &data[..])
                     }
                 }
             }
