@@ -95,10 +95,8 @@ impl World {
     async fn subscribe(
         &self,
         token: &str,
-    ) -> Result<
-        tokio_tungstenite::WebSocketStream<TcpStream>,
-        tokio_tungstenite::tungstenite::Error,
-    > {
+    ) -> Result<tokio_tungstenite::WebSocketStream<TcpStream>, tokio_tungstenite::tungstenite::Error>
+    {
         let stream = TcpStream::connect(&self.address).await.expect("it listens");
         let url = format!("ws://{}/v1/ws?token={token}", self.address);
         Ok(tokio_tungstenite::client_async(url, stream).await?.0)

@@ -96,7 +96,10 @@ struct File {
 impl File {
     fn read(path: PathBuf, command: &Command) -> Result<Self, Failure> {
         let text = std::fs::read_to_string(&path).map_err(|error| {
-            Failure::usage(format!("the configuration `{}` cannot be read: {error}", path.display()))
+            Failure::usage(format!(
+                "the configuration `{}` cannot be read: {error}",
+                path.display()
+            ))
         })?;
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
             Failure::usage(format!("the configuration `{}` is no TOML: {error}", path.display()))
@@ -182,9 +185,6 @@ fn text_of(
     }
 }
 
-/// How alike two names have to be for one to be meant by the other; 1 = the same.
-const ALIKE: f64 = 0.7;
-
 fn unknown(
     path: &Path,
     section: Option<&Command>,
@@ -200,17 +200,17 @@ fn unknown(
         "the configuration `{}` has `{key}` {place}, which is no option there",
         path.display()
     ));
-    let alike = |name: &String| strsim::jaro_winkler(name, key);
+    // A name may be meant if a third of the letters are wrong.
     let nearest = known
         .iter()
-        .filter(|name| alike(name) >= ALIKE)
-        .max_by(|a, b| alike(a).total_cmp(&alike(b)));
+        .map(|name| (strsim::osa_distance(name, key), name))
+        .min()
+        .filter(|(distance, _)| *distance <= key.len().div_ceil(3))
+        .map(|(_, name)| name);
     let belongs_to = command.get_subcommands().find(|sub| keys(sub).iter().any(|name| name == key));
     match (nearest, belongs_to) {
         (Some(name), _) => failure.hint(format!("did you mean `{name}`?")),
-        (None, Some(sub)) => {
-            failure.hint(format!("`{key}` belongs under `[{}]`", sub.get_name()))
-        }
+        (None, Some(sub)) => failure.hint(format!("`{key}` belongs under `[{}]`", sub.get_name())),
         (None, None) => failure.hint(format!("options are {}", list(&known))),
     }
 }
@@ -224,7 +224,10 @@ fn print(command: &Command, matches: &ArgMatches, file: Option<&File>) -> String
     let Some((name, matches)) = matches.subcommand() else { return String::new() };
     let Some(subcommand) = command.find_subcommand(name) else { return String::new() };
     let (mut global, mut own) = (String::new(), String::new());
-    for arg in subcommand.get_arguments() {
+    // An argument with a changed default has lost its place.
+    let mut args: Vec<_> = subcommand.get_arguments().collect();
+    args.sort_by_key(|arg| arg.get_long());
+    for arg in args {
         let Some(long) = arg.get_long().filter(|long| !NOT_IN_A_FILE.contains(long)) else {
             continue;
         };

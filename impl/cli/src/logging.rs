@@ -80,7 +80,7 @@ pub(crate) fn start(format: LogFormat, level: LogLevel, marks: Option<MarkCounts
         LogFormat::Human => lines.with_ansi(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    let marks =
-        marks.map(|marks| marks.with_filter(Targets::new().with_target(marks::TARGET, Level::TRACE)));
+    let marks = marks
+        .map(|marks| marks.with_filter(Targets::new().with_target(marks::TARGET, Level::TRACE)));
     tracing_subscriber::registry().with(lines.with_filter(ours)).with(marks).init();
 }

@@ -56,10 +56,13 @@ fn run(Config { cli, token_file_is_a_flag, .. }: Config) -> Result<u8, Failure> 
         _ => None,
     };
     logging::start(cli.common.log, cli.common.log_level, marks.clone());
-    let runtime = tokio::runtime::Runtime::new()
-        .map_err(|error| Failure::new(format!("the asynchronous runtime does not start: {error}")))?;
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| {
+        Failure::new(format!("the asynchronous runtime does not start: {error}"))
+    })?;
     let code = match cli.command {
-        Command::Serve(args) => runtime.block_on(serve::run(args, marks.unwrap_or_else(MarkCounts::new))),
+        Command::Serve(args) => {
+            runtime.block_on(serve::run(args, marks.unwrap_or_else(MarkCounts::new)))
+        }
         Command::Publish(args) => {
             let token = args.server.token(token_file_is_a_flag)?;
             runtime.block_on(publish::run(args, token))

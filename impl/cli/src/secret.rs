@@ -32,9 +32,9 @@ impl Secret {
     /// 256 random bits, in characters that a URL and a header take.
     pub(crate) fn random() -> Result<Self, Failure> {
         let mut bytes = [0; RANDOM_BYTES];
-        SysRng.try_fill_bytes(&mut bytes).map_err(|error| {
-            Failure::new(format!("the system has no random numbers: {error}"))
-        })?;
+        SysRng
+            .try_fill_bytes(&mut bytes)
+            .map_err(|error| Failure::new(format!("the system has no random numbers: {error}")))?;
         Ok(Self(URL_SAFE_NO_PAD.encode(bytes)))
     }
 
@@ -43,10 +43,10 @@ impl Secret {
         let text = text.trim();
         match text {
             "" => Err(Failure::usage("the token is empty")),
-            text if !text.bytes().all(|byte| byte.is_ascii_graphic()) => Err(Failure::usage(
-                "the token has characters that no header takes",
-            )
-            .hint("a token has printable ASCII characters and no spaces")),
+            text if !text.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                Err(Failure::usage("the token has characters that no header takes")
+                    .hint("a token has printable ASCII characters and no spaces"))
+            }
             text => Ok(Self(text.to_owned())),
         }
     }
@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn a_fresh_token_is_long_and_new_and_not_in_debug() {
-        let (first, second) = (Secret::random().expect("random"), Secret::random().expect("random"));
+        let (first, second) =
+            (Secret::random().expect("random"), Secret::random().expect("random"));
         assert_ne!(first.reveal(), second.reveal());
         assert!(first.check_length().is_ok());
         assert!(!format!("{first:?}").contains(first.reveal()));

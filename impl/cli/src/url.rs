@@ -69,7 +69,8 @@ mod tests {
 
     #[test]
     fn what_is_no_server_is_refused() {
-        for text in ["localhost:7117", "ftp://a", "http://", "http://a:b", "http://a/v1", "wss://a"] {
+        for text in ["localhost:7117", "ftp://a", "http://", "http://a:b", "http://a/v1", "wss://a"]
+        {
             assert!(text.parse::<ServerUrl>().is_err(), "{text}");
         }
     }

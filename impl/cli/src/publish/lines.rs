@@ -79,9 +79,7 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
             let mut bytes = Vec::new();
             let mut limited = (&mut self.input).take(LINE_BYTES_MAX + 1);
             let read = limited.read_until(b'\n', &mut bytes).await;
-            read.map_err(|error| {
-                Failure::new(format!("standard input cannot be read: {error}"))
-            })?;
+            read.map_err(|error| Failure::new(format!("standard input cannot be read: {error}")))?;
             if bytes.is_empty() {
                 return Ok(None);
             }

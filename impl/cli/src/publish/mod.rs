@@ -96,7 +96,10 @@ impl std::fmt::Display for Done {
 }
 
 impl Work {
-    async fn run(&mut self, mut inbox: mpsc::Receiver<Result<Line, Failure>>) -> Result<(), Failure> {
+    async fn run(
+        &mut self,
+        mut inbox: mpsc::Receiver<Result<Line, Failure>>,
+    ) -> Result<(), Failure> {
         loop {
             let (batch, problem) = self.next_batch(&mut inbox).await;
             if !batch.is_empty() {

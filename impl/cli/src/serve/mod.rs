@@ -44,6 +44,8 @@ const TOKENS: &str = "tokens.toml";
 /// Serves until it is stopped.
 pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failure> {
     let mut stop = Stop::listen()?;
+    // What is in the folder is its owner's matter: also what SQLite makes.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let folder = DataFolder::take(&args.data)?;
     let (token_path, made) = token_file(&args, &folder)?;
     let tokens = Tokens::new(TokenFile::read(&token_path)?);
@@ -76,6 +78,7 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
         }
     });
     announce(address, &args, &made);
+    tracing::info!(%address, data = %args.data.display(), "serving");
 
     let signal = tokio::select! { biased;
         signal = stop.asked() => signal,
@@ -109,10 +112,7 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
 }
 
 /// The token file, and what was made because there was none.
-fn token_file(
-    args: &ServeArgs,
-    folder: &DataFolder,
-) -> Result<(PathBuf, Vec<PathBuf>), Failure> {
+fn token_file(args: &ServeArgs, folder: &DataFolder) -> Result<(PathBuf, Vec<PathBuf>), Failure> {
     let path = match &args.tokens {
         Some(path) => return Ok((path.clone(), vec![])),
         None => folder.file(TOKENS),

@@ -167,15 +167,16 @@ impl TokenFile {
             if holders.iter().any(|(known, _)| *known == hash) {
                 return Err(format!("token {number}: its hash is there twice"));
             }
-            let holder = Holder::parse(entry).map_err(|error| format!("token {number}: {error}"))?;
+            let holder =
+                Holder::parse(entry).map_err(|error| format!("token {number}: {error}"))?;
             holders.push((hash, holder));
         }
         let mut keys = RsaKeys::default();
         for agent in &written.agent {
             let id = AgentId::parse(&agent.id).map_err(|error| error.to_string())?;
-            let key = BASE64.decode(&agent.public_key).map_err(|error| {
-                format!("agent `{id}`: `public_key` is no base64: {error}")
-            })?;
+            let key = BASE64
+                .decode(&agent.public_key)
+                .map_err(|error| format!("agent `{id}`: `public_key` is no base64: {error}"))?;
             keys = keys.with(id, key);
         }
         Ok(Self { holders, keys })
@@ -274,11 +275,8 @@ impl Verifier for Tokens {
 // ---- making ---------------------------------------------------------------------------------------
 
 /// The tokens that a new data folder gets: the name of the file, and what the token allows.
-const FIRST: [(&str, &[&str]); 3] = [
-    ("publisher", &["publish", "tasks"]),
-    ("subscriber", &["subscribe:*"]),
-    ("user", &["user"]),
-];
+const FIRST: [(&str, &[&str]); 3] =
+    [("publisher", &["publish", "tasks"]), ("subscriber", &["subscribe:*"]), ("user", &["user"])];
 
 /// Makes a token file, and beside it a file with each of its tokens. What is there stays.
 pub(crate) fn make(path: &Path) -> Result<Vec<PathBuf>, Failure> {
@@ -381,7 +379,8 @@ mod tests {
             entry("u", "user", &["user"]),
         ];
         let tokens = tokens(&text.concat());
-        let publish = |access: Arc<dyn Access>, token| access.grant(token).map(|grant| grant.publish);
+        let publish =
+            |access: Arc<dyn Access>, token| access.grant(token).map(|grant| grant.publish);
         assert_eq!(publish(tokens.for_events(), "p"), Some(true));
         assert_eq!(publish(tokens.for_events(), "t"), Some(false));
         assert_eq!(publish(tokens.for_tasks(), "p"), Some(false));
@@ -414,7 +413,9 @@ mod tests {
     #[test]
     fn a_bad_file_is_refused_with_what_is_wrong() {
         let refused = |text: &str| TokenFile::parse(text).expect_err("refused");
-        assert!(refused("[[token]]\nsha256 = \"12\"\nprincipal = \"a\"\nroles = []").contains("64"));
+        assert!(
+            refused("[[token]]\nsha256 = \"12\"\nprincipal = \"a\"\nroles = []").contains("64")
+        );
         assert!(refused("[[tokens]]\n").contains("tokens"));
         let twice = [entry("a", "a", &[]), entry("a", "b", &[])].concat();
         assert!(refused(&twice).contains("twice"));

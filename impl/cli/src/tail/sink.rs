@@ -106,7 +106,8 @@ impl Sink {
                 .map_err(|error| unusable("the output", &path, &error))?;
         }
         let position = stored.position.clone();
-        let position = position.map(|StoredPosition { epoch, sequence }| Position { epoch, sequence });
+        let position =
+            position.map(|StoredPosition { epoch, sequence }| Position { epoch, sequence });
         let mut sink = Self {
             cursor: cursor.to_owned(),
             _lock: lock,
@@ -126,11 +127,7 @@ impl Sink {
     }
 
     /// Adds an event, and the position that holds with it.
-    pub(super) fn append(
-        &mut self,
-        text: &str,
-        position: Option<Position>,
-    ) -> Result<(), Failure> {
+    pub(super) fn append(&mut self, text: &str, position: Option<Position>) -> Result<(), Failure> {
         self.buffer.extend_from_slice(text.as_bytes());
         self.buffer.push(b'\n');
         self.dirty = true;
@@ -260,7 +257,8 @@ fn read_cursor(path: &Path) -> Result<Option<Stored>, Failure> {
         Failure::new(format!("`{}` is no cursor of `gapless tail`: {problem}", path.display()))
             .hint("name another file with `--cursor`")
     };
-    let stored: Stored = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+    let stored: Stored =
+        serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
     match stored.format {
         FORMAT => Ok(Some(stored)),
         other => Err(wrong(format!("it has format {other}, this program knows {FORMAT}"))),
@@ -429,7 +427,9 @@ mod tests {
         drop(sink);
         assert!(Sink::open(&files.cursor, &files.output, Some("b")).is_err());
         assert!(Sink::open(&files.cursor, Path::new("-"), Some("a")).is_err());
-        assert!(Sink::open(&files.cursor, &files.cursor.with_file_name("other"), Some("a")).is_err());
+        assert!(
+            Sink::open(&files.cursor, &files.cursor.with_file_name("other"), Some("a")).is_err()
+        );
         files.open().expect("opened");
     }
 }

@@ -49,7 +49,12 @@ pub struct ServerHandle {
 
 enum ServerRequest {
     Input(Input),
-    Connect { conn: ConnectionId, agent: AgentId, extension: bool, link: Link },
+    Connect {
+        conn: ConnectionId,
+        agent: AgentId,
+        extension: bool,
+        link: Link,
+    },
     Publish(Asked),
     /// In one transaction.
     PublishAll(Vec<Asked>),
@@ -175,11 +180,8 @@ where
     S: Store<Command>,
 {
     let (requests, inbox) = mpsc::channel(config.requests_max);
-    let handle = ServerHandle {
-        requests,
-        connections: Arc::default(),
-        sockets: OpenSockets::default(),
-    };
+    let handle =
+        ServerHandle { requests, connections: Arc::default(), sockets: OpenSockets::default() };
     let task = Task {
         core,
         clock: Clock::start(),

@@ -1,0 +1,7 @@
+//! The command, as processes on loopback.
+
+mod bar;
+mod clients;
+mod config;
+mod serve;
+mod support;
