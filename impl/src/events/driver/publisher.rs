@@ -206,8 +206,8 @@ impl<N: Connector> Publisher<N> {
                 Some(Attempt::NotStored(problem) | Attempt::Unknown(problem)) => problem,
                 Some(Attempt::Stored(_)) => unreachable!("only what is not stored has failed"),
             };
-            let repeatable = publications.iter().all(|publication| publication.id.is_some());
-            if attempt >= self.config.attempts_max || !(repeatable || !stored_perhaps) {
+            let unrepeatable = publications.iter().any(|publication| publication.id.is_none());
+            if attempt >= self.config.attempts_max || (unrepeatable && stored_perhaps) {
                 return fail(match stored_perhaps {
                     true => PublishFailure::Unknown(problem),
                     false => PublishFailure::NotStored(problem),

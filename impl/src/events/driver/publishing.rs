@@ -40,6 +40,9 @@ pub fn publication(
     event(parsed, bytes_max)
 }
 
+/// An event, and the head that its publisher knew.
+pub type Parsed = (EventBody, Option<u64>);
+
 /// The events in the body of a request for several, and the head that the publisher of each knew.
 /// If one of them is none, the whole request is refused.
 ///
@@ -50,7 +53,7 @@ pub fn publications(
     body: &[u8],
     bytes_max: usize,
     count_max: usize,
-) -> Result<Vec<(EventBody, Option<u64>)>, (StatusCode, String)> {
+) -> Result<Vec<Parsed>, (StatusCode, String)> {
     #[derive(Deserialize)]
     struct BatchBody<'a> {
         #[serde(borrow)]
@@ -69,10 +72,7 @@ pub fn publications(
     events.collect()
 }
 
-fn event(
-    parsed: PublishBody<'_>,
-    bytes_max: usize,
-) -> Result<(EventBody, Option<u64>), (StatusCode, String)> {
+fn event(parsed: PublishBody<'_>, bytes_max: usize) -> Result<Parsed, (StatusCode, String)> {
     if parsed.after.is_some_and(|after| after > MAX_SEQUENCE) {
         let error = format!("`after` must be an integer from 0 to {MAX_SEQUENCE}");
         return Err((StatusCode::BAD_REQUEST, error));
