@@ -1,7 +1,7 @@
 //! Server, publisher and client of event streams over real sockets, with a real log.
 #![cfg(all(feature = "net", feature = "sqlite"))]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gapless::AgentId;
@@ -9,13 +9,14 @@ use gapless::events::driver::{
     EventService, Publication, PublishFailure, Publisher, PublisherConfig, ServerHandle,
     ServerTaskConfig, server,
 };
+use gapless::events::log::{Command, Reply};
 use gapless::events::server::{PublishError, Server, ServerConfig};
 use gapless::events::sqlite::{LogConfig, SqliteLog};
 use gapless::events::wire::EventBody;
 use gapless::net::http::{self, HttpConfig};
 use gapless::net::{Limits, Replaceable, SystemClock, TcpConnector, Tokens};
 use gapless::recovery::BackoffConfig;
-use gapless::storage::Threaded;
+use gapless::storage::{Store, StoreError, Threaded};
 use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;
 use serde_json::value::RawValue;
@@ -32,6 +33,7 @@ struct World {
     address: String,
     handle: ServerHandle,
     access: Replaceable,
+    book: Book,
     task: JoinHandle<()>,
     shutdown: oneshot::Sender<()>,
     serving: JoinHandle<()>,
@@ -45,13 +47,34 @@ fn tokens() -> Tokens {
     Tokens::default().publisher("may-publish", "somebody").subscriber("may-read", agent())
 }
 
+/// A log that keeps book of its transactions: the ids of the events that each has stored.
+struct Booked {
+    log: Threaded<Command>,
+    book: Book,
+}
+
+type Book = Arc<Mutex<Vec<Vec<String>>>>;
+
+impl Store<Command> for Booked {
+    async fn run(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+        let id = |command: &Command| match command {
+            Command::Append(append) => append.body.id().map(str::to_owned),
+            _ => None,
+        };
+        let ids = commands.iter().filter_map(id).collect();
+        self.book.lock().expect("no panic").push(ids);
+        self.log.run(commands).await
+    }
+}
+
 async fn world() -> World {
     let folder = tempfile::tempdir().expect("a folder");
     let log = SqliteLog::open(LogConfig::new(folder.path().join("events.db"))).expect("a log");
     let config = ServerConfig::default();
     let bytes_max = config.event_bytes_max;
     let core = Server::new(config, Box::new(ChaCha12Rng::seed_from_u64(1)));
-    let (wall, store) = (Arc::new(SystemClock), Threaded::spawn(log).expect("a thread"));
+    let (wall, book) = (Arc::new(SystemClock), Book::default());
+    let store = Booked { log: Threaded::spawn(log).expect("a thread"), book: book.clone() };
     let (handle, task) = server(core, store, wall.clone(), ServerTaskConfig::default());
     let access = Replaceable::new(Arc::new(tokens()));
     let service = EventService::new(
@@ -73,6 +96,7 @@ async fn world() -> World {
         address,
         handle,
         access,
+        book,
         task: tokio::spawn(task),
         shutdown,
         serving: tokio::spawn(serving),
@@ -86,7 +110,7 @@ impl World {
             max: Duration::from_millis(20),
             jitter_percent: 0,
         };
-        let config = PublisherConfig { attempts_max: 2, retry, ..PublisherConfig::default() };
+        let config = PublisherConfig { attempts_max: 1_000, retry, ..PublisherConfig::default() };
         let entropy = Box::new(ChaCha12Rng::seed_from_u64(2));
         let connector = TcpConnector::new(self.address.clone());
         Publisher::new(connector, self.address.clone(), token, config, entropy)
@@ -128,6 +152,31 @@ async fn a_batch_has_one_number_after_the_other_and_the_same_ones_when_it_is_rep
     assert_eq!(numbers, (1..=200).collect::<Vec<_>>());
     let again = in_time(publisher.publish_all(&agent(), &batch)).await.expect("stored before");
     assert_eq!(again, first);
+}
+
+#[tokio::test]
+async fn a_batch_is_one_transaction_however_many_come_at_once() {
+    const BATCHES: usize = 9;
+    let world = world().await;
+    in_time(world.publisher("may-publish").publish(&event("first", "hi"))).await.expect("stored");
+    let publish = (0..BATCHES).map(|batch| {
+        let mut publisher = world.publisher("may-publish");
+        async move {
+            let events = (0..100).map(|i| event(&format!("{batch}-{i}"), "hi"));
+            let events: Vec<_> = events.collect();
+            publisher.publish_all(&agent(), &events).await.expect("stored");
+        }
+    });
+    in_time(futures_util::future::join_all(publish)).await;
+    let book = world.book.lock().expect("no panic");
+    for batch in 0..BATCHES {
+        let of_batch = |ids: &Vec<String>| {
+            let prefix = format!("{batch}-");
+            ids.iter().filter(|id| id.starts_with(&prefix)).count()
+        };
+        let parts: Vec<_> = book.iter().map(of_batch).filter(|count| *count > 0).collect();
+        assert_eq!(parts, [100], "batch {batch}");
+    }
 }
 
 #[tokio::test]

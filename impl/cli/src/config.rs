@@ -209,6 +209,9 @@ fn unknown(
         .map(|(_, name)| name);
     let belongs_to = command.get_subcommands().find(|sub| keys(sub).iter().any(|name| name == key));
     match (nearest, belongs_to) {
+        _ if keys(command).iter().any(|name| name == key) => {
+            failure.hint(format!("`{key}` belongs at the top, before all tables"))
+        }
         (Some(name), _) => failure.hint(format!("did you mean `{name}`?")),
         (None, Some(sub)) => failure.hint(format!("`{key}` belongs under `[{}]`", sub.get_name())),
         (None, None) => failure.hint(format!("options are {}", list(&known))),

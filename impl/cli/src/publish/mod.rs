@@ -153,10 +153,7 @@ impl Work {
                 Ok(receipt) => (vec![receipt], None),
                 Err(failure) => (vec![], Some(failure)),
             },
-            all => match self.publisher.publish_all(&self.agent, all).await {
-                Ok(receipts) => (receipts, None),
-                Err(failed) => (failed.receipts, Some(failed.failure)),
-            },
+            all => self.publish_all(all).await,
         };
         for (number, receipt) in numbers.iter().zip(&receipts) {
             self.done.events += 1;
@@ -167,6 +164,34 @@ impl Work {
             (Some(failure), Some(line)) => Err(failed(*line, failure)),
             _ => Ok(()),
         }
+    }
+}
+
+impl Work {
+    /// Publishes a batch; the receipts up to the first event that failed. If the server refuses the
+    /// batch as a whole because of one event in it, those before that one are published.
+    async fn publish_all(
+        &mut self,
+        batch: &[Publication],
+    ) -> (Vec<Receipt>, Option<PublishFailure>) {
+        let failed = match self.publisher.publish_all(&self.agent, batch).await {
+            Ok(receipts) => return (receipts, None),
+            Err(failed) => failed,
+        };
+        let as_a_whole = failed.receipts.is_empty()
+            && batch.len() > 1
+            && matches!(failed.failure, PublishFailure::Refused { status: 400 | 413, .. });
+        if !as_a_whole {
+            return (failed.receipts, Some(failed.failure));
+        }
+        let mut receipts = Vec::new();
+        for one in batch {
+            match self.publisher.publish(one).await {
+                Ok(receipt) => receipts.push(receipt),
+                Err(failure) => return (receipts, Some(failure)),
+            }
+        }
+        (receipts, None)
     }
 }
 

@@ -23,6 +23,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -46,6 +47,7 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
     let mut stop = Stop::listen()?;
     // What is in the folder is its owner's matter: also what SQLite makes.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    allow_descriptors();
     let folder = DataFolder::take(&args.data)?;
     let (token_path, made) = token_file(&args, &folder)?;
     let tokens = Tokens::new(TokenFile::read(&token_path)?);
@@ -109,6 +111,15 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
         signal = stop.asked() => tracing::warn!(signal, "draining was cut short"),
     }
     Ok(exit::OK)
+}
+
+/// Takes as many descriptors as the system lets it have: each connection is one.
+fn allow_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// The token file, and what was made because there was none.

@@ -50,6 +50,11 @@ async fn a_line_that_is_refused_ends_it_and_the_lines_before_are_published() {
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.err.contains("published 2 events, up to line 2"), "{said:?}");
     assert!(said.err.contains("line 3 does not begin"), "{said:?}");
+    let reserved = format!("{}{{\"agent_seq\":1}}\n{{}}\n", payloads(10, 14));
+    let said = server.publish(&[], &reserved).await;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("published 5 events, up to line 5"), "{said:?}");
+    assert!(said.err.contains("line 6") && said.err.contains("400"), "{said:?}");
     let said = server.publish(&["--id-prefix", "p"], "{\"n\":1}\n").await;
     assert_eq!(said.code, Some(0), "{said:?}");
     let said = server.publish(&["--id-prefix", "p"], "{\"n\":\"another\"}\n").await;

@@ -49,6 +49,7 @@ async fn a_file_that_is_wrong_is_refused_with_a_hint() {
         ("lgo = \"json\"", ["at its top", "did you mean `log`?"]),
         ("data = \"x\"", ["`data` at its top", "belongs under `[serve]`"]),
         ("[server]\ndata = \"x\"", ["`[server]`", "`[serve]`"]),
+        ("[serve]\nlog = \"json\"", ["`log` under `[serve]`", "belongs at the top"]),
         ("[serve]\ndata = [1]", ["`data`", "must be a string"]),
         ("[serve]\ndata = \"x\"\ndrain = \"soon\"", ["soon", "--drain"]),
         ("not TOML", ["is no TOML", "line 1"]),
