@@ -121,6 +121,12 @@ pub(crate) struct ServeArgs {
     /// Who may do what; see docs/serve.md. `DIR/tokens.toml` if not given.
     #[arg(long, value_name = "FILE", env = "GAPLESS_TOKENS")]
     pub(crate) tokens: Option<PathBuf>,
+    /// The certificate chain in PEM; with it, connections are TLS. It is read again when it changes.
+    #[arg(long, value_name = "FILE", env = "GAPLESS_TLS_CERT")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The key of the certificate in PEM.
+    #[arg(long, value_name = "FILE", env = "GAPLESS_TLS_KEY")]
+    pub(crate) tls_key: Option<PathBuf>,
     /// How long to wait for connections and turns when the server is stopped.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration, env = "GAPLESS_DRAIN")]
     pub(crate) drain: Duration,
@@ -139,6 +145,9 @@ pub(crate) struct ServerArgs {
     /// GAPLESS_TOKEN comes first.
     #[arg(long, value_name = "FILE", env = "GAPLESS_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// Certificates in PEM to trust instead of those of the system, for an `https` URL.
+    #[arg(long, value_name = "FILE", env = "GAPLESS_TLS_CA")]
+    pub(crate) tls_ca: Option<PathBuf>,
 }
 
 const PUBLISH_HELP: &str = "\

@@ -12,6 +12,7 @@ mod secret;
 mod serve;
 mod signals;
 mod tail;
+mod tls;
 mod token;
 mod url;
 

@@ -7,7 +7,6 @@ use gapless::events::driver::{
     BATCH_BYTES_MAX, Publication, PublishFailure, Publisher, PublisherConfig,
 };
 use gapless::events::server::Receipt;
-use gapless::net::TcpConnector;
 use tokio::io::BufReader;
 use tokio::sync::mpsc;
 
@@ -16,6 +15,7 @@ use crate::args::PublishArgs;
 use crate::failure::Failure;
 use crate::secret::Secret;
 use crate::signals::Stop;
+use crate::tls::ServerConnector;
 use crate::{entropy, exit};
 
 /// How many lines are read ahead.
@@ -29,7 +29,7 @@ pub(crate) async fn run(args: PublishArgs, token: Secret) -> Result<u8, Failure>
     let mut stop = Stop::listen()?;
     let config = PublisherConfig { attempts_max: u32::MAX, ..PublisherConfig::default() };
     let authority = args.server.url.authority();
-    let connector = TcpConnector::new(authority.clone());
+    let connector = ServerConnector::new(&args.server.url, args.server.tls_ca.as_deref())?;
     let mut work = Work {
         publisher: Publisher::new(connector, authority, token.reveal(), config, entropy()?),
         agent: args.agent.clone(),
@@ -63,7 +63,7 @@ pub(crate) async fn run(args: PublishArgs, token: Secret) -> Result<u8, Failure>
 }
 
 struct Work {
-    publisher: Publisher<TcpConnector>,
+    publisher: Publisher<ServerConnector>,
     agent: AgentId,
     batch: usize,
     /// A line that did not fit into the batch before.

@@ -37,6 +37,7 @@ use crate::args::ServeArgs;
 use crate::failure::Failure;
 use crate::logging::MarkCounts;
 use crate::signals::Stop;
+use crate::tls::{CertificateFiles, PortListener};
 use crate::{entropy, exit};
 
 /// The token file of a data folder that nobody has named.
@@ -49,6 +50,7 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     allow_descriptors();
     let folder = DataFolder::take(&args.data)?;
+    let certificate = certificate(&args)?;
     let (token_path, made) = token_file(&args, &folder)?;
     let tokens = Tokens::new(TokenFile::read(&token_path)?);
     let listener = TcpListener::bind(args.listen).await.map_err(|error| {
@@ -63,7 +65,7 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
 
     let (shutdown, stopped) = oneshot::channel::<()>();
     let listener = CountedListener {
-        inner: listener,
+        inner: PortListener::new(listener, certificate)?,
         received: metrics.received_bytes.clone(),
         sent: metrics.sent_bytes.clone(),
     };
@@ -122,6 +124,15 @@ fn allow_descriptors() {
     }
 }
 
+/// The files for TLS, if it is wanted.
+fn certificate(args: &ServeArgs) -> Result<Option<CertificateFiles>, Failure> {
+    match (args.tls_cert.clone(), args.tls_key.clone()) {
+        (Some(chain), Some(key)) => Ok(Some(CertificateFiles { chain, key })),
+        (None, None) => Ok(None),
+        _ => Err(Failure::usage("TLS needs both `--tls-cert` and `--tls-key`")),
+    }
+}
+
 /// The token file, and what was made because there was none.
 fn token_file(args: &ServeArgs, folder: &DataFolder) -> Result<(PathBuf, Vec<PathBuf>), Failure> {
     let path = match &args.tokens {
@@ -146,23 +157,27 @@ fn token_file(args: &ServeArgs, folder: &DataFolder) -> Result<(PathBuf, Vec<Pat
 
 /// Says what there is, one line for each.
 fn announce(address: SocketAddr, args: &ServeArgs, made: &[PathBuf]) {
+    let (http, ws) = match args.tls_cert {
+        Some(_) => ("https", "wss"),
+        None => ("http", "ws"),
+    };
     let mut lines = format!(
-        "listening on http://{address}/v1/agents/AGENT/events to publish\n\
-         listening on ws://{address}/v1/ws for subscribers\n\
-         listening on http://{address}/v1/tasks to submit tasks\n\
-         listening on ws://{address}/api/v1/agents/ws for agents that run tasks\n\
-         listening on ws://{address}/ws for sessions\n\
-         listening on http://{address}/healthz and /metrics\n"
+        "listening on {http}://{address}/v1/agents/AGENT/events to publish\n\
+         listening on {ws}://{address}/v1/ws for subscribers\n\
+         listening on {http}://{address}/v1/tasks to submit tasks\n\
+         listening on {ws}://{address}/api/v1/agents/ws for agents that run tasks\n\
+         listening on {ws}://{address}/ws for sessions\n\
+         listening on {http}://{address}/healthz and /metrics\n"
     );
     for path in made {
         lines += &format!("made a token: {}\n", path.display());
     }
     let user = args.data.join("user.token");
-    if args.tokens.is_none() && user.exists() {
-        lines += &format!("demo: http://{address}/?token=$(cat {})\n", user.display());
-    } else {
-        lines += &format!("demo: http://{address}/?token=TOKEN\n");
-    }
+    let token = match args.tokens.is_none() && user.exists() {
+        true => format!("$(cat {})", user.display()),
+        false => "TOKEN".to_owned(),
+    };
+    lines += &format!("demo: {http}://{address}/?token={token}\n");
     // Whoever does not read it has no use for it.
     let _ = std::io::stdout().write_all(lines.as_bytes());
 }

@@ -10,7 +10,7 @@ use gapless::events::client::{Client, ClientConfig, Notice, Offer, Position, Sta
 use gapless::events::driver::{
     Application, CursorStore, Handled, Handler, HandlerError, Target, client,
 };
-use gapless::net::{BoxFuture, SystemClock, TcpConnector};
+use gapless::net::{BoxFuture, SystemClock};
 use tokio::sync::mpsc;
 
 use self::sink::Sink;
@@ -19,6 +19,7 @@ use crate::args::{Start, TailArgs};
 use crate::failure::Failure;
 use crate::secret::Secret;
 use crate::signals::Stop;
+use crate::tls::ServerConnector;
 use crate::{entropy, exit};
 
 /// How long what was written may stay without its cursor.
@@ -62,7 +63,7 @@ pub(crate) async fn run(args: TailArgs, token: Secret) -> Result<u8, Failure> {
             move |notice| tail.notice(&notice)
         }),
     };
-    let connector = TcpConnector::new(authority.clone());
+    let connector = ServerConnector::new(&args.server.url, args.server.tls_ca.as_deref())?;
     let target = Target::new(authority, token);
     let (handle, running) = client(core, connector, target, Arc::new(SystemClock), application);
     let running = tokio::spawn(running);

@@ -5,3 +5,4 @@ mod clients;
 mod config;
 mod serve;
 mod support;
+mod tls;

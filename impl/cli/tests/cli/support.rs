@@ -169,8 +169,8 @@ async fn spawn(folder: &Path, listen: &str, options: &[String]) -> (Child, Socke
     let mut line = String::new();
     in_time(BufReader::new(stdout).read_line(&mut line)).await.expect("UTF-8");
     let address = line
-        .strip_prefix("listening on http://")
-        .and_then(|line| line.split('/').next())
+        .strip_prefix("listening on http")
+        .and_then(|line| line.trim_start_matches('s').strip_prefix("://")?.split('/').next())
         .and_then(|address| address.parse().ok())
         .unwrap_or_else(|| panic!("it does not listen: {line}"));
     (child, address)
