@@ -102,6 +102,8 @@ pub async fn serve_and_drain<L: Listener, S: Service>(
         }
     }
     if drain.is_zero() {
+        // Before they are told that it is over.
+        drop(connections);
         return;
     }
     drop((listener, closing));
