@@ -187,7 +187,13 @@ impl Sink {
                 stdout.write_all(&self.buffer).and_then(|()| stdout.flush())
             }
         };
-        written.map_err(|error| unusable("the output", &self.stored.output, &error))?;
+        written.map_err(|error| match (&self.output, error.kind()) {
+            (None, io::ErrorKind::BrokenPipe) => {
+                Failure::new("nobody reads standard output any more")
+                    .hint("the cursor is where it was before the lines that were not taken")
+            }
+            _ => unusable("the output", &self.stored.output, &error),
+        })?;
         if self.output.is_some() {
             self.stored.output_bytes += self.buffer.len() as u64;
         }

@@ -101,6 +101,19 @@ async fn standard_output_gets_every_event_and_goes_on_where_it_was() {
 }
 
 #[tokio::test]
+async fn a_reader_that_has_gone_ends_the_tail() {
+    let server = Server::start().await;
+    let mut tail = server.tail(&[]);
+    let mut child = tail.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    drop(child.stdout.take());
+    server.publish(&[], &payloads(1, 5)).await;
+    let mut said = String::new();
+    in_time(child.stderr.take().expect("piped").read_to_string(&mut said)).await.expect("UTF-8");
+    assert_eq!(in_time(child.wait()).await.expect("it ends").code(), Some(1));
+    assert!(said.contains("nobody reads standard output"), "{said}");
+}
+
+#[tokio::test]
 async fn a_tail_that_begins_live_gets_what_comes_after_it_has_joined() {
     let server = Server::start().await;
     server.publish(&[], &payloads(1, 5)).await;
