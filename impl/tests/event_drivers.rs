@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gapless::AgentId;
+use gapless::database::Synchronous;
 use gapless::events::driver::{
     EventService, Publication, PublishFailure, Publisher, PublisherConfig, ServerHandle,
     ServerTaskConfig, server,
@@ -69,7 +70,9 @@ impl Store<Command> for Booked {
 
 async fn world() -> World {
     let folder = tempfile::tempdir().expect("a folder");
-    let log = SqliteLog::open(LogConfig::new(folder.path().join("events.db"))).expect("a log");
+    let mut config = LogConfig::new(folder.path().join("events.db"));
+    config.synchronous = Synchronous::Normal;
+    let log = SqliteLog::open(config).expect("a log");
     let config = ServerConfig::default();
     let bytes_max = config.event_bytes_max;
     let core = Server::new(config, Box::new(ChaCha12Rng::seed_from_u64(1)));
@@ -105,12 +108,16 @@ async fn world() -> World {
 
 impl World {
     fn publisher(&self, token: &str) -> Publisher<TcpConnector> {
+        self.publisher_with(token, 1_000)
+    }
+
+    fn publisher_with(&self, token: &str, attempts_max: u32) -> Publisher<TcpConnector> {
         let retry = BackoffConfig {
             min: Duration::from_millis(20),
             max: Duration::from_millis(20),
             jitter_percent: 0,
         };
-        let config = PublisherConfig { attempts_max: 1_000, retry, ..PublisherConfig::default() };
+        let config = PublisherConfig { attempts_max, retry, ..PublisherConfig::default() };
         let entropy = Box::new(ChaCha12Rng::seed_from_u64(2));
         let connector = TcpConnector::new(self.address.clone());
         Publisher::new(connector, self.address.clone(), token, config, entropy)
@@ -152,6 +159,24 @@ async fn a_batch_has_one_number_after_the_other_and_the_same_ones_when_it_is_rep
     assert_eq!(numbers, (1..=200).collect::<Vec<_>>());
     let again = in_time(publisher.publish_all(&agent(), &batch)).await.expect("stored before");
     assert_eq!(again, first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_that_is_answered_can_ask_again_at_once() {
+    let world = world().await;
+    in_time(world.publisher("may-publish").publish(&event("first", "hi"))).await.expect("stored");
+    // On this thread, while the connections are on others.
+    let publish = (0..2).map(|who| {
+        let mut publisher = world.publisher_with("may-publish", 1);
+        async move {
+            for i in 0..60 {
+                let events = (0..250).map(|n| event(&format!("{who}-{i}-{n}"), "hi"));
+                let events: Vec<_> = events.collect();
+                publisher.publish_all(&agent(), &events).await.expect("answered");
+            }
+        }
+    });
+    in_time(futures_util::future::join_all(publish)).await;
 }
 
 #[tokio::test]
