@@ -99,6 +99,9 @@ pub(crate) struct CertificateFiles {
     pub(crate) key: PathBuf,
 }
 
+/// What changes when somebody changes the files.
+type FilesStamp = [Option<(u64, i64, i64)>; 2];
+
 impl CertificateFiles {
     fn acceptor(&self) -> Result<TlsAcceptor, Failure> {
         let wrong = |path: &Path, problem: String| {
@@ -118,7 +121,7 @@ impl CertificateFiles {
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 
-    fn stamp(&self) -> [Option<(u64, i64, i64)>; 2] {
+    fn stamp(&self) -> FilesStamp {
         let stamp = |metadata: Metadata| (metadata.ino(), metadata.mtime(), metadata.mtime_nsec());
         [&self.chain, &self.key].map(|path| std::fs::metadata(path).ok().map(stamp))
     }
@@ -148,10 +151,12 @@ impl PortListener {
         files: Option<CertificateFiles>,
     ) -> Result<Self, Failure> {
         let Some(files) = files else { return Ok(Self::Plain(listener)) };
+        // Before they are read: what changes in between is then seen as a change.
+        let seen = files.stamp();
         let acceptor = files.acceptor()?;
         let (sender, ready) = mpsc::channel(READY_MAX);
         let mut accepting = JoinSet::new();
-        accepting.spawn(accept(listener, acceptor, files, sender));
+        accepting.spawn(accept(listener, acceptor, (files, seen), sender));
         Ok(Self::Tls(TlsListener { ready, _accepting: accepting }))
     }
 }
@@ -174,11 +179,10 @@ impl Listener for PortListener {
 async fn accept(
     mut listener: TcpListener,
     mut acceptor: TlsAcceptor,
-    files: CertificateFiles,
+    (files, mut seen): (CertificateFiles, FilesStamp),
     ready: mpsc::Sender<io::Result<Stream>>,
 ) {
     let mut handshakes = JoinSet::new();
-    let mut seen = files.stamp();
     let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
         tokio::select! { biased;

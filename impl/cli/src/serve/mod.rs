@@ -32,13 +32,13 @@ use self::counted::CountedListener;
 use self::data::{DataFolder, Stores};
 use self::metrics::{Handles, Metrics};
 use self::observed::Observed;
-use self::tokens::{TokenFile, Tokens};
+use self::tokens::{Stamp, TokenFile, Tokens};
 use crate::args::ServeArgs;
 use crate::failure::Failure;
 use crate::logging::MarkCounts;
 use crate::signals::Stop;
 use crate::tls::{CertificateFiles, PortListener};
-use crate::{entropy, exit};
+use crate::{entropy, exit, signals};
 
 /// The token file of a data folder that nobody has named.
 const TOKENS: &str = "tokens.toml";
@@ -46,12 +46,14 @@ const TOKENS: &str = "tokens.toml";
 /// Serves until it is stopped.
 pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failure> {
     let mut stop = Stop::listen()?;
+    let hang_up = signals::hang_up()?;
     // What is in the folder is its owner's matter: also what SQLite makes.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     allow_descriptors();
     let folder = DataFolder::take(&args.data)?;
     let certificate = certificate(&args)?;
     let (token_path, made) = token_file(&args, &folder)?;
+    let seen = Stamp::of(&token_path);
     let tokens = Tokens::new(TokenFile::read(&token_path)?);
     let listener = TcpListener::bind(args.listen).await.map_err(|error| {
         Failure::new(format!("cannot listen on {}: {error}", args.listen))
@@ -75,12 +77,7 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
         http::serve_and_drain(listener, service, HttpConfig::default(), stopped, args.drain);
     let serving = tokio::spawn(serving);
     let mut background = server.background;
-    background.spawn(async move {
-        match tokens::reload(token_path, tokens, metrics).await {
-            Ok(()) => {}
-            Err(failure) => tracing::error!(%failure, "the token file is not read again"),
-        }
-    });
+    background.spawn(tokens::reload(token_path, seen, hang_up, tokens, metrics));
     announce(address, &args, &made);
     tracing::info!(%address, data = %args.data.display(), "serving");
 

@@ -19,11 +19,11 @@ use gapless::net::{Access, Grant};
 use gapless::tasks::auth::{RsaKeys, Verifier};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
+use tokio::signal::unix::Signal;
 
 use super::metrics::Metrics;
 use crate::failure::Failure;
 use crate::secret::{Hash, Secret, hash};
-use crate::signals;
 
 /// How often the file is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -316,25 +316,34 @@ fn write_private(path: &Path, text: &str) -> Result<(), Failure> {
 // ---- reading again --------------------------------------------------------------------------------
 
 /// What changes when somebody changes a file.
-fn stamp(metadata: &Metadata) -> (u64, i64, i64, u64) {
-    (metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.len())
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp(Option<(u64, i64, i64, u64)>);
+
+impl Stamp {
+    /// To be taken before the file is read: what changes in between is then seen as a change.
+    pub(crate) fn of(path: &Path) -> Self {
+        let stamp = |metadata: Metadata| {
+            (metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.len())
+        };
+        Self(std::fs::metadata(path).ok().map(stamp))
+    }
 }
 
-/// Reads the file again when it changes, and on `SIGHUP`; until it is dropped.
+/// Reads the file again when it changes, and on `SIGHUP`; until it is dropped. `seen` is from before
+/// it was read first.
 pub(crate) async fn reload(
     path: PathBuf,
+    mut seen: Stamp,
+    mut hang_up: Signal,
     tokens: Tokens,
     metrics: Arc<Metrics>,
-) -> Result<(), Failure> {
-    let mut hang_up = signals::hang_up()?;
-    let look = |path: &Path| std::fs::metadata(path).ok().as_ref().map(stamp);
-    let mut seen = look(&path);
+) {
     loop {
         let asked = tokio::select! { biased;
             _ = hang_up.recv() => true,
             () = tokio::time::sleep(LOOK_EVERY) => false,
         };
-        let found = look(&path);
+        let found = Stamp::of(&path);
         if found == seen && !asked {
             continue;
         }

@@ -5,7 +5,9 @@ use std::process::Stdio;
 use rustix::process::Signal;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::support::{Server, assert_events, ended, gapless, lines, payloads, signal, until};
+use crate::support::{
+    Server, assert_events, ended, gapless, in_time, lines, payloads, signal, until,
+};
 
 /// How many events the stream has.
 const EVENTS: u64 = 5_000;
@@ -22,28 +24,31 @@ async fn every_event_is_in_the_output_once_and_in_order_though_server_and_tail_a
     let mut publishing =
         publish.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
     let mut stdin = publishing.stdin.take().expect("piped");
-    let feeding = tokio::spawn(async move {
-        stdin.write_all(payloads(1, EVENTS).as_bytes()).await.expect("it reads");
-    });
+    // Each kill comes while a part of the input is still to be fed: in the middle of the stream.
+    let mut feed = async |from: u64, to: u64| {
+        in_time(stdin.write_all(payloads(from, to).as_bytes())).await.expect("it reads");
+    };
     let written = |count: usize| {
         let output = output.clone();
         async move || lines(&output).len() >= count
     };
 
+    feed(1, 1_500).await;
     until("the output grows", written(300)).await;
     tailing.kill().await.expect("it runs");
+    feed(1_501, 2_500).await;
     tailing = tail().expect("it starts");
-    until("the output grows after the kill of `tail`", written(800)).await;
+    until("the output grows after the kill of `tail`", written(1_600)).await;
     server.kill().await;
-    assert!((lines(&output).len() as u64) < EVENTS, "the kill came too late");
+    feed(2_501, 4_000).await;
     server.restart().await;
+    until("the output grows after the kill of the server", written(2_700)).await;
     let tail = || server.tail(&["--output", &output]).stderr(Stdio::null()).spawn();
-    until("the output grows after the kill of the server", written(2_500)).await;
     tailing.kill().await.expect("it runs");
-    assert!((lines(&output).len() as u64) < EVENTS, "the kill came too late");
+    feed(4_001, EVENTS).await;
     tailing = tail().expect("it starts");
 
-    feeding.await.expect("no panic");
+    drop(stdin);
     assert_eq!(ended(&mut publishing).await.code(), Some(0));
     until("the output is complete", written(EVENTS as usize)).await;
     signal(&tailing, Signal::TERM);
