@@ -11,29 +11,21 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use gapless::net::http::{self, HttpConfig};
-use gapless::net::{BoxFuture, Limits, Tokens};
-use gapless::session::conversation::{Ending, Kind, Saying};
-use gapless::session::driver::{
-    Application, ServerTaskConfig, SessionService, Speaker, Stopped, server,
-};
-use gapless::session::server::{Server, ServerConfig, ShowAll, Work};
+use gapless::net::{Limits, Tokens};
+use gapless::session::demo::Demo;
+use gapless::session::driver::{ServerTaskConfig, SessionService, server};
+use gapless::session::server::{Server, ServerConfig, ShowAll};
 use gapless::session::sqlite::{ConversationsConfig, SqliteConversations};
-use gapless::session::wire::Notice;
-use gapless::session::{Name, web};
+use gapless::session::web;
 use gapless::storage::Threaded;
 use rand::SeedableRng as _;
 use rand::rngs::SysRng;
 use rand_chacha::ChaCha12Rng;
-use serde_json::value::to_raw_value;
 use tokio::net::TcpListener;
 
 const TOKEN: &str = "demo";
-
-/// How long the demo thinks before each thing that it says.
-const PAUSE: Duration = Duration::from_millis(900);
 
 const USAGE: &str = "usage: chat [--port PORT] [--data FOLDER]";
 
@@ -88,69 +80,6 @@ async fn run(Options { port, data }: Options) -> Result<(), Failure> {
     let serving = http::serve(listener, service, HttpConfig::default(), std::future::pending());
     tokio::join!(task, serving);
     Ok(())
-}
-
-/// Says a few things about what the user says, one by one; `ask me …` has it ask back.
-struct Demo;
-
-impl Application for Demo {
-    fn turn(&self, work: Work, speaker: Speaker) -> BoxFuture<'static, Ending> {
-        Box::pin(async move {
-            let text = work.input.text.trim().to_owned();
-            let asks = text.to_lowercase().starts_with("ask me");
-            match work.input.kind {
-                Kind::Answer => say(speaker, answered(&text)).await,
-                _ if asks => Ending::Ask {
-                    question: Name::parse(&format!("question-{}", work.turn.position))
-                        .expect("letters and digits are a name"),
-                    text: format!(
-                        "What do you say{}?",
-                        text["ask me".len()..].trim_end_matches('?')
-                    ),
-                    source: "demo".to_owned(),
-                },
-                _ => say(speaker, echo(&text)).await,
-            }
-        })
-    }
-}
-
-fn echo(text: &str) -> Vec<String> {
-    let words = text.split_whitespace().count();
-    let backwards: String = text.chars().rev().collect();
-    let first = match words {
-        1 => "That is one word.".to_owned(),
-        words => format!("Those are {words} words."),
-    };
-    vec![
-        first,
-        format!("Backwards: {backwards}"),
-        "Reload the page or restart the server while I speak: nothing is lost, nothing comes twice."
-            .to_owned(),
-        "Write “ask me about …” and I will ask you.".to_owned(),
-    ]
-}
-
-fn answered(text: &str) -> Vec<String> {
-    vec![format!("“{text}”, then."), "Thank you. I have written that down.".to_owned()]
-}
-
-async fn say(mut speaker: Speaker, sentences: Vec<String>) -> Ending {
-    let count = sentences.len();
-    for (i, text) in sentences.into_iter().enumerate() {
-        let detail = format!("Thinking about sentence {} of {count}…", i + 1);
-        if say_one(&mut speaker, &detail, text).await.is_err() {
-            break;
-        }
-    }
-    Ending::Done
-}
-
-async fn say_one(speaker: &mut Speaker, detail: &str, text: String) -> Result<(), Stopped> {
-    let fields = to_raw_value(&serde_json::json!({ "detail": detail })).expect("it is JSON");
-    speaker.progress(Notice { kind: "agent_progress".to_owned(), fields }).await?;
-    tokio::time::sleep(PAUSE).await;
-    speaker.say(Saying { text, model: "demo".to_owned(), usage: None }).await
 }
 
 struct Options {

@@ -7,7 +7,8 @@
 //! * [`events`]: the event-stream protocol as sans-IO cores, with a durable log and drivers;
 //! * [`session`]: the session protocol: a conversation that survives reconnects on both sides;
 //! * [`tasks`]: the task protocol: commands run once, output streamed, results kept until acked;
-//! * [`net`]: what the drivers share: one listener for HTTP and WebSocket over any stream.
+//! * [`net`]: what the drivers share: one listener for HTTP and WebSocket over any stream;
+//! * `gateway`: the three protocols on one port (feature `net`).
 //!
 //! # The contract of a core
 //!
@@ -37,6 +38,8 @@ mod core;
 pub mod database;
 pub mod events;
 mod frame;
+#[cfg(feature = "net")]
+pub mod gateway;
 pub mod marks;
 #[cfg(feature = "net")]
 pub mod net;

@@ -17,8 +17,8 @@ use gapless::tasks::auth::{RsaKeys, RsaSigner, SignedHeaders};
 use gapless::tasks::controller::sqlite::{RecordConfig, SqliteRecord};
 use gapless::tasks::controller::{Controller, ControllerConfig};
 use gapless::tasks::driver::{
-    AgentHandle, AgentTarget, ControllerService, ControllerTaskConfig, ProcessExecutor,
-    agent as agent_task, controller as controller_task,
+    AgentHandle, AgentTarget, ControllerHandle, ControllerService, ControllerTaskConfig,
+    ProcessExecutor, agent as agent_task, controller as controller_task,
 };
 use gapless::tasks::store::sqlite::{SqliteTaskStore, TaskStoreConfig};
 use http_body_util::{BodyExt as _, Full};
@@ -75,6 +75,7 @@ impl Service for Shuttable {
 }
 
 struct ControllerSide {
+    handle: ControllerHandle,
     task: JoinHandle<()>,
     serving: JoinHandle<()>,
     shut: Arc<AtomicBool>,
@@ -116,7 +117,7 @@ impl ControllerSide {
         let access = Tokens::default().publisher("secret", "somebody");
         let keys = RsaKeys::default().with(name(), include_bytes!("keys/agent.pub").to_vec());
         let service = ControllerService::new(
-            handle,
+            handle.clone(),
             Arc::new(access),
             Arc::new(keys),
             wall,
@@ -125,7 +126,7 @@ impl ControllerSide {
         let shut = Arc::new(AtomicBool::new(false));
         let service = Shuttable { service, shut: shut.clone() };
         let serving = http::serve(listener, service, HttpConfig::default(), std::future::pending());
-        Self { task: tokio::spawn(task), serving: tokio::spawn(serving), shut }
+        Self { handle, task: tokio::spawn(task), serving: tokio::spawn(serving), shut }
     }
 
     /// The process ends, without a word.
@@ -317,6 +318,31 @@ async fn commands_run_and_what_they_write_arrives() {
     assert_eq!(world.output("bytes", "stdout", 300_000).await, vec![0xff; 300_000]);
     let ended = world.until("signal", "final").await;
     assert_eq!(ended["exit_code"], json!(137));
+    agent.stop().await;
+    tokio::time::timeout(PATIENCE, running).await.expect("it ends").expect("without a panic");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_is_drained_ends_and_costs_nothing() {
+    let mut world = World::new().await;
+    let (agent, running) = world.start_agent(0).await;
+    world.submit("t", "for n in 1 2 3 4 5 6 7 8 9; do echo line $n; sleep 0.1; done").await;
+    world.until("t", "running").await;
+    let controller = world.controller.as_ref().expect("it runs");
+    assert_eq!(controller.handle.sockets().count(), 1);
+    let drained = async {
+        controller.handle.drain().await;
+        assert_eq!(controller.handle.sockets().count(), 0);
+        while !controller.task.is_finished() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, drained).await.expect("it ends");
+    world.restart_controller().await;
+    let ended = world.until("t", "final").await;
+    assert_eq!(ended["outcome"], "completed");
+    let lines: String = (1..=9).map(|n| format!("line {n}\n")).collect();
+    assert_eq!(world.output("t", "stdout", lines.len()).await, lines.as_bytes());
     agent.stop().await;
     tokio::time::timeout(PATIENCE, running).await.expect("it ends").expect("without a panic");
 }

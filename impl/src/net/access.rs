@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::AgentId;
 
@@ -20,6 +21,38 @@ pub struct Grant {
 pub trait Access: Send + Sync + 'static {
     /// What the token stands for; `None` if it is not valid.
     fn grant(&self, token: &str) -> Option<Grant>;
+}
+
+/// Tokens that can be replaced while the server runs; all clones change together.
+///
+/// A token is asked for when a request or a connection comes. What is open stays open: a connection
+/// whose token is not valid any more goes on until it ends for another reason.
+#[derive(Clone)]
+pub struct Replaceable(Arc<RwLock<Arc<dyn Access>>>);
+
+impl fmt::Debug for Replaceable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replaceable").finish_non_exhaustive()
+    }
+}
+
+impl Replaceable {
+    /// Begins with these.
+    pub fn new(access: Arc<dyn Access>) -> Self {
+        Self(Arc::new(RwLock::new(access)))
+    }
+
+    /// From now on these hold, and no others.
+    pub fn replace(&self, access: Arc<dyn Access>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = access;
+    }
+}
+
+impl Access for Replaceable {
+    fn grant(&self, token: &str) -> Option<Grant> {
+        let access = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        access.grant(token)
+    }
 }
 
 /// A fixed table of tokens.

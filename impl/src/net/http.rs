@@ -15,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -61,20 +62,36 @@ pub trait Service: Clone + Send + Sync + 'static {
 
 /// Serves connections until `shutdown` resolves; those that are open then are dropped.
 pub async fn serve<L: Listener, S: Service>(
-    mut listener: L,
+    listener: L,
     service: S,
     config: HttpConfig,
     shutdown: impl Future<Output = ()> + Send,
 ) {
+    serve_and_drain(listener, service, config, shutdown, Duration::ZERO).await;
+}
+
+/// Serves connections until `shutdown` resolves. Then nothing is accepted any more, and requests that
+/// have begun are answered for as long as `drain`; what is left after that is dropped.
+///
+/// WebSockets are not waited for: they belong to the service that upgraded them.
+pub async fn serve_and_drain<L: Listener, S: Service>(
+    mut listener: L,
+    service: S,
+    config: HttpConfig,
+    shutdown: impl Future<Output = ()> + Send,
+    drain: Duration,
+) {
     let mut connections = JoinSet::new();
+    let (closing, closed) = watch::channel(());
     tokio::pin!(shutdown);
     loop {
         tokio::select! { biased;
-            () = &mut shutdown => return,
+            () = &mut shutdown => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok(stream) if connections.len() < config.connections_max => {
-                    connections.spawn(connection(stream, service.clone(), config.clone()));
+                    let (service, config) = (service.clone(), config.clone());
+                    connections.spawn(connection(stream, service, config, closed.clone()));
                 }
                 Ok(stream) => drop(stream),
                 Err(error) => {
@@ -84,10 +101,24 @@ pub async fn serve<L: Listener, S: Service>(
             },
         }
     }
+    if drain.is_zero() {
+        // Before they are told that it is over.
+        drop(connections);
+        return;
+    }
+    drop((listener, closing));
+    let ended = async { while connections.join_next().await.is_some() {} };
+    // What has not ended by then is dropped with the set.
+    let _ = tokio::time::timeout(drain, ended).await;
 }
 
-async fn connection<T, S>(stream: T, service: S, config: HttpConfig)
-where
+/// Answers the requests of one connection; once the sender of `closed` is gone, no further one.
+async fn connection<T, S>(
+    stream: T,
+    service: S,
+    config: HttpConfig,
+    mut closed: watch::Receiver<()>,
+) where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     S: Service,
 {
@@ -95,13 +126,21 @@ where
         let service = service.clone();
         async move { Ok::<_, Infallible>(service.call(request).await) }
     });
-    let served = http1::Builder::new()
+    let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(config.header_timeout)
         .auto_date_header(config.date_header)
         .serve_connection(TokioIo::new(stream), answer)
-        .with_upgrades()
-        .await;
+        .with_upgrades();
+    tokio::pin!(serving);
+    let served = tokio::select! { biased;
+        served = &mut serving => served,
+        // Nothing is ever sent: it ends with the sender.
+        _ = closed.changed() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
     if let Err(error) = served {
         tracing::debug!(%error, "a connection ended with an error");
     }

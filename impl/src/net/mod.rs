@@ -7,14 +7,16 @@ mod access;
 mod clock;
 mod dial;
 pub mod http;
+mod open_sockets;
 mod request;
 mod socket;
 mod stream;
 mod transactions;
 
-pub use access::{Access, Grant, Tokens};
+pub use access::{Access, Grant, Replaceable, Tokens};
 pub use clock::{Clock, SystemClock, WallClock};
 pub(crate) use dial::dial;
+pub use open_sockets::OpenSockets;
 pub use request::{RequestError, Requester};
 pub(crate) use socket::farewell;
 pub use socket::{Limits, Socket, SocketEvent};

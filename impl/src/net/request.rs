@@ -58,6 +58,8 @@ impl Requester {
             }
         };
         let exchange = async {
+            // The task of a connection may be a moment behind the answer before.
+            connection.ready().await.map_err(|error| error.to_string())?;
             let response =
                 connection.send_request(request).await.map_err(|error| error.to_string())?;
             let status = response.status();

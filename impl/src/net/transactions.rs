@@ -31,6 +31,11 @@ impl<C: StoreCommand, S: Store<C>> Transactions<C, S> {
         self.running.is_none() && self.waiting.is_empty()
     }
 
+    /// How many commands wait for the next transactions.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     pub(crate) fn push(&mut self, id: StoreId, command: C) {
         self.waiting.push((id, command));
     }

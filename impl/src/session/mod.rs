@@ -15,10 +15,13 @@
 //! * [`web`]: a page for a browser that is a client of its own;
 //! * `sqlite`: the conversations, and the inputs in flight of a client, on SQLite (feature
 //!   `sqlite`);
-//! * `driver`: the cores over sockets, and the application's trait (feature `net`).
+//! * `driver`: the cores over sockets, and the application's trait (feature `net`);
+//! * `demo`: an application to try things with (feature `net`).
 
 pub mod client;
 pub mod conversation;
+#[cfg(feature = "net")]
+pub mod demo;
 #[cfg(feature = "net")]
 pub mod driver;
 pub mod in_flight;

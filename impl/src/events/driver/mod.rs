@@ -14,5 +14,8 @@ pub use application::{
     OpenHandler, handler_fn,
 };
 pub use client::{ClientHandle, Target, client};
-pub use publisher::{Publication, PublishFailure, Publisher, PublisherConfig};
+pub use publisher::{
+    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, BatchFailure, Publication, PublishFailure, Publisher,
+    PublisherConfig,
+};
 pub use server::{EventService, ServerHandle, ServerTaskConfig, server};

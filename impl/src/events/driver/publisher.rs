@@ -9,6 +9,7 @@ use hyper::{Request, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use super::server::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX};
 use crate::events::AgentId;
 use crate::events::server::Receipt;
 use crate::net::{Connector, RequestError, Requester};
@@ -72,6 +73,16 @@ pub enum PublishFailure {
     /// No attempt reached a server that could have stored it.
     #[error("the event was not stored; the last attempt: {0}")]
     NotStored(String),
+}
+
+/// Not all events of a batch were published, as far as known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("event {} of the batch: {failure}", receipts.len() + 1)]
+pub struct BatchFailure {
+    /// The events before the one that failed are stored. Later ones may be stored as well.
+    pub receipts: Vec<Receipt>,
+    /// What came of the one that failed.
+    pub failure: PublishFailure,
 }
 
 /// Publishes events over one connection that it keeps open.
@@ -148,8 +159,90 @@ impl<N: Connector> Publisher<N> {
         }
     }
 
+    /// Publishes events of one stream, each with an id, in their order; the server stores them in
+    /// one transaction. All of them are tried again as long as that is allowed, so they are in their
+    /// order however often the connection breaks.
+    ///
+    /// Take at most [`BATCH_EVENTS_MAX`] events, and bodies of [`BATCH_BYTES_MAX`] bytes together.
+    /// Servers without batches refuse with status 404.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchFailure`] says which event failed, and how.
+    pub async fn publish_all(
+        &mut self,
+        agent: &AgentId,
+        publications: &[Publication],
+    ) -> Result<Vec<Receipt>, BatchFailure> {
+        let mut backoff = Backoff::new(self.config.retry);
+        let mut stored_perhaps = false;
+        let mut attempt = 1;
+        loop {
+            let mut receipts = Vec::with_capacity(publications.len());
+            let mut failed = None;
+            for result in self.attempt_all(agent, publications).await {
+                match result {
+                    Attempt::Stored(receipt) if failed.is_none() => receipts.push(receipt),
+                    Attempt::Stored(_) => {}
+                    other => {
+                        stored_perhaps |= matches!(other, Attempt::Unknown(_));
+                        failed.get_or_insert(other);
+                    }
+                }
+            }
+            let fail = |failure| Err(BatchFailure { receipts: receipts.clone(), failure });
+            let problem = match failed {
+                None if receipts.len() == publications.len() => return Ok(receipts),
+                None => "the answer is too short".to_owned(),
+                Some(Attempt::Refused { error, .. }) if stored_perhaps => {
+                    return fail(PublishFailure::Unknown(error));
+                }
+                Some(Attempt::Refused { status, error }) => {
+                    return fail(PublishFailure::Refused { status, error });
+                }
+                Some(Attempt::Forgotten(problem)) => {
+                    return fail(PublishFailure::Unknown(problem));
+                }
+                Some(Attempt::NotStored(problem) | Attempt::Unknown(problem)) => problem,
+                Some(Attempt::Stored(_)) => unreachable!("only what is not stored has failed"),
+            };
+            let unrepeatable = publications.iter().any(|publication| publication.id.is_none());
+            if attempt >= self.config.attempts_max || (unrepeatable && stored_perhaps) {
+                return fail(match stored_perhaps {
+                    true => PublishFailure::Unknown(problem),
+                    false => PublishFailure::NotStored(problem),
+                });
+            }
+            attempt += 1;
+            let pause = backoff.next_delay(&mut *self.entropy);
+            tracing::info!(%problem, ?pause, "events are published again");
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// What came of each; one for all of them, if the whole request failed.
+    async fn attempt_all(&mut self, agent: &AgentId, events: &[Publication]) -> Vec<Attempt> {
+        let bodies = events.iter().map(PublishBody::from).collect();
+        let request = match self.request(agent, "/batch", &BatchBody { events: bodies }) {
+            Ok(request) => request,
+            Err(problem) => return vec![Attempt::Refused { status: 0, error: problem }],
+        };
+        match self.requester.send(&self.connector, request).await {
+            Ok((StatusCode::OK, body)) => match serde_json::from_slice::<Results<'_>>(&body) {
+                Ok(Results { results }) => results.into_iter().map(one_answer).collect(),
+                Err(error) => {
+                    vec![Attempt::Unknown(format!("the answer is not readable: {error}"))]
+                }
+            },
+            Ok((status, body)) => vec![answer(status, &body)],
+            Err(RequestError::NotSent(problem)) => vec![Attempt::NotStored(problem)],
+            Err(RequestError::Unknown(problem)) => vec![Attempt::Unknown(problem)],
+        }
+    }
+
     async fn attempt(&mut self, publication: &Publication) -> Attempt {
-        let request = match self.request(publication) {
+        let body = PublishBody::from(publication);
+        let request = match self.request(&publication.agent, "", &body) {
             Ok(request) => request,
             Err(problem) => return Attempt::Refused { status: 0, error: problem },
         };
@@ -160,15 +253,14 @@ impl<N: Connector> Publisher<N> {
         }
     }
 
-    fn request(&self, publication: &Publication) -> Result<Request<Full<Bytes>>, String> {
-        let body = PublishBody {
-            id: publication.id.as_deref(),
-            kind: &publication.kind,
-            payload: &publication.payload,
-            after: publication.after,
-        };
-        let body = serde_json::to_vec(&body).map_err(|error| error.to_string())?;
-        Request::post(format!("/v1/agents/{}/events", publication.agent))
+    fn request(
+        &self,
+        agent: &AgentId,
+        batch: &str,
+        body: &impl Serialize,
+    ) -> Result<Request<Full<Bytes>>, String> {
+        let body = serde_json::to_vec(body).map_err(|error| error.to_string())?;
+        Request::post(format!("/v1/agents/{agent}/events{batch}"))
             .header(HOST, &self.host)
             .header(AUTHORIZATION, format!("Bearer {}", self.token))
             .header(CONTENT_TYPE, "application/json")
@@ -186,6 +278,41 @@ struct PublishBody<'a> {
     payload: &'a RawValue,
     #[serde(skip_serializing_if = "Option::is_none")]
     after: Option<u64>,
+}
+
+impl<'a> From<&'a Publication> for PublishBody<'a> {
+    fn from(publication: &'a Publication) -> Self {
+        Self {
+            id: publication.id.as_deref(),
+            kind: &publication.kind,
+            payload: &publication.payload,
+            after: publication.after,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct BatchBody<'a> {
+    events: Vec<PublishBody<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Results<'a> {
+    #[serde(borrow)]
+    results: Vec<&'a RawValue>,
+}
+
+/// What came of one event of a batch.
+fn one_answer(result: &RawValue) -> Attempt {
+    #[derive(Deserialize)]
+    struct Status {
+        status: u16,
+    }
+    let status = serde_json::from_str(result.get()).ok();
+    match status.and_then(|Status { status }| StatusCode::from_u16(status).ok()) {
+        Some(status) => answer(status, result.get().as_bytes()),
+        None => Attempt::Unknown("the answer has no status".to_owned()),
+    }
 }
 
 #[derive(Deserialize)]

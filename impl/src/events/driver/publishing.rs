@@ -1,7 +1,8 @@
-//! `POST /v1/agents/{agent}/events`: what is asked and what is answered, without the sockets.
+//! `POST /v1/agents/{agent}/events`, and `…/events/batch`: what is asked and what is answered,
+//! without the sockets.
 
 use hyper::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::events::server::{PublishError, Receipt};
@@ -36,6 +37,42 @@ pub fn publication(
     }
     let parsed: PublishBody<'_> = serde_json::from_slice(body)
         .map_err(|error| (StatusCode::BAD_REQUEST, format!("the body is not an event: {error}")))?;
+    event(parsed, bytes_max)
+}
+
+/// An event, and the head that its publisher knew.
+pub type Parsed = (EventBody, Option<u64>);
+
+/// The events in the body of a request for several, and the head that the publisher of each knew.
+/// If one of them is none, the whole request is refused.
+///
+/// # Errors
+///
+/// The status of the answer, and a sentence that says what is wrong, and with which of them.
+pub fn publications(
+    body: &[u8],
+    bytes_max: usize,
+    count_max: usize,
+) -> Result<Vec<Parsed>, (StatusCode, String)> {
+    #[derive(Deserialize)]
+    struct BatchBody<'a> {
+        #[serde(borrow)]
+        events: Vec<&'a RawValue>,
+    }
+    let parsed: BatchBody<'_> = serde_json::from_slice(body)
+        .map_err(|error| (StatusCode::BAD_REQUEST, format!("the body is no batch: {error}")))?;
+    if parsed.events.len() > count_max {
+        let error = format!("a batch has at most {count_max} events");
+        return Err((StatusCode::PAYLOAD_TOO_LARGE, error));
+    }
+    let events = parsed.events.iter().enumerate().map(|(i, event)| {
+        publication(event.get().as_bytes(), bytes_max)
+            .map_err(|(status, error)| (status, format!("`events[{i}]`: {error}")))
+    });
+    events.collect()
+}
+
+fn event(parsed: PublishBody<'_>, bytes_max: usize) -> Result<Parsed, (StatusCode, String)> {
     if parsed.after.is_some_and(|after| after > MAX_SEQUENCE) {
         let error = format!("`after` must be an integer from 0 to {MAX_SEQUENCE}");
         return Err((StatusCode::BAD_REQUEST, error));
@@ -82,6 +119,24 @@ pub fn answer(result: &Result<Receipt, PublishError>) -> Answer {
     let body = serde_json::json!({ "error": error.to_string(), "stored": stored });
     let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECONDS);
     Answer { status, body, retry_after }
+}
+
+/// The answer to each event of a batch: that to a publisher of this one, with its status in it.
+#[derive(Debug, Serialize)]
+pub struct BatchAnswer {
+    results: Vec<serde_json::Value>,
+}
+
+impl BatchAnswer {
+    /// The answer to the events, in their order.
+    pub fn new(results: &[Result<Receipt, PublishError>]) -> Self {
+        let one = |result| {
+            let Answer { status, mut body, .. } = answer(result);
+            body["status"] = status.as_u16().into();
+            body
+        };
+        Self { results: results.iter().map(one).collect() }
+    }
 }
 
 /// When a publisher may try again for whom the server had no room.

@@ -1,6 +1,6 @@
 //! The server's core over sockets and HTTP.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use hyper::header::{HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 
-use super::publishing::{Answer, answer, publication};
+use super::publishing::{Answer, BatchAnswer, answer, publication, publications};
 use crate::Core;
 use crate::events::log::Command;
 use crate::events::server::{Input, Output, PublishError, Receipt};
@@ -20,7 +20,8 @@ use crate::events::wire::{ClientFrame, EventBody, FrameError, SUBPROTOCOL};
 use crate::events::{AgentId, CloseCode, ConnectionId, Ticket};
 use crate::net::http::{self, BodyError, Service, UpgradedStream};
 use crate::net::{
-    Access, Clock, Grant, Limits, Socket, SocketEvent, Transactions, WallClock, farewell,
+    Access, Clock, Grant, Limits, OpenSockets, Socket, SocketEvent, Transactions, WallClock,
+    farewell,
 };
 use crate::storage::Store;
 
@@ -44,12 +45,27 @@ impl Default for ServerTaskConfig {
 pub struct ServerHandle {
     requests: mpsc::Sender<ServerRequest>,
     connections: Arc<AtomicU64>,
+    sockets: OpenSockets,
 }
 
 enum ServerRequest {
     Input(Input),
-    Connect { conn: ConnectionId, agent: AgentId, extension: bool, link: Link },
-    Publish { publish: Publish, answer: oneshot::Sender<Result<Receipt, PublishError>> },
+    Connect {
+        conn: ConnectionId,
+        agent: AgentId,
+        extension: bool,
+        link: Link,
+    },
+    Publish(Asked),
+    /// In one transaction.
+    PublishAll(Vec<Asked>),
+    Drain,
+}
+
+/// What a publisher asks for, and where it waits for the answer.
+struct Asked {
+    publish: Publish,
+    answer: oneshot::Sender<Result<Receipt, PublishError>>,
 }
 
 struct Publish {
@@ -64,6 +80,13 @@ struct Link {
     /// Bounded by the core's window.
     frames: mpsc::UnboundedSender<Bytes>,
     close: oneshot::Sender<(CloseCode, &'static str)>,
+}
+
+impl Link {
+    fn go_away(self) {
+        // A task that has ended has closed its socket.
+        let _ = self.close.send((CloseCode::GOING_AWAY, "the server is stopping"));
+    }
 }
 
 impl ServerHandle {
@@ -81,9 +104,58 @@ impl ServerHandle {
     ) -> Result<Receipt, PublishError> {
         let (answer, receipt) = oneshot::channel();
         let publish = Publish { principal, agent, body, after };
-        let request = ServerRequest::Publish { publish, answer };
+        let request = ServerRequest::Publish(Asked { publish, answer });
         self.requests.send(request).await.map_err(|_| PublishError::Unavailable)?;
         receipt.await.unwrap_or(Err(PublishError::Unknown))
+    }
+
+    /// Stores events in one transaction, in their order, and returns an answer for each.
+    ///
+    /// If the log fails, it fails for all of them; so whoever repeats them all, each with its id,
+    /// has them in their order. Those beyond [`ServerTaskConfig::batch_max`] are refused as
+    /// [`PublishError::Overloaded`].
+    pub async fn publish_all(
+        &self,
+        principal: &str,
+        agent: &AgentId,
+        events: Vec<(EventBody, Option<u64>)>,
+    ) -> Vec<Result<Receipt, PublishError>> {
+        let (mut asked, mut receipts) = (Vec::new(), Vec::new());
+        for (body, after) in events {
+            let (answer, receipt) = oneshot::channel();
+            let (principal, agent) = (principal.to_owned(), agent.clone());
+            asked.push(Asked { publish: Publish { principal, agent, body, after }, answer });
+            receipts.push(receipt);
+        }
+        if self.requests.send(ServerRequest::PublishAll(asked)).await.is_err() {
+            return receipts.iter().map(|_| Err(PublishError::Unavailable)).collect();
+        }
+        let mut results = Vec::with_capacity(receipts.len());
+        for receipt in receipts {
+            results.push(receipt.await.unwrap_or(Err(PublishError::Unknown)));
+        }
+        results
+    }
+
+    /// Ends the server in good order: connections are closed with [`CloseCode::GOING_AWAY`], events
+    /// that wait for the log are stored and answered, later ones are refused as
+    /// [`PublishError::Unavailable`]. Returns when all of that is done; whoever calls it sets the
+    /// time limit.
+    pub async fn drain(&self) {
+        // A server that has ended has nothing left to do.
+        let _ = self.requests.send(ServerRequest::Drain).await;
+        self.requests.closed().await;
+        self.sockets.none().await;
+    }
+
+    /// The WebSockets of the server.
+    pub fn sockets(&self) -> &OpenSockets {
+        &self.sockets
+    }
+
+    /// How many requests wait for the core.
+    pub fn waiting(&self) -> usize {
+        self.requests.max_capacity() - self.requests.capacity()
     }
 
     /// Forgets the events of a stream below `oldest`.
@@ -109,7 +181,8 @@ where
     S: Store<Command>,
 {
     let (requests, inbox) = mpsc::channel(config.requests_max);
-    let handle = ServerHandle { requests, connections: Arc::default() };
+    let handle =
+        ServerHandle { requests, connections: Arc::default(), sockets: OpenSockets::default() };
     let task = Task {
         core,
         clock: Clock::start(),
@@ -118,7 +191,9 @@ where
         config,
         links: BTreeMap::new(),
         publishers: BTreeMap::new(),
+        batches: VecDeque::new(),
         tickets: 0,
+        draining: false,
     };
     (handle, task.run(inbox))
 }
@@ -131,7 +206,11 @@ struct Task<C, S> {
     config: ServerTaskConfig,
     links: BTreeMap<ConnectionId, Link>,
     publishers: BTreeMap<Ticket, oneshot::Sender<Result<Receipt, PublishError>>>,
+    /// What is to be stored in one transaction, and would not fit into the next.
+    batches: VecDeque<Vec<Asked>>,
     tickets: u64,
+    /// Nothing new is begun; the task ends with what is under way.
+    draining: bool,
 }
 
 impl<C, S> Task<C, S>
@@ -142,13 +221,14 @@ where
     async fn run(mut self, mut inbox: mpsc::Receiver<ServerRequest>) {
         self.perform();
         let mut requests = Vec::new();
-        loop {
+        while !(self.draining && self.is_idle()) {
             let deadline = self.core.deadline();
             tokio::select! { biased;
                 replies = self.store.next() => {
                     for (id, reply) in replies {
                         self.feed(Input::Stored(id, reply));
                     }
+                    self.take_batches();
                 }
                 // Before the inbox: timers are due also while requests never end.
                 () = self.clock.sleep_until(deadline) => self.feed(Input::Timeout),
@@ -171,19 +251,62 @@ where
                 self.feed(Input::Disconnected { conn });
             }
             ServerRequest::Input(input) => self.feed(input),
+            ServerRequest::Connect { link, .. } if self.draining => link.go_away(),
             ServerRequest::Connect { conn, agent, extension, link } => {
                 self.links.insert(conn, link);
                 self.feed(Input::Connected { conn, agent, extension });
             }
-            ServerRequest::Publish { publish, answer } => {
-                self.tickets += 1;
-                let ticket = Ticket(self.tickets);
-                self.publishers.insert(ticket, answer);
-                let Publish { principal, agent, body, after } = publish;
-                let at = self.wall.wall_time();
-                self.feed(Input::Publish { ticket, principal, agent, body, after, at });
+            ServerRequest::Publish(asked) => self.publish(asked),
+            ServerRequest::PublishAll(batch) => {
+                self.batches.push_back(batch);
+                self.take_batches();
+            }
+            ServerRequest::Drain => self.drain(),
+        }
+    }
+
+    fn publish(&mut self, Asked { publish, answer }: Asked) {
+        if self.draining {
+            // A publisher that has gone needs no answer.
+            let _ = answer.send(Err(PublishError::Unavailable));
+            return;
+        }
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.publishers.insert(ticket, answer);
+        let Publish { principal, agent, body, after } = publish;
+        let at = self.wall.wall_time();
+        self.feed(Input::Publish { ticket, principal, agent, body, after, at });
+    }
+
+    /// Hands the core those batches that fit into the next transaction as a whole.
+    fn take_batches(&mut self) {
+        while let Some(batch) = self.batches.front() {
+            let wanted = batch.len().min(self.config.batch_max);
+            if self.store.waiting() + wanted > self.config.batch_max {
+                return;
+            }
+            let mut batch = self.batches.pop_front().unwrap_or_default();
+            for beyond in batch.drain(wanted..) {
+                let _ = beyond.answer.send(Err(PublishError::Overloaded));
+            }
+            for asked in batch {
+                self.publish(asked);
             }
         }
+    }
+
+    fn drain(&mut self) {
+        self.draining = true;
+        self.take_batches();
+        for (conn, link) in std::mem::take(&mut self.links) {
+            link.go_away();
+            self.feed(Input::Disconnected { conn });
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.publishers.is_empty() && self.batches.is_empty() && self.store.is_idle()
     }
 
     /// One input, and everything that it leads to.
@@ -218,7 +341,8 @@ where
     }
 }
 
-/// The HTTP side: `GET /v1/ws`, `POST /v1/agents/{agent}/events`, `GET /healthz`.
+/// The HTTP side: `GET /v1/ws`, `POST /v1/agents/{agent}/events` and `…/events/batch`,
+/// `GET /healthz`.
 #[derive(Clone)]
 pub struct EventService {
     handle: ServerHandle,
@@ -231,6 +355,12 @@ pub struct EventService {
 
 /// How long the body of a request may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many events a batch has at most: as many as one transaction.
+pub const BATCH_EVENTS_MAX: usize = 256;
+
+/// The largest body of a batch, in bytes.
+pub const BATCH_BYTES_MAX: usize = 2 << 20;
 
 impl EventService {
     /// Serves the streams of a server. `extension` and `event_bytes_max` are those of the core's
@@ -265,7 +395,9 @@ impl EventService {
         match http::upgrade(request, subprotocol, &self.limits) {
             Ok(http::Upgrade { response, subprotocol, pending }) => {
                 let service = self.clone();
+                let open = self.handle.sockets.enter();
                 tokio::spawn(async move {
+                    let _open = open;
                     if let Some(stream) = pending.open().await {
                         let socket = Socket::new(stream, &service.limits);
                         service.serve_socket(socket, agent, subprotocol).await;
@@ -336,28 +468,40 @@ impl EventService {
         }
     }
 
-    async fn publish(&self, request: Request<Incoming>, agent: &str) -> Response<Full<Bytes>> {
-        let grant = match self.grant(&request) {
-            Ok(grant) => grant,
-            Err(refusal) => return *refusal,
-        };
+    /// Who publishes to which stream, and the body of the request; or the answer.
+    async fn publisher(
+        &self,
+        request: Request<Incoming>,
+        agent: &str,
+        bytes_max: usize,
+    ) -> Result<(Grant, AgentId, Bytes), Box<Response<Full<Bytes>>>> {
+        let refused = |status, error: &str| Err(Box::new(http::error(status, error)));
+        let grant = self.grant(&request)?;
         if !grant.publish {
-            return http::error(StatusCode::FORBIDDEN, "the token does not allow publishing");
+            return refused(StatusCode::FORBIDDEN, "the token does not allow publishing");
         }
         let agent = match AgentId::parse(agent) {
             Ok(agent) => agent,
-            Err(error) => return http::error(StatusCode::BAD_REQUEST, &error.to_string()),
+            Err(error) => return refused(StatusCode::BAD_REQUEST, &error.to_string()),
         };
-        // The envelope is small; what counts is the event in it.
-        let body = match http::body(request, self.event_bytes_max + 4096, BODY_TIMEOUT).await {
-            Ok(body) => body,
+        match http::body(request, bytes_max, BODY_TIMEOUT).await {
+            Ok(body) => Ok((grant, agent, body)),
             Err(BodyError::TooLarge) => {
                 let error = format!("an event has at most {} bytes", self.event_bytes_max);
-                return http::error(StatusCode::PAYLOAD_TOO_LARGE, &error);
+                refused(StatusCode::PAYLOAD_TOO_LARGE, &error)
             }
             Err(BodyError::Broken) => {
-                return http::error(StatusCode::BAD_REQUEST, "the body did not arrive whole");
+                refused(StatusCode::BAD_REQUEST, "the body did not arrive whole")
             }
+        }
+    }
+
+    async fn publish(&self, request: Request<Incoming>, agent: &str) -> Response<Full<Bytes>> {
+        // The envelope is small; what counts is the event in it.
+        let bytes_max = self.event_bytes_max + 4096;
+        let (grant, agent, body) = match self.publisher(request, agent, bytes_max).await {
+            Ok(publisher) => publisher,
+            Err(refusal) => return *refusal,
         };
         let (body, after) = match publication(&body, self.event_bytes_max) {
             Ok(publication) => publication,
@@ -371,14 +515,34 @@ impl EventService {
         }
         response
     }
+
+    async fn publish_all(&self, request: Request<Incoming>, agent: &str) -> Response<Full<Bytes>> {
+        let bytes_max = BATCH_BYTES_MAX.max(self.event_bytes_max + 4096);
+        let (grant, agent, body) = match self.publisher(request, agent, bytes_max).await {
+            Ok(publisher) => publisher,
+            Err(refusal) => return *refusal,
+        };
+        match publications(&body, self.event_bytes_max, BATCH_EVENTS_MAX) {
+            Ok(events) => {
+                let results = self.handle.publish_all(&grant.principal, &agent, events).await;
+                http::json(StatusCode::OK, &BatchAnswer::new(&results))
+            }
+            Err((status, error)) => http::error(status, &error),
+        }
+    }
 }
 
 impl Service for EventService {
     async fn call(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path().to_owned();
-        let agent = path.strip_prefix("/v1/agents/").and_then(|path| path.strip_suffix("/events"));
-        match (request.method(), path.as_str(), agent) {
+        let agent = path.strip_prefix("/v1/agents/");
+        let batch = agent.and_then(|path| path.strip_suffix("/events/batch"));
+        let agent = agent.and_then(|path| path.strip_suffix("/events"));
+        match (request.method(), path.as_str(), agent.or(batch)) {
             (&Method::GET, "/v1/ws", _) => self.connect(request),
+            (&Method::POST, _, Some(agent)) if batch.is_some() => {
+                self.publish_all(request, agent).await
+            }
             (&Method::POST, _, Some(agent)) => self.publish(request, agent).await,
             (&Method::GET, "/healthz", _) => http::empty(StatusCode::NO_CONTENT),
             (_, "/v1/ws" | "/healthz", _) | (_, _, Some(_)) => {

@@ -18,7 +18,7 @@ use super::application::{Application, Speaker};
 use crate::Core;
 use crate::frame::integer;
 use crate::net::http::{self, Service, UpgradedStream};
-use crate::net::{Access, Clock, Limits, Socket, SocketEvent, Transactions, farewell};
+use crate::net::{Access, Clock, Limits, OpenSockets, Socket, SocketEvent, Transactions, farewell};
 use crate::recovery::Epoch;
 use crate::session::conversation::{Command, Ending, Saying};
 use crate::session::server::{Attempt, Input, Output, Work};
@@ -46,6 +46,7 @@ impl Default for ServerTaskConfig {
 pub struct ServerHandle {
     requests: mpsc::Sender<ServerRequest>,
     connections: Arc<AtomicU64>,
+    sockets: OpenSockets,
 }
 
 /// What the task is asked to do. One queue for all of it, so that no one's turn comes before
@@ -55,6 +56,7 @@ pub(super) enum ServerRequest {
     Connect { conn: ConnectionId, hello: Hello, link: Link },
     Say { turn: Turn, saying: Saying, heard: oneshot::Sender<()> },
     End { turn: Turn, ending: Ending },
+    Drain,
 }
 
 /// What a client says about itself on the URL.
@@ -80,7 +82,34 @@ pub(super) struct Link {
     close: oneshot::Sender<(CloseCode, &'static str)>,
 }
 
+impl Link {
+    fn go_away(self) {
+        // A task that has ended has closed its socket.
+        let _ = self.close.send((CloseCode::GOING_AWAY, "the server is stopping"));
+    }
+}
+
 impl ServerHandle {
+    /// Ends the server in good order: connections are closed with [`CloseCode::GOING_AWAY`], and the
+    /// application's turns run to their end, which may be long. Returns when all of that is done;
+    /// whoever calls it sets the time limit. A turn that is cut short is shown as interrupted.
+    pub async fn drain(&self) {
+        // A server that has ended has nothing left to do.
+        let _ = self.requests.send(ServerRequest::Drain).await;
+        self.requests.closed().await;
+        self.sockets.none().await;
+    }
+
+    /// The WebSockets of the server.
+    pub fn sockets(&self) -> &OpenSockets {
+        &self.sockets
+    }
+
+    /// How many requests wait for the core.
+    pub fn waiting(&self) -> usize {
+        self.requests.max_capacity() - self.requests.capacity()
+    }
+
     async fn input(&self, input: Input) {
         // A server that has ended has no state that the input could change.
         let _ = self.requests.send(ServerRequest::Input(input)).await;
@@ -110,8 +139,10 @@ where
         links: BTreeMap::new(),
         running: JoinSet::new(),
         turns: BTreeMap::new(),
+        draining: false,
     };
-    (ServerHandle { requests, connections: Arc::default() }, task.run(inbox))
+    let sockets = OpenSockets::default();
+    (ServerHandle { requests, connections: Arc::default(), sockets }, task.run(inbox))
 }
 
 struct Task<C, S> {
@@ -125,6 +156,8 @@ struct Task<C, S> {
     /// The application's futures: at most one for each conversation.
     running: JoinSet<()>,
     turns: BTreeMap<Turn, Voice>,
+    /// Nobody is let in; the task ends with the turns that run.
+    draining: bool,
 }
 
 /// What is under way between a turn and the core.
@@ -144,7 +177,7 @@ where
     async fn run(mut self, mut inbox: mpsc::Receiver<ServerRequest>) {
         self.perform();
         let mut requests = Vec::new();
-        loop {
+        while !(self.draining && self.turns.is_empty() && self.store.is_idle()) {
             let deadline = self.core.deadline();
             tokio::select! { biased;
                 replies = self.store.next() => {
@@ -174,6 +207,7 @@ where
                 self.feed(Input::Disconnected { conn });
             }
             ServerRequest::Input(input) => self.feed(input),
+            ServerRequest::Connect { link, .. } if self.draining => link.go_away(),
             ServerRequest::Connect { conn, hello, link } => {
                 self.links.insert(conn, link);
                 let Hello { identity, extension, since, epoch, attempt } = hello;
@@ -191,6 +225,13 @@ where
                 Some(_) => self.end(turn, ending),
                 None => {}
             },
+            ServerRequest::Drain => {
+                self.draining = true;
+                for (conn, link) in std::mem::take(&mut self.links) {
+                    link.go_away();
+                    self.feed(Input::Disconnected { conn });
+                }
+            }
         }
     }
 
@@ -305,7 +346,9 @@ impl SessionService {
                 let identity = Identity { principal: grant.principal.into(), client };
                 let hello = Hello::parse(identity, subprotocol, &query);
                 let service = self.clone();
+                let open = self.handle.sockets.enter();
                 tokio::spawn(async move {
+                    let _open = open;
                     if let Some(stream) = pending.open().await {
                         let socket = Socket::new(stream, &service.limits);
                         service.serve_socket(socket, conn, hello).await;

@@ -14,7 +14,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::controller_http::{self, Answer, Caller, Callers, Question, Route};
 use crate::net::http::{self, BodyError, Service, UpgradedStream};
-use crate::net::{Access, Clock, Limits, Socket, SocketEvent, Transactions, WallClock, farewell};
+use crate::net::{
+    Access, Clock, Limits, OpenSockets, Socket, SocketEvent, Transactions, WallClock, farewell,
+};
 use crate::storage::{Store, StoreError};
 use crate::tasks::MessageId;
 use crate::tasks::auth::Verifier;
@@ -43,6 +45,7 @@ impl Default for ControllerTaskConfig {
 pub struct ControllerHandle {
     requests: mpsc::Sender<ControllerRequest>,
     connections: Arc<AtomicU64>,
+    sockets: OpenSockets,
 }
 
 enum ControllerRequest {
@@ -66,6 +69,7 @@ enum ControllerRequest {
         agent: AgentId,
         answer: oneshot::Sender<Result<Vec<Deliver>, StoreError>>,
     },
+    Drain,
 }
 
 /// The way from the core to a connection's task.
@@ -74,7 +78,33 @@ struct Link {
     close: oneshot::Sender<(CloseCode, &'static str)>,
 }
 
+impl Link {
+    fn go_away(self) {
+        // A task that has ended has closed its socket.
+        let _ = self.close.send((CloseCode::GOING_AWAY, "the controller is stopping"));
+    }
+}
+
 impl ControllerHandle {
+    /// Ends the controller in good order: agents are told with [`CloseCode::GOING_AWAY`], and what
+    /// was asked is answered. Returns when all of that is done; whoever calls it sets the time limit.
+    /// What is asked later has an unknown outcome, like everything that a controller does not answer.
+    pub async fn drain(&self) {
+        self.send(ControllerRequest::Drain).await;
+        self.requests.closed().await;
+        self.sockets.none().await;
+    }
+
+    /// The WebSockets of the agents.
+    pub fn sockets(&self) -> &OpenSockets {
+        &self.sockets
+    }
+
+    /// How many requests wait for the core.
+    pub fn waiting(&self) -> usize {
+        self.requests.max_capacity() - self.requests.capacity()
+    }
+
     /// Asks the record for something that no agent's frame leads to.
     ///
     /// # Errors
@@ -109,7 +139,8 @@ where
     S: Store<Command>,
 {
     let (requests, inbox) = mpsc::channel(config.requests_max);
-    let handle = ControllerHandle { requests, connections: Arc::default() };
+    let sockets = OpenSockets::default();
+    let handle = ControllerHandle { requests, connections: Arc::default(), sockets };
     let task = Task {
         core,
         clock: Clock::start(),
@@ -121,6 +152,7 @@ where
         asked: BTreeMap::new(),
         polled: BTreeMap::new(),
         tickets: 0,
+        draining: false,
     };
     (handle, task.run(inbox))
 }
@@ -136,6 +168,8 @@ struct Task<C, S> {
     asked: BTreeMap<Ticket, oneshot::Sender<Result<Reply, StoreError>>>,
     polled: BTreeMap<Ticket, oneshot::Sender<Result<Vec<Deliver>, StoreError>>>,
     tickets: u64,
+    /// Nobody is let in; the task ends once everything is answered.
+    draining: bool,
 }
 
 impl<C, S> Task<C, S>
@@ -145,7 +179,7 @@ where
 {
     async fn run(mut self, mut inbox: mpsc::Receiver<ControllerRequest>) {
         let mut requests = Vec::new();
-        loop {
+        while !(self.draining && self.is_idle()) {
             let deadline = self.core.deadline();
             tokio::select! { biased;
                 replies = self.record.next() => {
@@ -179,6 +213,7 @@ where
                 self.feed(Input::Disconnected { conn });
             }
             ControllerRequest::Input(input) => self.feed(input),
+            ControllerRequest::Connect { link, .. } if self.draining => link.go_away(),
             ControllerRequest::Connect { conn, agent, link } => {
                 self.links.insert(conn, (agent.clone(), link));
                 self.feed(Input::Connected { conn, agent });
@@ -198,7 +233,18 @@ where
                 self.polled.insert(ticket, answer);
                 self.feed(Input::Poll { ticket, agent });
             }
+            ControllerRequest::Drain => {
+                self.draining = true;
+                for (conn, (_, link)) in std::mem::take(&mut self.links) {
+                    link.go_away();
+                    self.feed(Input::Disconnected { conn });
+                }
+            }
         }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.asked.is_empty() && self.polled.is_empty() && self.record.is_idle()
     }
 
     /// One input, and everything that it leads to.
@@ -303,7 +349,9 @@ impl ControllerService {
         match http::upgrade(request, None, &self.limits) {
             Ok(http::Upgrade { response, pending, .. }) => {
                 let service = self.clone();
+                let open = self.handle.sockets.enter();
                 tokio::spawn(async move {
+                    let _open = open;
                     if let Some(stream) = pending.open().await {
                         let socket = Socket::new(stream, &service.limits);
                         service.serve_socket(socket, agent).await;

@@ -1,0 +1,277 @@
+//! `gapless serve`: the three protocols on one port, over databases in one folder.
+
+mod counted;
+mod data;
+mod metrics;
+mod observed;
+pub(crate) mod tokens;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gapless::events;
+use gapless::gateway::Gateway;
+use gapless::net::http::{self, HttpConfig, Service};
+use gapless::net::{Limits, SystemClock};
+use gapless::session;
+use gapless::storage::Threaded;
+use gapless::tasks;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use self::counted::CountedListener;
+use self::data::{DataFolder, Stores};
+use self::metrics::{Handles, Metrics};
+use self::observed::Observed;
+use self::tokens::{Stamp, TokenFile, Tokens};
+use crate::args::ServeArgs;
+use crate::failure::Failure;
+use crate::logging::MarkCounts;
+use crate::signals::Stop;
+use crate::tls::{CertificateFiles, PortListener};
+use crate::{entropy, exit, signals};
+
+/// The token file of a data folder that nobody has named.
+const TOKENS: &str = "tokens.toml";
+
+/// Serves until it is stopped.
+pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failure> {
+    let mut stop = Stop::listen()?;
+    let hang_up = signals::hang_up()?;
+    // What is in the folder is its owner's matter: also what SQLite makes.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    allow_descriptors();
+    let folder = DataFolder::take(&args.data)?;
+    let certificate = certificate(&args)?;
+    let (token_path, made) = token_file(&args, &folder)?;
+    let seen = Stamp::of(&token_path);
+    let tokens = Tokens::new(TokenFile::read(&token_path)?);
+    let listener = TcpListener::bind(args.listen).await.map_err(|error| {
+        Failure::new(format!("cannot listen on {}: {error}", args.listen))
+            .hint("name another address with `--listen`; with port 0 the system takes a free one")
+    })?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| Failure::new(format!("the address is not known: {error}")))?;
+    let metrics = Arc::new(Metrics::new(&marks));
+    let server = Server::start(folder.open(args.retain_events)?, &tokens, metrics.clone())?;
+
+    let (shutdown, stopped) = oneshot::channel::<()>();
+    let listener = CountedListener {
+        inner: PortListener::new(listener, certificate)?,
+        received: metrics.received_bytes.clone(),
+        sent: metrics.sent_bytes.clone(),
+    };
+    let stopped = async { drop(stopped.await) };
+    let service = server.service.clone();
+    let serving =
+        http::serve_and_drain(listener, service, HttpConfig::default(), stopped, args.drain);
+    let serving = tokio::spawn(serving);
+    let mut background = server.background;
+    background.spawn(tokens::reload(token_path, seen, hang_up, tokens, metrics));
+    announce(address, &args, &made);
+    tracing::info!(%address, data = %args.data.display(), "serving");
+
+    let signal = tokio::select! { biased;
+        signal = stop.asked() => signal,
+        ended = background.join_next() => {
+            let problem = match ended {
+                Some(Err(error)) => error.to_string(),
+                Some(Ok(())) | None => "it ended".to_owned(),
+            };
+            return Err(Failure::new(format!("a part of the server is gone: {problem}"))
+                .hint("start the server again; what was acknowledged is in the databases"));
+        }
+    };
+    tracing::info!(signal, limit = ?args.drain, "draining");
+    drop(shutdown);
+    let Handles { events, tasks, sessions } = &*server.service.handles;
+    let drained = async {
+        let (served, (), (), ()) =
+            tokio::join!(serving, events.drain(), tasks.drain(), sessions.drain());
+        if let Err(error) = served {
+            tracing::error!(%error, "the listener broke");
+        }
+    };
+    tokio::select! { biased;
+        () = drained => tracing::info!("drained"),
+        () = tokio::time::sleep(args.drain) => {
+            tracing::warn!("not everything had come to its end; it is dropped");
+        }
+        signal = stop.asked() => tracing::warn!(signal, "draining was cut short"),
+    }
+    Ok(exit::OK)
+}
+
+/// Takes as many descriptors as the system lets it have: each connection is one.
+fn allow_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// The files for TLS, if it is wanted.
+fn certificate(args: &ServeArgs) -> Result<Option<CertificateFiles>, Failure> {
+    match (args.tls_cert.clone(), args.tls_key.clone()) {
+        (Some(chain), Some(key)) => Ok(Some(CertificateFiles { chain, key })),
+        (None, None) => Ok(None),
+        _ => Err(Failure::usage("TLS needs both `--tls-cert` and `--tls-key`")),
+    }
+}
+
+/// The token file, and what was made because there was none.
+fn token_file(args: &ServeArgs, folder: &DataFolder) -> Result<(PathBuf, Vec<PathBuf>), Failure> {
+    let path = match &args.tokens {
+        Some(path) => return Ok((path.clone(), vec![])),
+        None => folder.file(TOKENS),
+    };
+    if path.exists() {
+        return Ok((path, vec![]));
+    }
+    if !args.listen.ip().is_loopback() {
+        return Err(Failure::usage(format!(
+            "without a token file it does not listen on {}, where others can come in",
+            args.listen.ip()
+        ))
+        .hint(
+            "name a token file with `--tokens`, or start once on a loopback address to have one made",
+        ));
+    }
+    let made = tokens::make(&path)?;
+    Ok((path, made))
+}
+
+/// Says what there is, one line for each.
+fn announce(address: SocketAddr, args: &ServeArgs, made: &[PathBuf]) {
+    let (http, ws) = match args.tls_cert {
+        Some(_) => ("https", "wss"),
+        None => ("http", "ws"),
+    };
+    let mut lines = format!(
+        "listening on {http}://{address}/v1/agents/AGENT/events to publish\n\
+         listening on {ws}://{address}/v1/ws for subscribers\n\
+         listening on {http}://{address}/v1/tasks to submit tasks\n\
+         listening on {ws}://{address}/api/v1/agents/ws for agents that run tasks\n\
+         listening on {ws}://{address}/ws for sessions\n\
+         listening on {http}://{address}/healthz and /metrics\n"
+    );
+    for path in made {
+        lines += &format!("made a token: {}\n", path.display());
+    }
+    let user = args.data.join("user.token");
+    let token = match args.tokens.is_none() && user.exists() {
+        true => format!("$(cat {})", user.display()),
+        false => "TOKEN".to_owned(),
+    };
+    lines += &format!("demo: {http}://{address}/?token={token}\n");
+    // Whoever does not read it has no use for it.
+    let _ = std::io::stdout().write_all(lines.as_bytes());
+}
+
+/// The three servers, and what runs them.
+struct Server {
+    service: HttpService,
+    background: JoinSet<()>,
+}
+
+impl Server {
+    fn start(stores: Stores, tokens: &Tokens, metrics: Arc<Metrics>) -> Result<Self, Failure> {
+        let thread = |error| Failure::new(format!("a database gets no thread: {error}"));
+        let Stores { log, record, conversations } = stores;
+        let (wall, limits) = (Arc::new(SystemClock), Limits::default());
+        let mut background = JoinSet::new();
+
+        let config = events::server::ServerConfig::default();
+        let (extension, event_bytes_max) = (config.extension, config.event_bytes_max);
+        let core = events::server::Server::new(config, entropy()?);
+        let core = Observed { core, metrics: metrics.clone() };
+        let (events_handle, task) = events::driver::server(
+            core,
+            Threaded::spawn(log).map_err(thread)?,
+            wall.clone(),
+            events::driver::ServerTaskConfig::default(),
+        );
+        background.spawn(task);
+        let events = events::driver::EventService::new(
+            events_handle.clone(),
+            tokens.for_events(),
+            wall.clone(),
+            limits,
+            extension,
+            event_bytes_max,
+        );
+
+        let config = tasks::controller::ControllerConfig::default();
+        let (tasks_handle, task) = tasks::driver::controller(
+            tasks::controller::Controller::new(config, entropy()?),
+            Threaded::spawn(record).map_err(thread)?,
+            wall.clone(),
+            // A notice may have the text of a command in it, which is no matter of the log.
+            Box::new(|_| {}),
+            tasks::driver::ControllerTaskConfig::default(),
+        );
+        background.spawn(task);
+        let tasks = tasks::driver::ControllerService::new(
+            tasks_handle.clone(),
+            tokens.for_tasks(),
+            Arc::new(tokens.clone()),
+            wall,
+            limits,
+        );
+
+        let config = session::server::ServerConfig::default();
+        let extension = config.extension;
+        let show_all = Box::new(session::server::ShowAll);
+        let (sessions_handle, task) = session::driver::server(
+            session::server::Server::new(config, show_all, entropy()?),
+            Threaded::spawn(conversations).map_err(thread)?,
+            Arc::new(session::demo::Demo),
+            session::driver::ServerTaskConfig::default(),
+        );
+        background.spawn(task);
+        let sessions = session::driver::SessionService::new(
+            sessions_handle.clone(),
+            tokens.for_sessions(),
+            limits,
+            extension,
+        )
+        .with_page(session::web::PAGE);
+
+        let handles =
+            Handles { events: events_handle, tasks: tasks_handle, sessions: sessions_handle };
+        let gateway = Gateway { events, tasks, sessions };
+        let service = HttpService { gateway, metrics, handles: Arc::new(handles) };
+        Ok(Self { service, background })
+    }
+}
+
+/// The protocols, and `/metrics`.
+#[derive(Clone)]
+struct HttpService {
+    gateway: Gateway,
+    metrics: Arc<Metrics>,
+    handles: Arc<Handles>,
+}
+
+impl Service for HttpService {
+    async fn call(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        if (request.method(), request.uri().path()) != (&Method::GET, "/metrics") {
+            return self.gateway.call(request).await;
+        }
+        let mut response = Response::new(Full::new(self.metrics.text(&self.handles).into()));
+        let content_type = HeaderValue::from_static(metrics::CONTENT_TYPE);
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+        response
+    }
+}

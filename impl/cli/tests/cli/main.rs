@@ -1,0 +1,8 @@
+//! The command, as processes on loopback.
+
+mod bar;
+mod clients;
+mod config;
+mod serve;
+mod support;
+mod tls;
