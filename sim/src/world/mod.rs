@@ -48,8 +48,12 @@ use crate::plan::{Action, Fault, Host, Options, Plan, Protocol, When};
 use crate::seed::Seed;
 use crate::trace::{Fact, Kind, Trace};
 
-/// The largest message that any WebSocket of the world reads, in bytes.
-pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 10;
+/// The largest message that any WebSocket of the world reads, in bytes: more than the largest piece of
+/// output takes whose bytes are all escaped.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+/// The largest hello of an agent, in bytes, with everything around what it lists.
+pub(crate) const HELLO_BYTES_MAX: usize = 16 << 10;
 
 /// How long the world runs on after everything has arrived, to see what comes twice.
 const QUIET_MS: u64 = 2_000;

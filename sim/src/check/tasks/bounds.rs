@@ -2,7 +2,7 @@
 
 use super::{Check, Checker, Facts, Finding, finding};
 use crate::history::TaskSeen;
-use crate::world::MESSAGE_BYTES_MAX;
+use crate::world::HELLO_BYTES_MAX;
 
 /// The agent's database on the disk, its queue, and its hello.
 pub(in crate::check) const CHECKER: Checker = Checker {
@@ -25,7 +25,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                 let message = format!("{count} attempts wait at agent-{agent}, and {max} may");
                 findings.push(finding(at_ms, Some(*agent), message));
             }
-            TaskSeen::Hello { agent, bytes, .. } if *bytes > MESSAGE_BYTES_MAX => {
+            TaskSeen::Hello { agent, bytes, .. } if *bytes > HELLO_BYTES_MAX => {
                 let message = format!("a hello of agent-{agent} has {bytes} bytes");
                 findings.push(finding(at_ms, Some(*agent), message));
             }

@@ -147,7 +147,7 @@ pub(super) async fn live(side: Side, distorted: Distorted) -> turmoil::Result {
         buffer_bytes: options.buffer_bytes,
         hello_finals_max: options.hello_max,
         hello_ranges_max: options.hello_max,
-        hello_bytes_max: crate::world::MESSAGE_BYTES_MAX / 2,
+        hello_bytes_max: crate::world::HELLO_BYTES_MAX / 2,
         fallback_after: Duration::from_millis(options.fallback_ms),
         poll_every: Duration::from_millis(POLL_EVERY_MS),
         request_timeout: Duration::from_millis(REQUEST_TIMEOUT_MS),

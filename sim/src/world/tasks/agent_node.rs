@@ -154,7 +154,7 @@ fn config(number: u32, options: &AgentOptions) -> TasksAgentConfig {
         buffer_bytes: options.buffer_bytes,
         hello_finals_max: options.hello_max,
         hello_ranges_max: options.hello_max,
-        hello_bytes_max: crate::world::MESSAGE_BYTES_MAX / 2,
+        hello_bytes_max: crate::world::HELLO_BYTES_MAX / 2,
         fallback_after_ms: options.fallback_ms,
         poll_every_ms: POLL_EVERY_MS,
         request_timeout_ms: REQUEST_TIMEOUT_MS,
