@@ -27,7 +27,9 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     }
     // The row of each input, and when it was seen.
     let mut rows: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut refused: BTreeMap<(u32, &str), InputRejection> = BTreeMap::new();
+    let mut refused: BTreeMap<(u32, &str), Refusal> = BTreeMap::new();
+    // How many rejections of each user were remembered.
+    let mut rejections: BTreeMap<u32, u64> = BTreeMap::new();
     // What was rejected and said again by an older state of the store.
     let mut forgotten: BTreeSet<&str> = BTreeSet::new();
     let mut newest: BTreeMap<u32, u64> = BTreeMap::new();
@@ -49,7 +51,10 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                 let is_named = row.input.as_deref() == Some(input);
                 let wrong = if first != row.position && is_named {
                     Some(format!("is row {first} and row {}", row.position))
-                } else if refused.get(&(*user, input)).is_some_and(|reason| !may_expire(*reason)) {
+                } else if refused.get(&(*user, input)).is_some_and(|refusal| {
+                    let newest = rejections.get(user).copied().unwrap_or(0);
+                    !may_expire(refusal.reason) && !facts.is_forgotten(refusal.nth, newest)
+                }) {
                     Some(format!("was rejected and is row {}", row.position))
                 } else {
                     distorted(said, row)
@@ -67,7 +72,17 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                 forgotten.extend(gone.map(|((_, input), _)| input));
             }
             SessionSeen::Refused { user, input, reason } => {
-                refused.insert((*user, input), *reason);
+                let count = rejections.entry(*user).or_default();
+                let known = refused.get(&(*user, input.as_str()));
+                let nth = match known.filter(|known| !facts.is_forgotten(known.nth, *count)) {
+                    Some(known) => known.nth,
+                    None if is_remembered(*reason) => {
+                        *count += 1;
+                        *count
+                    }
+                    None => ALWAYS,
+                };
+                refused.insert((*user, input), Refusal { reason: *reason, nth });
                 let newest = newest.get(user).copied().unwrap_or(0);
                 let row = rows.get(input.as_str()).copied();
                 // Of an input whose row is forgotten nothing is known.
@@ -127,6 +142,26 @@ fn answers_to_others(facts: &Facts<'_>) -> Vec<Finding> {
     findings
 }
 
+/// A verdict on an input.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    reason: InputRejection,
+    /// Which of the remembered rejections of its user it is, from 1, or [`ALWAYS`].
+    nth: u64,
+}
+
+/// The number of a rejection that nothing has to be remembered for.
+const ALWAYS: u64 = u64::MAX;
+
+/// Whether a server has to remember that it rejected an input; the others it rejects again for the same
+/// reason.
+fn is_remembered(reason: InputRejection) -> bool {
+    match reason {
+        InputRejection::QueueFull { .. } | InputRejection::NotOpen => true,
+        InputRejection::Conflict | InputRejection::Expired | InputRejection::TooLarge => false,
+    }
+}
+
 /// Whether an input that was rejected for this reason once may be taken another time.
 fn may_expire(reason: InputRejection) -> bool {
     // Another input of the same name was.
@@ -167,9 +202,10 @@ fn distorted(said: &Submission<'_>, row: &StoredRow) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Limits;
     use super::super::fixture::*;
     use super::CHECKER;
-    use crate::history::{Said, SessionSeen};
+    use crate::history::{Said, Seen, SessionSeen};
 
     #[test]
     fn one_row_for_each_input() {
@@ -195,6 +231,21 @@ mod tests {
         assert_eq!(findings(&CHECKER, again), [""; 0], "nobody remembers the rejection");
         let shown = [said(), vec![yes, rejected(1, "a")]].concat();
         assert_eq!(findings(&CHECKER, shown).len(), 1);
+    }
+
+    #[test]
+    fn a_rejection_holds_as_long_as_it_is_remembered() {
+        let limits = Limits { retain_rows: 2, ..Limits::NONE };
+        let said = ["a", "b", "c"].map(|input| submitted(input, 1));
+        let then = |next: &[SessionSeen]| {
+            let seen = [&[began(1)], &said[..], next, &[durable(input_row(1, "a"))]].concat();
+            bounded(&CHECKER, seen.into_iter().map(Seen::Session).collect(), limits)
+        };
+        // The same verdict once more is no other one.
+        assert_eq!(then(&[refused("a"), refused("b"), refused("b")]).len(), 1);
+        assert_eq!(then(&[refused("a"), refused("b"), refused("c")]), [""; 0]);
+        let again = [refused("a"), refused("b"), refused("c"), refused("a")];
+        assert_eq!(then(&again).len(), 1, "it was rejected anew");
     }
 
     #[test]
