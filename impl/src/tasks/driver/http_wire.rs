@@ -191,20 +191,39 @@ impl AttemptBody {
 }
 
 /// `GET /v1/tasks/{task}/attempts/{attempt}/{stream}`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct OutputBody {
     pieces: Vec<PieceBody>,
     lost: Vec<Range>,
     highest: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct PieceBody {
     sequence: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     data_b64: Option<String>,
+}
+
+impl OutputBody {
+    /// What it says, or why it says nothing.
+    pub(super) fn page(self) -> Result<super::submitter::OutputPage, String> {
+        use base64::Engine as _;
+        let base64 = base64::engine::general_purpose::STANDARD;
+        let piece = |it: PieceBody| match (it.data, it.data_b64) {
+            (Some(text), None) => Ok((it.sequence, bytes::Bytes::from(text))),
+            (None, Some(text)) => match base64.decode(text) {
+                Ok(bytes) => Ok((it.sequence, bytes.into())),
+                Err(error) => Err(format!("piece {} is no base64: {error}", it.sequence)),
+            },
+            _ => Err(format!("piece {} has not exactly one of its two forms", it.sequence)),
+        };
+        let pieces = self.pieces.into_iter().map(piece).collect::<Result<_, _>>()?;
+        let (lost, highest) = (self.lost, self.highest);
+        Ok(super::submitter::OutputPage { pieces, lost, highest })
+    }
 }
 
 impl From<OutputPage> for OutputBody {
