@@ -145,7 +145,7 @@ async fn verify_finds_each_thing_that_must_not_be() {
         ),
         (
             "sessions.db",
-            "INSERT INTO conversations (principal, next_position, kept_from) VALUES ('u', 1, 1); INSERT INTO rows (conversation, position, role, kind, text, attachments) VALUES (1, 1, 'user', 'message', '', '[]')",
+            "INSERT INTO conversations (principal, next_position, kept_from) VALUES ('u', 1, 1); INSERT INTO rows (conversation, position, role, kind, text, attachments, model) VALUES (1, 1, 'user', 'message', '', '[]', '')",
             "row 1 is beyond",
         ),
     ];

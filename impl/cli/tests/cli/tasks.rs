@@ -97,13 +97,17 @@ async fn the_output_and_the_exit_code_of_a_task_are_those_of_whoever_follows_it(
 
 #[tokio::test]
 async fn a_large_output_comes_whole() {
-    let world = World::new().await;
+    let mut world = World::new().await;
     let _agent = world.agent(&[]);
     world.submit("t", "seq 1 300000").await;
     let said = world.ask("follow", &["t"]).await;
     assert_eq!(said.code, Some(0), "{}", said.err);
     let expected: String = (1..=300_000).map(|n| format!("{n}\n")).collect();
     assert!(said.out == expected, "{} bytes, {}", said.out.len(), said.err);
+    // And the database agrees with itself.
+    world.server.kill().await;
+    let said = run(&["log", "verify", &world.server.path("data")], "").await;
+    assert_eq!(said.code, Some(0), "{said:?}");
 }
 
 #[tokio::test]

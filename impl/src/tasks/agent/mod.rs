@@ -621,7 +621,6 @@ impl Agent {
 
     fn drain(&mut self) {
         if self.draining == Draining::No {
-            mark!("tasks.drain");
             self.draining = Draining::Busy;
         }
     }
