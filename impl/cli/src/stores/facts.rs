@@ -145,7 +145,7 @@ fn lines(connection: &Connection, sql: &str) -> Result<Vec<String>> {
 /// The rows of a statement, each as an object.
 fn list(connection: &Connection, sql: &str) -> Result<Vec<Value>> {
     let mut statement = connection.prepare(sql)?;
-    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let rows = statement.query_map([], |row| {
         let mut object = Map::new();
         for (i, name) in names.iter().enumerate() {

@@ -90,9 +90,6 @@ CREATE TABLE nonces (
 CREATE INDEX nonces_by_time ON nonces (at_ms);
 ";
 
-/// A page of output ends with the piece with which it has this many bytes.
-const OUTPUT_PAGE_BYTES: usize = 128 << 10;
-
 /// Where and how the record is kept.
 #[derive(Debug, Clone)]
 pub struct RecordConfig {
@@ -1067,19 +1064,16 @@ impl Run<'_> {
             return Ok(OutputPage { pieces: vec![], lost: vec![], highest: 0 });
         };
         let limit = i64::try_from(count_max).unwrap_or(i64::MAX);
-        let mut statement = self.transaction.prepare_cached(
-            "SELECT sequence, data FROM output
-             WHERE attempt = ?1 AND stream = ?2 AND sequence > ?3 ORDER BY sequence LIMIT ?4",
-        )?;
-        let mut rows = statement.query(params![row, index(stream), after, limit])?;
-        let (mut pieces, mut bytes) = (Vec::new(), 0);
-        while bytes < OUTPUT_PAGE_BYTES
-            && let Some(row) = rows.next()?
-        {
-            let data = Bytes::from(row.get::<_, Vec<u8>>(1)?);
-            bytes += data.len();
-            pieces.push((row.get(0)?, data));
-        }
+        let pieces = self
+            .transaction
+            .prepare_cached(
+                "SELECT sequence, data FROM output
+                 WHERE attempt = ?1 AND stream = ?2 AND sequence > ?3 ORDER BY sequence LIMIT ?4",
+            )?
+            .query_map(params![row, index(stream), after, limit], |row| {
+                Ok((row.get(0)?, Bytes::from(row.get::<_, Vec<u8>>(1)?)))
+            })?
+            .collect::<rusqlite::Result<_>>()?;
         let lost = self.lost(row, stream)?;
         Ok(OutputPage { pieces, lost, highest: highest[index(stream)] })
     }

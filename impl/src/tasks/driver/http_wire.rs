@@ -190,6 +190,9 @@ impl AttemptBody {
     }
 }
 
+/// A page of output ends with the piece with which it has this many bytes.
+const PAGE_BYTES: usize = 1 << 20;
+
 /// `GET /v1/tasks/{task}/attempts/{attempt}/{stream}`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct OutputBody {
@@ -236,7 +239,13 @@ impl From<OutputPage> for OutputBody {
                 PieceBody { sequence, data: None, data_b64: Some(text) }
             }
         };
-        let pieces = page.pieces.into_iter().map(piece).collect();
+        let mut bytes = 0;
+        let fitting = page.pieces.into_iter().take_while(|(_, data)| {
+            let fits = bytes < PAGE_BYTES;
+            bytes += data.len();
+            fits
+        });
+        let pieces = fitting.map(piece).collect();
         Self { pieces, lost: page.lost, highest: page.highest }
     }
 }
@@ -247,4 +256,22 @@ pub(super) fn after(query: Option<&str>) -> Result<u64, String> {
     let Some(text) = text else { return Ok(0) };
     let number = text.parse::<u64>().ok().filter(|it| *it <= MAX_SEQUENCE);
     number.ok_or_else(|| format!("`after` must be an integer from 0 to {MAX_SEQUENCE}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_output_ends_where_it_is_large_and_has_at_least_one_piece() {
+        let large = bytes::Bytes::from(vec![b'x'; PAGE_BYTES + 1]);
+        let small = bytes::Bytes::from_static(b"\xff");
+        let body = |pieces| OutputBody::from(OutputPage { pieces, lost: vec![], highest: 9 });
+        let numbers = |body: OutputBody| -> Vec<u64> {
+            let page = body.page().expect("a page");
+            page.pieces.iter().map(|(sequence, _)| *sequence).collect()
+        };
+        assert_eq!(numbers(body(vec![(1, large.clone()), (2, small.clone())])), [1]);
+        assert_eq!(numbers(body(vec![(1, small), (2, large.clone()), (3, large)])), [1, 2]);
+    }
 }
