@@ -642,3 +642,30 @@ fn a_copy_of_the_store_that_was_replaced_is_told() {
     }));
     assert!(fixture.notices.iter().any(|it| matches!(it, Notice::Forked { .. })));
 }
+
+#[test]
+fn an_agent_that_drains_begins_nothing_and_tells_when_all_is_stored_and_acknowledged() {
+    let mut fixture = Fixture::active(AgentConfig::default());
+    fixture.deliver("runs");
+    fixture.deliver("waits");
+    fixture.feed(Input::Drain);
+    fixture.write("runs", "output");
+    assert!(!fixture.notices.contains(&Notice::Idle));
+    fixture.slow = true;
+    fixture.exit("runs");
+    assert!(!fixture.notices.contains(&Notice::Idle), "the result is not stored");
+    fixture.store_works();
+    assert!(fixture.notices.contains(&Notice::Idle));
+    assert!(!fixture.notices.contains(&Notice::Drained), "nobody has acknowledged anything");
+    for (id, message) in std::mem::take(&mut fixture.sent) {
+        match message {
+            AgentMessage::Output(piece) => {
+                fixture.ack(&id, "task.output", Some(piece.sequence));
+            }
+            AgentMessage::Final(_) => fixture.ack(&id, "task.final", None),
+            _ => {}
+        }
+    }
+    assert!(fixture.notices.contains(&Notice::Drained));
+    assert_eq!(fixture.ran, ["runs"]);
+}

@@ -8,6 +8,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use gapless::AgentId;
 
+use crate::agent::args::AgentArgs;
+use crate::chat::args::ChatArgs;
+use crate::inspect::InspectArgs;
+use crate::log::args::LogCommand;
+use crate::task::args::TaskCommand;
 use crate::url::ServerUrl;
 
 const AFTER_HELP: &str = "\
@@ -21,7 +26,8 @@ Each option is looked for on the command line, then in the environment, then in 
 `--config`, then its default holds. `--print-config` shows what that comes to.
 
 Exit codes: 0 done; 1 failed; 2 the command line or the configuration is wrong; 3 `tail`: the server
-declared that events are lost; 4 the token is refused; 130 `publish`: stopped before the end.";
+declared that events are lost; 4 the token is refused; 5 `log`: something is damaged; 124 and 125 `task follow`: no exit code, not
+followed; 130 `publish`: stopped before the end.";
 
 /// Event streams, tasks and sessions that survive reconnects.
 #[derive(Debug, Parser)]
@@ -83,6 +89,18 @@ pub(crate) enum Command {
     Publish(PublishArgs),
     /// Write the events of a stream to a file, each exactly once, or to standard output.
     Tail(TailArgs),
+    /// Submit tasks to agents, look at them, follow their output.
+    #[command(subcommand)]
+    Task(TaskCommand),
+    /// Run tasks: the agent that a server gives them to.
+    Agent(AgentArgs),
+    /// Talk: the terminal client of sessions.
+    Chat(ChatArgs),
+    /// Back up what a server keeps, restore it, verify it.
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Show what is in a database or a cursor, and change nothing.
+    Inspect(InspectArgs),
     /// Make tokens, and hash them for a token file.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -252,7 +270,7 @@ pub(crate) enum TokenCommand {
 }
 
 /// A time with its unit: `10s`, `1m 30s`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write it as `10s` or `1m`"))
 }
 

@@ -63,11 +63,21 @@ pub(crate) fn read(args: Vec<OsString>) -> Result<Config, NoConfig> {
     let matches = command.clone().try_get_matches_from(args)?;
     let printed = print(&command, &matches, file.as_ref());
     let token_file_is_a_flag = matches.subcommand().is_some_and(|(_, matches)| {
+        let matches = innermost(matches);
         matches.try_contains_id("token_file").unwrap_or(false)
             && matches.value_source("token_file") == Some(ValueSource::CommandLine)
     });
     let cli = Cli::from_arg_matches(&matches)?;
     Ok(Config { cli, printed, token_file_is_a_flag })
+}
+
+/// The options of `task submit` are those of `submit`.
+fn innermost(matches: &ArgMatches) -> &ArgMatches {
+    let mut matches = matches;
+    while let Some((_, inner)) = matches.subcommand() {
+        matches = inner;
+    }
+    matches
 }
 
 /// The file that the command line names, or the environment.
@@ -121,7 +131,7 @@ impl File {
         }
         for (section, key) in values.keys() {
             let section = section.as_deref().and_then(|name| command.find_subcommand(name));
-            let known = keys(section.unwrap_or(command));
+            let known = section.map_or_else(|| keys(command), section_keys);
             if !known.contains(key) {
                 return Err(unknown(&path, section, key, known, command));
             }
@@ -132,12 +142,21 @@ impl File {
     /// The values become defaults.
     fn apply(&self, mut command: Command) -> Command {
         for ((section, key), value) in &self.values {
-            let default = |command: Command| {
-                let id = id_of(&command, key);
-                command.mut_arg(id, |arg| arg.default_value(value.clone()).required(false))
+            let default = |command: Command| match keys(&command).contains(key) {
+                true => {
+                    let id = id_of(&command, key);
+                    command.mut_arg(id, |arg| arg.default_value(value.clone()).required(false))
+                }
+                false => command,
             };
             command = match section {
-                Some(name) => command.mut_subcommand(name, default),
+                Some(name) => command.mut_subcommand(name, |section| {
+                    let names: Vec<_> =
+                        section.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+                    names.into_iter().fold(default(section), |section, name| {
+                        section.mut_subcommand(name, default)
+                    })
+                }),
                 None => default(command),
             };
         }
@@ -161,6 +180,15 @@ fn keys(command: &Command) -> Vec<String> {
     longs.filter(|long| !NOT_IN_A_FILE.contains(long)).map(str::to_owned).collect()
 }
 
+/// Those of a section: a command, and the commands under it.
+fn section_keys(section: &Command) -> Vec<String> {
+    let mut known = keys(section);
+    known.extend(section.get_subcommands().flat_map(keys));
+    known.sort();
+    known.dedup();
+    known
+}
+
 fn text_of(
     path: &Path,
     section: Option<&Command>,
@@ -175,7 +203,7 @@ fn text_of(
             "the configuration `{}` has a table `[{key}]`, and there is no such command",
             path.display()
         ))
-        .hint("tables are named after commands: `[serve]`, `[publish]`, `[tail]`")),
+        .hint("tables are named after commands: `[serve]`, `[publish]`, `[tail]`, `[task]`, `[agent]`")),
         Value::Float(_) | Value::Datetime(_) | Value::Array(_) | Value::Table(_) => {
             Err(Failure::usage(format!(
                 "the configuration `{}`: `{key}` must be a string, an integer or a boolean",
@@ -207,7 +235,8 @@ fn unknown(
         .min()
         .filter(|(distance, _)| *distance <= key.len().div_ceil(3))
         .map(|(_, name)| name);
-    let belongs_to = command.get_subcommands().find(|sub| keys(sub).iter().any(|name| name == key));
+    let belongs_to =
+        command.get_subcommands().find(|sub| section_keys(sub).iter().any(|name| name == key));
     match (nearest, belongs_to) {
         _ if keys(command).iter().any(|name| name == key) => {
             failure.hint(format!("`{key}` belongs at the top, before all tables"))
@@ -225,7 +254,12 @@ fn list(names: &[String]) -> String {
 /// The options of the command that was given, as a file that says the same; with the origin of each.
 fn print(command: &Command, matches: &ArgMatches, file: Option<&File>) -> String {
     let Some((name, matches)) = matches.subcommand() else { return String::new() };
-    let Some(subcommand) = command.find_subcommand(name) else { return String::new() };
+    let Some(mut subcommand) = command.find_subcommand(name) else { return String::new() };
+    let mut matches = matches;
+    while let Some((inner, inner_matches)) = matches.subcommand() {
+        let Some(found) = subcommand.find_subcommand(inner) else { return String::new() };
+        (subcommand, matches) = (found, inner_matches);
+    }
     let (mut global, mut own) = (String::new(), String::new());
     // An argument with a changed default has lost its place.
     let mut args: Vec<_> = subcommand.get_arguments().collect();

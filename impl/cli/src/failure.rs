@@ -28,6 +28,11 @@ impl Failure {
         Self { code: exit::REFUSED, ..Self::new(problem) }
     }
 
+    /// The same with another code.
+    pub(crate) fn code(self, code: u8) -> Self {
+        Self { code, ..self }
+    }
+
     /// The remedy.
     pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }

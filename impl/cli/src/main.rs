@@ -2,16 +2,22 @@
 //!
 //! It composes, and decides nothing about protocols: those are in the library.
 
+mod agent;
 mod args;
+mod chat;
 mod config;
 mod exit;
 mod failure;
+mod inspect;
+mod log;
 mod logging;
 mod publish;
 mod secret;
 mod serve;
 mod signals;
+mod stores;
 mod tail;
+mod task;
 mod tls;
 mod token;
 mod url;
@@ -72,6 +78,17 @@ fn run(Config { cli, token_file_is_a_flag, .. }: Config) -> Result<u8, Failure> 
             let token = args.server.token(token_file_is_a_flag)?;
             runtime.block_on(tail::run(args, token))
         }
+        Command::Task(command) => {
+            let token = command.server().token(token_file_is_a_flag)?;
+            runtime.block_on(task::run(command, token))
+        }
+        Command::Chat(args) => {
+            let token = args.server.token(token_file_is_a_flag)?;
+            runtime.block_on(chat::run(args, token))
+        }
+        Command::Agent(args) => agent::run(args, &runtime),
+        Command::Log(command) => log::run(&command),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Token(command) => token::run(command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "gapless", &mut std::io::stdout());

@@ -49,7 +49,7 @@ fn new(principal: String, roles: Vec<String>, add: Option<&Path>) -> Result<u8, 
 }
 
 /// Adds an entry, if the file is a good one before and after.
-fn append(path: &Path, entry: &str) -> Result<(), Failure> {
+pub(crate) fn append(path: &Path, entry: &str) -> Result<(), Failure> {
     TokenFile::read(path)?;
     let failed = |error: std::io::Error| {
         Failure::new(format!("`{}` cannot be written: {error}", path.display()))

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::Connector;
 
 /// How much of an answer is read, in bytes.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
+const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// A request was not answered.
 #[derive(Debug, Clone, PartialEq, Eq)]

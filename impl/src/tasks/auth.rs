@@ -216,6 +216,11 @@ mod rsa {
             })?;
             Ok(Self { key, random: SystemRandom::new() })
         }
+
+        /// The public key that belongs to it, as [`RsaKeys::with`] takes it: PKCS#1, DER.
+        pub fn public_key(&self) -> &[u8] {
+            self.key.public().as_ref()
+        }
     }
 
     impl Signer for RsaSigner {

@@ -1,4 +1,4 @@
-//! The data folder: one server at a time, and its databases.
+//! The data folder: of one process at a time, and its databases.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
@@ -29,8 +29,8 @@ pub(crate) struct Stores {
 }
 
 impl DataFolder {
-    /// Takes the folder, and makes it if there is none.
-    pub(crate) fn take(path: &Path) -> Result<Self, Failure> {
+    /// Takes the folder, and makes it if there is none. `who` says what it is for: a "server".
+    pub(crate) fn take(path: &Path, who: &str) -> Result<Self, Failure> {
         let unusable = |what: &str, error: std::io::Error| {
             Failure::new(format!("the data folder `{}` {what}: {error}", path.display())).hint(
                 "check its owner, its permissions and the space, or name another folder with `--data`",
@@ -51,7 +51,7 @@ impl DataFolder {
             .map_err(|error| unusable("cannot be written", error))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(in_use(path, &mut lock)),
+            Err(TryLockError::WouldBlock) => return Err(in_use(path, who, &mut lock)),
             Err(TryLockError::Error(error)) => return Err(unusable("cannot be locked", error)),
         }
         lock.set_len(0)
@@ -78,7 +78,7 @@ impl DataFolder {
     }
 }
 
-fn in_use(path: &Path, lock: &mut File) -> Failure {
+fn in_use(path: &Path, who: &str, lock: &mut File) -> Failure {
     let mut process = String::new();
     // Without the number the message is still true.
     let _ = lock.take(20).read_to_string(&mut process);
@@ -86,7 +86,7 @@ fn in_use(path: &Path, lock: &mut File) -> Failure {
         "" => String::new(),
         id => format!(" (process {id})"),
     };
-    Failure::new(format!("`{}` is in use by another server{process}", path.display()))
+    Failure::new(format!("`{}` is in use by another {who}{process}", path.display()))
         .hint("stop that one, or name another folder with `--data`")
 }
 
@@ -103,23 +103,24 @@ mod tests {
     fn a_folder_belongs_to_one_server_and_is_free_when_that_has_ended() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("new/data");
-        let first = DataFolder::take(&path).expect("free");
-        let refused = DataFolder::take(&path).expect_err("taken").to_string();
+        let first = DataFolder::take(&path, "server").expect("free");
+        let refused = DataFolder::take(&path, "server").expect_err("taken").to_string();
         assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
         drop(first);
-        DataFolder::take(&path).expect("free again");
+        DataFolder::take(&path, "server").expect("free again");
     }
 
     #[test]
     fn a_folder_that_cannot_be_made_is_told_with_a_remedy() {
-        let failure = DataFolder::take(Path::new("/dev/null/data")).expect_err("no folder");
+        let failure =
+            DataFolder::take(Path::new("/dev/null/data"), "server").expect_err("no folder");
         assert!(failure.to_string().contains("--data"), "{failure}");
     }
 
     #[test]
     fn a_file_that_is_no_database_is_left_alone() {
         let folder = tempfile::tempdir().expect("a folder");
-        let data = DataFolder::take(folder.path()).expect("free");
+        let data = DataFolder::take(folder.path(), "server").expect("free");
         let text = "not a database, but long enough to be looked at as one".repeat(20);
         std::fs::write(data.file("events.db"), &text).expect("written");
         let failure = data.open(None).err().expect("refused").to_string();

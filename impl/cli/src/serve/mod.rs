@@ -1,7 +1,7 @@
 //! `gapless serve`: the three protocols on one port, over databases in one folder.
 
 mod counted;
-mod data;
+pub(crate) mod data;
 mod metrics;
 mod observed;
 pub(crate) mod tokens;
@@ -50,7 +50,7 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
     // What is in the folder is its owner's matter: also what SQLite makes.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     allow_descriptors();
-    let folder = DataFolder::take(&args.data)?;
+    let folder = DataFolder::take(&args.data, "server")?;
     let certificate = certificate(&args)?;
     let (token_path, made) = token_file(&args, &folder)?;
     let seen = Stamp::of(&token_path);

@@ -73,6 +73,13 @@ impl Entry {
     }
 }
 
+/// The entry of an agent with its public key in PKCS#1, DER.
+pub(crate) fn agent_toml(id: &AgentId, public_key: &[u8]) -> String {
+    let entry = AgentEntry { id: id.to_string(), public_key: BASE64.encode(public_key) };
+    let written = Written { token: vec![], agent: vec![entry] };
+    toml::to_string(&written).expect("strings are TOML")
+}
+
 /// Whom a token stands for, and what it allows.
 #[derive(Debug, Clone, Default)]
 struct Holder {

@@ -42,6 +42,23 @@ async fn a_flag_comes_before_the_environment_before_the_file_before_the_default(
 }
 
 #[tokio::test]
+async fn a_table_holds_for_the_commands_under_its_command() {
+    let text = "[task]\nurl = \"http://file:1\"\nagent = \"worker\"\npriority = \"7\"\n";
+    let (_folder, path) = written(text);
+    let said = run(&["task", "submit", "--config", &path, "--print-config", "true"], "").await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    for line in ["[task]", "url = \"http://file:1\"", "agent = \"worker\"", "priority = \"7\""] {
+        assert!(said.out.contains(line), "{said:?}");
+    }
+    let said = run(&["task", "show", "--config", &path, "--print-config", "t"], "").await;
+    assert!(said.out.contains("http://file:1") && !said.out.contains("worker"), "{said:?}");
+    let (_folder, path) = written("[task]\nprioriti = \"7\"\n");
+    let said = run(&["task", "show", "--config", &path, "t"], "").await;
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.err.contains("did you mean `priority`?"), "{said:?}");
+}
+
+#[tokio::test]
 async fn a_file_that_is_wrong_is_refused_with_a_hint() {
     for (text, hints) in [
         ("[serve]\nlisten-on = \"127.0.0.1:1\"", ["`listen-on`", "did you mean `listen`?"]),
@@ -68,10 +85,29 @@ async fn a_file_that_is_wrong_is_refused_with_a_hint() {
 
 #[tokio::test]
 async fn every_command_has_help_with_an_example_and_every_shell_has_completions() {
-    for command in ["serve", "publish", "tail"] {
-        let said = run(&[command, "--help"], "").await;
+    for command in [
+        "serve",
+        "publish",
+        "tail",
+        "task submit",
+        "task show",
+        "task follow",
+        "task cancel",
+        "task retry",
+        "agent",
+        "agent keygen",
+        "chat",
+        "log backup",
+        "log restore",
+    ] {
+        let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        let said = run(&words, "").await;
         assert_eq!(said.code, Some(0), "{said:?}");
         assert!(said.out.contains("Examples:") && said.out.contains("GAPLESS_"), "{said:?}");
+    }
+    for command in ["log verify", "inspect"] {
+        let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        assert!(run(&words, "").await.out.contains("Examples:"), "{command}");
     }
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let said = run(&["completions", shell], "").await;

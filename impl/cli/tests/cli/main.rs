@@ -1,8 +1,11 @@
 //! The command, as processes on loopback.
 
 mod bar;
+mod chat;
 mod clients;
 mod config;
+mod log;
 mod serve;
 mod support;
+mod tasks;
 mod tls;

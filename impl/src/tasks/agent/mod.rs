@@ -215,6 +215,9 @@ pub enum Input {
         /// The agent's wall clock.
         at: WallTime,
     },
+    /// Begin nothing more. What runs goes on, and so does everything else; told when it has ended by
+    /// [`Notice::Idle`] and [`Notice::Drained`].
+    Drain,
     /// Close, end what runs, and stay closed.
     Stop,
     /// The deadline has come.
@@ -370,6 +373,10 @@ pub enum Notice {
         /// What is wrong with it.
         error: FrameError,
     },
+    /// After [`Input::Drain`]: nothing runs any more, and everything that came of it is stored.
+    Idle,
+    /// After [`Notice::Idle`]: the controller has acknowledged everything as well.
+    Drained,
 }
 
 impl fmt::Display for Notice {
@@ -394,6 +401,8 @@ impl fmt::Display for Notice {
             Self::Forked { reason } => write!(f, "is not served any more: {reason}"),
             Self::StoreFailed { error } => write!(f, "the store failed: {error}"),
             Self::Ignored { error } => write!(f, "ignores a frame: {error}"),
+            Self::Idle => f.write_str("runs nothing any more"),
+            Self::Drained => f.write_str("has said everything"),
         }
     }
 }
@@ -414,6 +423,7 @@ pub struct Agent {
     /// Another copy of the store has taken this agent's place: it takes nothing new.
     forked: bool,
     runs: Runs,
+    draining: Draining,
     fallback: Fallback,
     /// The highest row that the store is known to have given.
     newest_row: u64,
@@ -437,6 +447,19 @@ enum Phase {
         life: super::wire::StoreLife,
     },
     Stopped,
+}
+
+/// How far an agent is that begins nothing more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Draining {
+    /// It begins what there is.
+    No,
+    /// Something runs.
+    Busy,
+    /// Nothing runs, and the controller may not have everything.
+    Idle,
+    /// It was told that there is nothing left to wait for.
+    Done,
 }
 
 /// What a storage command was for.
@@ -521,6 +544,7 @@ impl Agent {
             reconciled: false,
             forked: false,
             runs: Runs::default(),
+            draining: Draining::No,
             fallback: Fallback::new(config.request_retry),
             newest_row: 0,
             unreleased: Vec::new(),
@@ -593,6 +617,24 @@ impl Agent {
         self.notify(Notice::Recovered { interrupted: recovered.interrupted });
         self.dial(now);
         self.link_is_down(now);
+    }
+
+    fn drain(&mut self) {
+        if self.draining == Draining::No {
+            self.draining = Draining::Busy;
+        }
+    }
+
+    /// Tells how far an agent is that begins nothing more.
+    fn tell_drained(&mut self) {
+        if self.draining == Draining::Busy && self.runs.are_over() {
+            self.draining = Draining::Idle;
+            self.notify(Notice::Idle);
+        }
+        if self.draining == Draining::Idle && self.link.has_said_all(self.newest_row) {
+            self.draining = Draining::Done;
+            self.notify(Notice::Drained);
+        }
     }
 
     fn stop(&mut self) {
@@ -786,11 +828,15 @@ impl crate::Core for Agent {
             Input::Exited { attempt, exit } => self.exited(now, &attempt, exit),
             Input::Posted { ticket, answer } => self.posted(now, ticket, answer),
             Input::Polled { ticket, answer, .. } => self.polled(now, ticket, answer),
+            Input::Drain => self.drain(),
             Input::Stop => self.stop(),
             Input::Timeout => self.timeout(now),
         }
-        self.run_next(now);
+        if self.draining == Draining::No {
+            self.run_next(now);
+        }
         self.pump(now);
+        self.tell_drained();
     }
 
     fn poll(&mut self) -> Option<Output> {

@@ -89,6 +89,11 @@ impl Runs {
         running.map(|(attempt, _)| attempt.clone()).collect()
     }
 
+    /// Whether nothing runs, and everything that came of what ran is stored.
+    pub(super) fn are_over(&self) -> bool {
+        self.executions.is_empty()
+    }
+
     /// It is not to be run.
     pub(super) fn drop_waiting(&mut self, attempt: &Attempt) {
         self.waiting.remove(attempt);

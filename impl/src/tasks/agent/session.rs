@@ -120,6 +120,21 @@ impl Link {
         }
     }
 
+    /// Whether both sides agree, and everything up to a row is acknowledged.
+    pub(super) fn has_said_all(&self, newest_row: u64) -> bool {
+        match self {
+            Self::Open(session) => {
+                let pump = &session.pump;
+                session.stage == Stage::Active
+                    && pump.position >= newest_row
+                    && pump.page.is_empty()
+                    && pump.window.is_empty()
+                    && pump.held_back.is_empty()
+            }
+            Self::Down | Self::Dialing(_) | Self::Waiting => false,
+        }
+    }
+
     fn session(&mut self, conn: ConnectionId) -> Option<&mut Session> {
         match self {
             Self::Open(session) if session.conn == conn => Some(session),

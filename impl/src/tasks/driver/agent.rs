@@ -60,14 +60,20 @@ impl fmt::Debug for AgentTarget {
 /// Talks to a running agent.
 #[derive(Debug, Clone)]
 pub struct AgentHandle {
-    stop: mpsc::Sender<()>,
+    requests: mpsc::Sender<Wanted>,
 }
 
 impl AgentHandle {
+    /// Begins nothing more, and goes on with what runs; a notice tells when that is over.
+    pub async fn drain(&self) {
+        // An agent that has ended begins nothing.
+        let _ = self.requests.send(Wanted::Drain).await;
+    }
+
     /// Closes the connection, ends what runs, and ends the agent.
     pub async fn stop(&self) {
         // An agent that has ended is stopped.
-        let _ = self.stop.send(()).await;
+        let _ = self.requests.send(Wanted::Stop).await;
     }
 }
 
@@ -89,7 +95,7 @@ where
     S: Store<Command>,
     E: Executor,
 {
-    let (stop, stopped) = mpsc::channel(1);
+    let (requests, inbox) = mpsc::channel(1);
     let driver = Driver {
         core,
         connector: Arc::new(connector),
@@ -99,7 +105,7 @@ where
         entropy,
         notices,
         clock: Clock::start(),
-        stopped,
+        inbox,
         offset: ClockOffset::default(),
         dialing: None,
         socket: None,
@@ -109,7 +115,14 @@ where
         stopping: false,
         target,
     };
-    (AgentHandle { stop }, driver.run())
+    (AgentHandle { requests }, driver.run())
+}
+
+/// What a handle wants.
+#[derive(Debug)]
+enum Wanted {
+    Drain,
+    Stop,
 }
 
 /// How many commands are joined to one transaction.
@@ -129,7 +142,7 @@ struct Driver<C, N: Connector, S, E> {
     entropy: Box<dyn Entropy>,
     notices: Box<dyn FnMut(Notice) + Send>,
     clock: Clock,
-    stopped: mpsc::Receiver<()>,
+    inbox: mpsc::Receiver<Wanted>,
     offset: ClockOffset,
     dialing: Option<(ConnectionId, BoxFuture<'static, Dialed<N::Stream>>)>,
     socket: Option<Open<N::Stream>>,
@@ -187,7 +200,10 @@ where
     async fn next_event(&mut self) -> Event<N::Stream> {
         let deadline = self.core.deadline();
         tokio::select! { biased;
-            _ = self.stopped.recv() => Event::Stop,
+            request = self.inbox.recv() => match request {
+                Some(Wanted::Drain) => Event::Inputs(vec![Input::Drain]),
+                Some(Wanted::Stop) | None => Event::Stop,
+            },
             replies = self.store.next() => {
                 Event::Inputs(replies.into_iter().map(|(id, it)| Input::Stored(id, it)).collect())
             }

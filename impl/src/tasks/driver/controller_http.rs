@@ -18,7 +18,7 @@ use crate::tasks::wire::{Deliver, Final};
 use crate::tasks::{Attempt, AttemptId, MessageId, OutputStream, TaskId};
 
 /// How many pieces of output one answer has at most.
-const PIECES_MAX: usize = 256;
+const PIECES_MAX: usize = 64;
 
 /// An answer, with a JSON body or without one.
 #[derive(Debug, Clone, PartialEq, Eq)]

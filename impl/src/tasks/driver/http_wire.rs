@@ -190,21 +190,43 @@ impl AttemptBody {
     }
 }
 
+/// A page of output ends with the piece with which it has this many bytes.
+const PAGE_BYTES: usize = 1 << 20;
+
 /// `GET /v1/tasks/{task}/attempts/{attempt}/{stream}`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct OutputBody {
     pieces: Vec<PieceBody>,
     lost: Vec<Range>,
     highest: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct PieceBody {
     sequence: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     data_b64: Option<String>,
+}
+
+impl OutputBody {
+    /// What it says, or why it says nothing.
+    pub(super) fn page(self) -> Result<super::submitter::OutputPage, String> {
+        use base64::Engine as _;
+        let base64 = base64::engine::general_purpose::STANDARD;
+        let piece = |it: PieceBody| match (it.data, it.data_b64) {
+            (Some(text), None) => Ok((it.sequence, bytes::Bytes::from(text))),
+            (None, Some(text)) => match base64.decode(text) {
+                Ok(bytes) => Ok((it.sequence, bytes.into())),
+                Err(error) => Err(format!("piece {} is no base64: {error}", it.sequence)),
+            },
+            _ => Err(format!("piece {} has not exactly one of its two forms", it.sequence)),
+        };
+        let pieces = self.pieces.into_iter().map(piece).collect::<Result<_, _>>()?;
+        let (lost, highest) = (self.lost, self.highest);
+        Ok(super::submitter::OutputPage { pieces, lost, highest })
+    }
 }
 
 impl From<OutputPage> for OutputBody {
@@ -217,7 +239,13 @@ impl From<OutputPage> for OutputBody {
                 PieceBody { sequence, data: None, data_b64: Some(text) }
             }
         };
-        let pieces = page.pieces.into_iter().map(piece).collect();
+        let mut bytes = 0;
+        let fitting = page.pieces.into_iter().take_while(|(_, data)| {
+            let fits = bytes < PAGE_BYTES;
+            bytes += data.len();
+            fits
+        });
+        let pieces = fitting.map(piece).collect();
         Self { pieces, lost: page.lost, highest: page.highest }
     }
 }
@@ -228,4 +256,22 @@ pub(super) fn after(query: Option<&str>) -> Result<u64, String> {
     let Some(text) = text else { return Ok(0) };
     let number = text.parse::<u64>().ok().filter(|it| *it <= MAX_SEQUENCE);
     number.ok_or_else(|| format!("`after` must be an integer from 0 to {MAX_SEQUENCE}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_output_ends_where_it_is_large_and_has_at_least_one_piece() {
+        let large = bytes::Bytes::from(vec![b'x'; PAGE_BYTES + 1]);
+        let small = bytes::Bytes::from_static(b"\xff");
+        let body = |pieces| OutputBody::from(OutputPage { pieces, lost: vec![], highest: 9 });
+        let numbers = |body: OutputBody| -> Vec<u64> {
+            let page = body.page().expect("a page");
+            page.pieces.iter().map(|(sequence, _)| *sequence).collect()
+        };
+        assert_eq!(numbers(body(vec![(1, large.clone()), (2, small.clone())])), [1]);
+        assert_eq!(numbers(body(vec![(1, small), (2, large.clone()), (3, large)])), [1, 2]);
+    }
 }

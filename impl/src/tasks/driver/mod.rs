@@ -14,4 +14,7 @@ mod submitter;
 pub use agent::{AgentHandle, AgentTarget, agent};
 pub use controller::{ControllerHandle, ControllerService, ControllerTaskConfig, controller};
 pub use executor::{Execution, Executor, ExecutorEvent, ProcessExecutor};
-pub use submitter::{AttemptStatus, SubmitFailure, Submitter, SubmitterConfig, TaskStatus, Wish};
+pub use submitter::{
+    AttemptStatus, OutputPage, StreamStatus, SubmitFailure, Submitter, SubmitterConfig, TaskStatus,
+    Wish,
+};

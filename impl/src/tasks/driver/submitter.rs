@@ -6,14 +6,14 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use super::http_wire::{ErrorBody, RetryBody, SubmitBody, SubmittedBody};
+use super::http_wire::{ErrorBody, OutputBody, RetryBody, SubmitBody, SubmittedBody};
 use crate::AgentId;
 use crate::net::{Connector, RequestError, Requester};
 use crate::recovery::{Backoff, BackoffConfig, Entropy};
-use crate::tasks::{Attempt, AttemptId, TaskId};
+use crate::tasks::{Attempt, AttemptId, Outcome, OutputStream, Range, TaskId};
 
 /// The limits of a [`Submitter`].
 #[derive(Debug, Clone)]
@@ -73,8 +73,12 @@ pub enum SubmitFailure {
 }
 
 /// What a controller knows of a task.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskStatus {
+    /// The agent that is to do it.
+    pub agent: String,
+    /// What is to be run; empty if only the agent knows.
+    pub command: String,
     /// Whether it is not wanted any more.
     pub cancelled: bool,
     /// The attempts, oldest first.
@@ -82,7 +86,7 @@ pub struct TaskStatus {
 }
 
 /// What a controller knows of an attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptStatus {
     /// Its id.
     pub attempt: AttemptId,
@@ -90,8 +94,55 @@ pub struct AttemptStatus {
     pub ordinal: u64,
     /// `pending`, `delivered`, `received`, `running`, `discarded`, `interrupted` or `final`.
     pub state: String,
+    /// How it ended, if it has.
+    pub outcome: Option<Outcome>,
     /// The exit code, if the attempt has a result.
     pub exit_code: Option<i64>,
+    /// What went wrong, if the result says so.
+    pub error: Option<String>,
+    /// How far its standard output is.
+    pub stdout: StreamStatus,
+    /// How far its standard error is.
+    pub stderr: StreamStatus,
+}
+
+impl AttemptStatus {
+    /// Whether nothing more is to come but output.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state.as_str(), "discarded" | "interrupted" | "final")
+    }
+
+    /// How far a stream is.
+    pub fn stream(&self, stream: OutputStream) -> &StreamStatus {
+        match stream {
+            OutputStream::Stdout => &self.stdout,
+            OutputStream::Stderr => &self.stderr,
+        }
+    }
+}
+
+/// What a controller knows of a stream of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamStatus {
+    /// Everything up to this number is there or lost.
+    pub highest: u64,
+    /// What is lost.
+    pub lost: Vec<Range>,
+    /// The highest number that the result names.
+    pub last: Option<u64>,
+    /// Whether the result says that some of it is lost.
+    pub truncated: Option<bool>,
+}
+
+/// A page of the output of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputPage {
+    /// The numbers and their bytes, ascending.
+    pub pieces: Vec<(u64, Bytes)>,
+    /// What is lost of the stream.
+    pub lost: Vec<Range>,
+    /// Everything up to this number is there or lost.
+    pub highest: u64,
 }
 
 /// Gives a controller tasks. All requests may be repeated, so each is made until it is answered.
@@ -169,6 +220,24 @@ impl<N: Connector> Submitter<N> {
     /// [`SubmitFailure`].
     pub async fn look(&mut self, task: &TaskId) -> Result<TaskStatus, SubmitFailure> {
         self.ask(Method::GET, &format!("/v1/tasks/{task}"), Bytes::new()).await
+    }
+
+    /// A page of what an attempt wrote, after a number; 0 = from the start.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitFailure`].
+    pub async fn output(
+        &mut self,
+        attempt: &Attempt,
+        stream: OutputStream,
+        after: u64,
+    ) -> Result<OutputPage, SubmitFailure> {
+        let Attempt { task, id } = attempt;
+        let stream = stream.as_str();
+        let path = format!("/v1/tasks/{task}/attempts/{id}/{stream}?after={after}");
+        let body: OutputBody = self.ask(Method::GET, &path, Bytes::new()).await?;
+        body.page().map_err(SubmitFailure::Unknown)
     }
 
     async fn ask<T: DeserializeOwned>(
