@@ -80,6 +80,9 @@ async fn drawn(tab: &Tab) {
 /// The number of the row that is selected.
 const SELECTED: &str = "Number(document.querySelector('.row.selected').id.slice(1))";
 
+/// The finding that the page is headed with.
+const FIRST: &str = r#".finding[data-finding="0"]"#;
+
 /// Whether an element is wholly inside the part of the page that can be seen.
 fn in_view(selector: &str) -> String {
     format!(
@@ -101,7 +104,7 @@ async fn the_violation_is_in_view_and_what_led_to_it_stands_out() {
     };
     let heading = tab.eval("document.querySelector('h1').textContent").await;
     assert_eq!(heading, json!(violations[0].message));
-    for selector in [".finding", ".row.selected"] {
+    for selector in [FIRST, ".row.selected"] {
         assert_eq!(tab.eval(&in_view(selector)).await, json!(true), "{selector}");
     }
     assert_eq!(tab.eval("scrollY").await, json!(0));
@@ -132,7 +135,7 @@ async fn the_violation_is_in_view_and_what_led_to_it_stands_out() {
     tab.picture("report-dark").await;
     tab.looks(640, 900, false).await;
     drawn(&tab).await;
-    assert_eq!(tab.eval(&in_view(".finding")).await, json!(true), "in a narrow window too");
+    assert_eq!(tab.eval(&in_view(FIRST)).await, json!(true), "in a narrow window too");
     tab.picture("report-narrow").await;
 }
 
@@ -186,7 +189,7 @@ async fn the_keyboard_is_enough() {
     tab.press("v").await;
     drawn(&tab).await;
     assert_eq!(tab.eval(SELECTED).await, json!(violation));
-    assert_eq!(tab.eval(&in_view(".finding")).await, json!(true));
+    assert_eq!(tab.eval(&in_view(FIRST)).await, json!(true));
     tab.press("p").await;
     drawn(&tab).await;
     assert_eq!(tab.eval(&count("rest")).await, json!(0), "only the causal past");
@@ -234,7 +237,7 @@ async fn five_thousand_records_are_drawn_as_far_as_they_are_seen() {
     );
     println!("{records} records are drawn after {drawn_after} ms, {rows} of them in view");
     assert!((20..200).contains(&rows.as_u64().expect("a number")), "{rows}");
-    assert_eq!(tab.eval(&in_view(".finding")).await, json!(true));
+    assert_eq!(tab.eval(&in_view(FIRST)).await, json!(true));
     // Each place of the run can be gone to.
     let last = "document.getElementById('timeline').scrollHeight";
     for share in [0.0, 0.25, 0.5, 0.75, 1.0] {
