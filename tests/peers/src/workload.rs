@@ -218,6 +218,8 @@ async fn idle(peer: &mut dyn Peer, topic: &str, count: usize) -> Result<Sample> 
     peer.enter(topic, count, via).await?;
     tokio::time::sleep(SETTLE_MANY).await;
     let after = peer.resident_bytes()?;
+    // The next peer needs the descriptors.
+    peer.cut().await?;
     let value = after.saturating_sub(before) as f64 / count as f64;
     Ok(Sample { counts: Counts::default(), value: Some(value) })
 }
