@@ -12,14 +12,12 @@ mod preflight;
 mod process;
 mod relay;
 mod report;
-#[cfg(test)]
-mod smoke;
 mod stats;
 mod tally;
 mod workload;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -44,6 +42,12 @@ struct Args {
     /// Whom to measure; everybody, if nobody is named.
     #[arg(long, value_enum, value_delimiter = ',')]
     peers: Vec<Kind>,
+    /// The command `gapless` to measure; built with cargo if not given.
+    #[arg(long, value_name = "PATH")]
+    gapless: Option<PathBuf>,
+    /// Measure next to nothing, only to see that everything works.
+    #[arg(long)]
+    small: bool,
     /// Write the tables to this file, in Markdown.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -78,16 +82,28 @@ async fn serve_raw() -> Result<()> {
 }
 
 async fn measure(args: Args) -> Result<()> {
-    let sizes = Sizes::within(preflight::descriptors()?);
+    let limit = preflight::descriptors()?;
+    let sizes = if args.small { Sizes::SMALL } else { Sizes::within(limit) };
     let peers = if args.peers.is_empty() { Kind::ALL.to_vec() } else { args.peers };
     let workloads = if args.workloads.is_empty() { Workload::ALL.to_vec() } else { args.workloads };
-    let peers: Vec<_> = peers.into_iter().filter(|kind| is_ready(*kind)).collect();
+    let peers: Vec<_> =
+        peers.into_iter().filter(|kind| is_ready(*kind, args.gapless.as_deref())).collect();
+    let gapless = match args.gapless {
+        Some(path) => path,
+        None if peers.contains(&Kind::Gapless) => preflight::built()?,
+        None => PathBuf::from("gapless"),
+    };
+    let mut inexact = vec![];
     let versions =
         peers.iter().map(|kind| format!("* {}: {}\n", kind.title(), preflight::version(*kind)));
     let (mut markdown, mut json) = (versions.collect::<String>() + "\n", String::new());
     print!("{markdown}");
     for workload in workloads {
-        let table = run(workload, &peers, workload.repeats(args.pairs.into()), &sizes).await;
+        let table =
+            run(workload, &peers, &gapless, workload.repeats(args.pairs.into()), &sizes).await;
+        inexact.extend(
+            table.inexact().map(|problem| format!("{}: {problem}", workload_name(workload))),
+        );
         let text = table.markdown(&sizes);
         println!("{text}");
         markdown += &format!("{text}\n");
@@ -99,11 +115,18 @@ async fn measure(args: Args) -> Result<()> {
     if let Some(path) = args.json {
         std::fs::write(path, json)?;
     }
-    Ok(())
+    match inexact.as_slice() {
+        [] => Ok(()),
+        inexact => Err(Failure::new(format!("of gapless itself, {}", inexact.join("; ")))),
+    }
 }
 
-fn is_ready(kind: Kind) -> bool {
-    match preflight::prepare(kind) {
+fn is_ready(kind: Kind, gapless: Option<&Path>) -> bool {
+    let prepared = match (kind, gapless) {
+        (Kind::Gapless, Some(_)) => Ok(()),
+        (kind, _) => preflight::prepare(kind),
+    };
+    match prepared {
         Ok(()) => true,
         Err(failure) => {
             eprintln!("{} is skipped: {failure}", kind.title());
@@ -113,7 +136,13 @@ fn is_ready(kind: Kind) -> bool {
 }
 
 /// All rounds of a workload. Each begins with another peer.
-async fn run(workload: Workload, peers: &[Kind], rounds: usize, sizes: &Sizes) -> Table {
+async fn run(
+    workload: Workload,
+    peers: &[Kind],
+    gapless: &Path,
+    rounds: usize,
+    sizes: &Sizes,
+) -> Table {
     let mut rows: Vec<_> = peers.iter().map(|kind| Row { kind: *kind, samples: vec![] }).collect();
     let mut servers: BTreeMap<usize, Box<dyn Peer>> = BTreeMap::new();
     for round in 0..rounds {
@@ -126,7 +155,7 @@ async fn run(workload: Workload, peers: &[Kind], rounds: usize, sizes: &Sizes) -
             let measured = async {
                 let mut server = match kept {
                     Some(server) => server,
-                    None => row.kind.start().await?,
+                    None => row.kind.start(gapless).await?,
                 };
                 let sample = workload.run(&mut *server, &topic, sizes).await?;
                 Ok::<_, Failure>((server, sample))

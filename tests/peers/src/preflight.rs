@@ -1,5 +1,6 @@
 //! What has to be there before anything is measured.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -32,12 +33,24 @@ pub(crate) fn connections(wanted: usize, fewer: usize, limit: u64) -> usize {
 }
 
 /// How the command under test is built, in the profile of this one.
-pub(crate) fn build_command() -> Vec<&'static str> {
+fn build_command() -> Vec<&'static str> {
     let mut command = vec!["cargo", "build", "--quiet", "--package", "gapless-cli"];
     if !cfg!(debug_assertions) {
         command.push("--release");
     }
     command
+}
+
+/// Where cargo has put the command: beside this one.
+pub(crate) fn built() -> Result<PathBuf> {
+    let program = std::env::current_exe()?.with_file_name("gapless");
+    match program.exists() {
+        true => Ok(program),
+        false => Err(Failure::new("there is no command `gapless` beside this one").hint(format!(
+            "build it with `{}`, or name it with `--gapless`",
+            build_command().join(" ")
+        ))),
+    }
 }
 
 /// Builds, or installs, what a peer needs; says why not, if that fails.

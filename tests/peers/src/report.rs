@@ -62,6 +62,16 @@ impl Table {
         self.rows.iter().map(line).collect()
     }
 
+    /// What gapless did that it must not do, and what of it could not be measured.
+    pub(crate) fn inexact(&self) -> impl Iterator<Item = String> {
+        let ours = self.rows.iter().filter(|row| row.kind == Kind::Gapless);
+        ours.flat_map(|row| &row.samples).filter_map(|sample| match sample {
+            Ok(Sample { counts, value: _ }) if counts.is_exact() => None,
+            Ok(Sample { counts, value: _ }) => Some(format!("{counts:?}")),
+            Err(failure) => Some(failure.clone()),
+        })
+    }
+
     /// The table in Markdown.
     pub(crate) fn markdown(&self, sizes: &Sizes) -> String {
         let deliveries = self.workload.deliveries(sizes);
@@ -159,6 +169,17 @@ mod tests {
             text.contains("| raw WebSocket | 6.0 (2.0 to 10.0) | 67 k | 2.00 (1.00 to 3.00) |"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_loss_of_gapless_is_a_failure_and_one_of_a_peer_is_a_result() {
+        let table = |kind, lost| {
+            let rows = vec![row(kind, &[0.1], lost)];
+            Table { workload: Workload::Takeover, rows }
+        };
+        assert_eq!(table(Kind::Gapless, 1).inexact().count(), 1);
+        assert_eq!(table(Kind::Gapless, 0).inexact().count(), 0);
+        assert_eq!(table(Kind::SocketIo, 400).inexact().count(), 0);
     }
 
     #[test]

@@ -73,14 +73,25 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
+    /// Next to nothing, by which every path of a measurement is taken.
+    pub(crate) const SMALL: Self = Self {
+        ring: 40,
+        log: 700,
+        receivers: 20,
+        fan_out: 40,
+        fan_out_batch: 20,
+        storm: 10,
+        idle: 50,
+    };
+
     /// What `limit` descriptors allow.
     pub(crate) fn within(limit: u64) -> Self {
         Self {
             ring: 400,
             log: 100_000,
             receivers: preflight::connections(1_000, 200, limit),
-            fan_out: 200,
-            fan_out_batch: 20,
+            fan_out: 500,
+            fan_out_batch: 250,
             storm: 20,
             idle: preflight::connections(10_000, 5_000, limit),
         }

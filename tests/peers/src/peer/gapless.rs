@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use gapless::events::AgentId;
@@ -22,15 +22,14 @@ use tokio::sync::oneshot;
 use super::crowd::{Crowd, Seat, Server};
 use crate::failure::{Failure, Result};
 use crate::inbox::payload;
-use crate::preflight;
 use crate::process::Process;
 
 /// More than any workload has receivers.
 const SOCKETS: &str = "20000";
 
-pub(crate) async fn start() -> Result<Crowd<Gapless>> {
+pub(crate) async fn start(program: &Path) -> Result<Crowd<Gapless>> {
     let folder = tempfile::tempdir()?;
-    let mut command = Command::new(program()?);
+    let mut command = Command::new(program);
     command.args(["serve", "--listen", "127.0.0.1:0", "--sockets-per-agent", SOCKETS]);
     command.arg("--data").arg(folder.path());
     for (name, _) in std::env::vars_os() {
@@ -52,17 +51,6 @@ pub(crate) async fn start() -> Result<Crowd<Gapless>> {
     let config = PublisherConfig::default();
     let publisher = Publisher::new(connector, host, publishes, config, entropy()?);
     Ok(Crowd::new(Gapless { process, publisher, address, token: subscribes, _folder: folder }))
-}
-
-/// The command, built if cargo runs this.
-fn program() -> Result<PathBuf> {
-    let here = std::env::current_exe()?;
-    let folder = here.ancestors().find(|folder| folder.join("deps").is_dir());
-    let program = folder.map(|folder| folder.join("gapless")).filter(|program| program.exists());
-    program.ok_or_else(|| {
-        Failure::new("there is no command `gapless` beside this one")
-            .hint(format!("build it with `{}`", preflight::build_command().join(" ")))
-    })
 }
 
 fn entropy() -> Result<Box<ChaCha12Rng>> {

@@ -9,6 +9,7 @@ mod socket_io;
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
 use ::gapless::net::BoxFuture;
@@ -44,10 +45,10 @@ impl Kind {
         }
     }
 
-    /// Starts a server without any events.
-    pub(crate) async fn start(self) -> Result<Box<dyn Peer>> {
+    /// Starts a server without any events; `gapless` is the command of that name.
+    pub(crate) async fn start(self, gapless: &Path) -> Result<Box<dyn Peer>> {
         let started: Result<Box<dyn Peer>> = match self {
-            Self::Gapless => gapless::start().await.map(|peer| Box::new(peer) as _),
+            Self::Gapless => gapless::start(gapless).await.map(|peer| Box::new(peer) as _),
             Self::Raw => raw::start().await.map(|peer| Box::new(peer) as _),
             Self::Jetstream => jetstream::start().await.map(|peer| Box::new(peer) as _),
             Self::Mosquitto => mosquitto::start().await.map(|peer| Box::new(peer) as _),

@@ -31,22 +31,12 @@ const BATCH: usize = 256;
 const WELCOME: &str = "welcome";
 
 pub(crate) async fn start() -> Result<Crowd<Raw>> {
-    let mut command = Command::new(program()?);
+    let mut command = Command::new(std::env::current_exe()?);
     command.arg(SERVE);
     let mut process = Process::spawn(command)?;
     let address: SocketAddr = process.line().await?.parse()?;
     let publisher = connect(address).await?;
     Ok(Crowd::new(Raw { process, publisher, address }))
-}
-
-#[cfg(not(test))]
-fn program() -> Result<std::path::PathBuf> {
-    Ok(std::env::current_exe()?)
-}
-
-#[cfg(test)]
-fn program() -> Result<std::path::PathBuf> {
-    Ok(crate::smoke::program())
 }
 
 async fn connect(address: SocketAddr) -> Result<WebSocketStream<TcpStream>> {
