@@ -65,6 +65,9 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
     let metrics = Arc::new(Metrics::new(&marks));
     let events = events::server::ServerConfig {
         sockets_per_agent_max: args.sockets_per_agent.get(),
+        // Real threads pay for each time that they wait for each other; the bounds in bytes hold.
+        window_frames: 256,
+        page_events: 1_024,
         ..events::server::ServerConfig::default()
     };
     let stores = folder.open(args.retain_events)?;
