@@ -1,6 +1,7 @@
 //! The command line. Every option can also be in the environment and in a file: see `config`.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -151,6 +152,9 @@ pub(crate) struct ServeArgs {
     /// How many events of each stream are kept at least; all, if not given.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..), env = "GAPLESS_RETAIN_EVENTS")]
     pub(crate) retain_events: Option<u64>,
+    /// How many subscribers a stream may have at the same time; one more takes the place of the oldest.
+    #[arg(long, value_name = "COUNT", default_value = "16", env = "GAPLESS_SOCKETS_PER_AGENT")]
+    pub(crate) sockets_per_agent: NonZeroUsize,
 }
 
 /// Where the server is, and with which token to go there.

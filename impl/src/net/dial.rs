@@ -9,6 +9,9 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use super::Limits;
 use crate::connection::DialFailure;
 
+/// How much a client reads at once. It has one connection, and a replay comes as fast as it is read.
+const READ_BUFFER_BYTES: usize = 16 << 10;
+
 /// Opens a stream and a WebSocket on it; with it, whether the server took the subprotocol.
 ///
 /// `place` is `host/path?query`. Whoever calls it sets the time limit.
@@ -33,7 +36,8 @@ where
     if let Some(name) = subprotocol {
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
     }
-    match client_async_with_config(request, stream, Some(limits.websocket())).await {
+    let config = limits.websocket().read_buffer_size(READ_BUFFER_BYTES);
+    match client_async_with_config(request, stream, Some(config)).await {
         Ok((socket, response)) => {
             let agreed = response.headers().get(SEC_WEBSOCKET_PROTOCOL);
             let agreed = agreed

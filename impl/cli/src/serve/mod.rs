@@ -63,7 +63,15 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
         .local_addr()
         .map_err(|error| Failure::new(format!("the address is not known: {error}")))?;
     let metrics = Arc::new(Metrics::new(&marks));
-    let server = Server::start(folder.open(args.retain_events)?, &tokens, metrics.clone())?;
+    let events = events::server::ServerConfig {
+        sockets_per_agent_max: args.sockets_per_agent.get(),
+        // Real threads pay for each time that they wait for each other; the bounds in bytes hold.
+        window_frames: 256,
+        page_events: 1_024,
+        ..events::server::ServerConfig::default()
+    };
+    let stores = folder.open(args.retain_events)?;
+    let server = Server::start(stores, events, &tokens, metrics.clone())?;
 
     let (shutdown, stopped) = oneshot::channel::<()>();
     let listener = CountedListener {
@@ -186,13 +194,17 @@ struct Server {
 }
 
 impl Server {
-    fn start(stores: Stores, tokens: &Tokens, metrics: Arc<Metrics>) -> Result<Self, Failure> {
+    fn start(
+        stores: Stores,
+        config: events::server::ServerConfig,
+        tokens: &Tokens,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, Failure> {
         let thread = |error| Failure::new(format!("a database gets no thread: {error}"));
         let Stores { log, record, conversations } = stores;
         let (wall, limits) = (Arc::new(SystemClock), Limits::default());
         let mut background = JoinSet::new();
 
-        let config = events::server::ServerConfig::default();
         let (extension, event_bytes_max) = (config.extension, config.event_bytes_max);
         let core = events::server::Server::new(config, entropy()?);
         let core = Observed { core, metrics: metrics.clone() };

@@ -176,6 +176,7 @@ where
 
     async fn next_event(&mut self) -> Event<N::Stream> {
         let deadline = self.core.deadline();
+        let is_due = deadline.is_some_and(|deadline| deadline <= self.clock.now());
         tokio::select! { biased;
             command = self.inbox.recv(), if !self.stopping => Event::Command(command),
             handled = ready(&mut self.handling) => Event::Handled(handled),
@@ -183,8 +184,10 @@ where
             ran = ready(&mut self.opening) => Event::Ran(ran),
             dialed = ready_second(&mut self.dialing) => Event::Dialed(dialed),
             // Before the socket: timers are due also while frames never end.
-            () = self.clock.sleep_until(deadline) => Event::Deadline,
+            () = std::future::ready(()), if is_due => Event::Deadline,
             event = socket_event(&mut self.socket) => Event::Socket(event),
+            // After it: a timer that is armed for each frame costs more than reading one.
+            () = self.clock.sleep_until(deadline) => Event::Deadline,
         }
     }
 

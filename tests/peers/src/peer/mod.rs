@@ -1,0 +1,104 @@
+//! What is measured: a server in a process of its own, and receivers that come back to it.
+
+mod crowd;
+mod gapless;
+mod jetstream;
+mod mosquitto;
+pub(crate) mod raw;
+mod socket_io;
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+
+use ::gapless::net::BoxFuture;
+use clap::ValueEnum;
+
+pub(crate) use self::socket_io::folder as socket_io_folder;
+
+use crate::failure::Result;
+use crate::tally::Counts;
+
+/// Which server is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    Gapless,
+    Raw,
+    Jetstream,
+    Mosquitto,
+    SocketIo,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Gapless, Self::Raw, Self::Jetstream, Self::Mosquitto, Self::SocketIo];
+
+    /// The name in tables.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Gapless => "gapless",
+            Self::Raw => "raw WebSocket",
+            Self::Jetstream => "NATS JetStream",
+            Self::Mosquitto => "Mosquitto, QoS 1",
+            Self::SocketIo => "Socket.IO, recovery",
+        }
+    }
+
+    /// Starts a server without any events; `gapless` is the command of that name.
+    pub(crate) async fn start(self, gapless: &Path) -> Result<Box<dyn Peer>> {
+        let started: Result<Box<dyn Peer>> = match self {
+            Self::Gapless => gapless::start(gapless).await.map(|peer| Box::new(peer) as _),
+            Self::Raw => raw::start().await.map(|peer| Box::new(peer) as _),
+            Self::Jetstream => jetstream::start().await.map(|peer| Box::new(peer) as _),
+            Self::Mosquitto => mosquitto::start().await.map(|peer| Box::new(peer) as _),
+            Self::SocketIo => socket_io::start().await.map(|peer| Box::new(peer) as _),
+        };
+        started.map_err(|failure| failure.context(self.title()))
+    }
+}
+
+/// A server with its receivers.
+pub(crate) trait Peer: Send {
+    /// Where it listens.
+    fn address(&self) -> SocketAddr;
+
+    /// How much memory of the server is resident, in bytes.
+    fn resident_bytes(&self) -> Result<u64>;
+
+    /// Stores events with these numbers, in their order, and waits until all are acknowledged.
+    fn publish<'a>(
+        &'a mut self,
+        topic: &'a str,
+        numbers: RangeInclusive<u64>,
+    ) -> BoxFuture<'a, Result<()>>;
+
+    /// Lets the receivers that there were go, and connects `count` new ones to `via`. What is
+    /// published after it returns is theirs.
+    fn enter<'a>(
+        &'a mut self,
+        topic: &'a str,
+        count: usize,
+        via: SocketAddr,
+    ) -> BoxFuture<'a, Result<()>>;
+
+    /// The connections of all receivers end without a goodbye.
+    fn cut(&mut self) -> BoxFuture<'_, Result<()>>;
+
+    /// The clock starts: from now on all events up to `last` are waited for.
+    fn expect(&mut self, last: u64) -> BoxFuture<'_, Result<()>>;
+
+    /// All receivers come back to `via` at once. Does not wait for them.
+    fn resume(&mut self, via: SocketAddr) -> BoxFuture<'_, Result<()>>;
+
+    /// Waits until all receivers have everything, or nothing has arrived for `quiet`.
+    fn collect(&mut self, quiet: Duration) -> BoxFuture<'_, Result<Arrivals>>;
+}
+
+/// What came of a workload.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrivals {
+    pub(crate) counts: Counts,
+    /// From [`Peer::expect`] to the return of the last handler; `None` if something is missing.
+    pub(crate) took: Option<Duration>,
+}
