@@ -3,6 +3,7 @@
 mod bar;
 mod clients;
 mod config;
+mod security;
 mod serve;
 mod support;
 mod tls;
