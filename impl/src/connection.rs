@@ -22,6 +22,8 @@ impl CloseCode {
     pub const WEBSOCKET_PROTOCOL: Self = Self(1002);
     /// A text frame was not UTF-8.
     pub const NOT_TEXT: Self = Self(1007);
+    /// More frames came than the limit allows.
+    pub const TOO_MANY_FRAMES: Self = Self(1008);
     /// A frame or message was larger than the limit.
     pub const TOO_BIG: Self = Self(1009);
     /// The server cannot serve the stream now.

@@ -453,3 +453,88 @@ fn a_gap_in_a_replay_ends_where_the_replay_ends() {
         .collect();
     assert_eq!(said, ["gap 2..=10", "ack 10", "gap 11..=14"]);
 }
+
+/// The reads that outputs lead to, as (name, first number asked for).
+fn reads(outputs: Vec<Output>) -> Vec<(StoreId, u64)> {
+    let reads = commands(outputs).into_iter().filter_map(|(id, command)| match command {
+        Command::Read(read) => Some((id, read.after + 1)),
+        Command::FindSince(..) => Some((id, 0)),
+        _ => None,
+    });
+    reads.collect()
+}
+
+#[test]
+fn who_resyncs_again_and_again_while_the_log_is_slow_makes_few_reads_and_gets_the_newest() {
+    for extension in [false, true] {
+        // Questions that lead to frames are bounded by the window: here there are none.
+        let mut fixture =
+            Fixture::new(ServerConfig { window_frames: 10_000, ..Default::default() });
+        fixture.connect(extension, 1, 9);
+        let epoch = extension.then(|| fixture.epoch.clone());
+        let mut waiting = Vec::new();
+        for n in 0..1_000 {
+            waiting.extend(reads(fixture.resync(n % 8, epoch.clone())));
+        }
+        waiting.extend(reads(fixture.resync(7, epoch.clone())));
+        assert_eq!(waiting.len(), 8, "the ninth waits for an answer");
+        let mut sent = Vec::new();
+        let mut asked = 0;
+        while let Some((id, from)) = waiting.pop() {
+            asked += 1;
+            let page = (from..=9).map(|n| (n, body(n))).collect();
+            let outputs = fixture.feed(Input::Stored(id, Ok(Reply::Page(page))));
+            sent.extend(sequences(&outputs));
+            waiting.extend(reads(outputs));
+        }
+        assert_eq!(asked, 9, "one more, for the newest");
+        assert_eq!(sent[sent.len() - 2..], [8, 9], "what the newest one asked for");
+        let outputs = fixture.resync(9, epoch.clone());
+        assert!(!frames(&outputs).is_empty(), "it is answered at once, as before: {outputs:?}");
+    }
+}
+
+#[test]
+fn who_asks_for_times_again_and_again_makes_few_reads() {
+    let mut fixture = Fixture::new(ServerConfig::default());
+    fixture.connect(false, 1, 9);
+    let mut count = 0;
+    for _ in 0..1_000 {
+        let resync = Resync { last_seen_seq: 42, since: Some(WALL), epoch: None };
+        let input = Input::Frame { conn: CONN, frame: ClientFrame::Resync(resync), at: WALL };
+        count += reads(fixture.feed(input)).len();
+    }
+    assert_eq!(count, 8);
+}
+
+#[test]
+fn connections_that_come_and_go_while_the_log_is_slow_do_not_pile_up_reads() {
+    let config = ServerConfig { reads_max: 5, ..ServerConfig::default() };
+    let mut fixture = Fixture::new(config);
+    fixture.connect(false, 1, 9);
+    let mut waiting = reads(fixture.resync(1, None));
+    let mut refused = 0;
+    for n in 2..10 {
+        let conn = ConnectionId(n);
+        fixture.feed(Input::Connected { conn, agent: agent(), extension: false });
+        let resync = Resync { last_seen_seq: 1, since: None, epoch: None };
+        let frame = ClientFrame::Resync(resync);
+        let outputs = fixture.feed(Input::Frame { conn, frame, at: WALL });
+        refused += outputs
+            .iter()
+            .filter(|it| matches!(it, Output::Close { code: CloseCode::TRY_AGAIN_LATER, .. }))
+            .count();
+        waiting.extend(reads(outputs));
+        fixture.feed(Input::Disconnected { conn });
+    }
+    assert_eq!((waiting.len(), refused), (5, 4));
+    for (id, _) in waiting {
+        fixture.feed(Input::Stored(id, Ok(Reply::Page(vec![(2, body(2))]))));
+    }
+    let conn = ConnectionId(20);
+    fixture.feed(Input::Connected { conn, agent: agent(), extension: false });
+    let resync = Resync { last_seen_seq: 3, since: None, epoch: None };
+    let frame = ClientFrame::Resync(resync);
+    let outputs = fixture.feed(Input::Frame { conn, frame, at: WALL });
+    assert_eq!(reads(outputs).len(), 1, "what was answered makes room");
+}

@@ -669,3 +669,48 @@ fn an_agent_that_drains_begins_nothing_and_tells_when_all_is_stored_and_acknowle
     assert!(fixture.notices.contains(&Notice::Drained));
     assert_eq!(fixture.ran, ["runs"]);
 }
+
+#[test]
+fn a_controller_that_names_ever_other_gaps_is_not_followed_and_is_heard_again_after_the_pause() {
+    let mut fixture = Fixture::active(config());
+    fixture.deliver("t");
+    for text in ["a", "b", "c"] {
+        fixture.write("t", text);
+    }
+    let mut pieces = fixture.pieces();
+    let mut filled = 0;
+    for highest in (1_000..9_000).rev() {
+        let Some((newest, _)) = pieces.last() else { break };
+        let newest = newest.clone();
+        fixture.gap(&newest, highest);
+        // The claim is absurd, and nothing above it is there: what is sent is what is kept.
+        filled += 1;
+        fixture.write("t", "d");
+        pieces = fixture.pieces();
+    }
+    assert_eq!(filled, 1_025, "the last of them stops the stream");
+    let stopped = |it: &Notice| matches!(it, Notice::StreamStopped { .. });
+    assert!(fixture.notices.iter().any(stopped));
+    fixture.wait(Duration::from_secs(60));
+    assert!(!fixture.numbers().is_empty(), "it is taken up again");
+}
+
+#[test]
+fn a_controller_that_asks_more_than_the_store_takes_is_dropped() {
+    let mut fixture = Fixture::active(AgentConfig { waiting_max: 100, ..AgentConfig::default() });
+    fixture.slow = true;
+    for n in 0..1_000 {
+        fixture.frame(ControllerMessage::Query(attempt(&format!("t{n}"))));
+        let id = MessageId::parse(&format!("m{n}")).expect("valid");
+        fixture.ack(&id, "task.final", None);
+    }
+    assert_eq!(fixture.commands.len(), 100);
+    assert_eq!(fixture.closed, [fixture.conn]);
+    fixture.store_works();
+    fixture.wait(Duration::from_secs(3));
+    fixture.open();
+    fixture.answer(|_| {});
+    fixture.sent.clear();
+    fixture.frame(ControllerMessage::Query(attempt("t")));
+    assert_eq!(fixture.said(|it| matches!(it, AgentMessage::Error(_))), 1, "it is served again");
+}

@@ -1,7 +1,7 @@
 //! The command line. Every option can also be in the environment and in a file: see `config`.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -155,7 +155,24 @@ pub(crate) struct ServeArgs {
     /// How many subscribers a stream may have at the same time; one more takes the place of the oldest.
     #[arg(long, value_name = "COUNT", default_value = "16", env = "GAPLESS_SOCKETS_PER_AGENT")]
     pub(crate) sockets_per_agent: NonZeroUsize,
+    /// Pages that may open WebSockets beside those of this host and port, as `https://app.example`;
+    /// several with commas between them.
+    #[arg(long, value_name = "ORIGINS", value_parser = origins, env = "GAPLESS_ALLOW_ORIGIN")]
+    pub(crate) allow_origin: Option<OriginList>,
+    /// How many WebSockets may be open, and how many other connections.
+    #[arg(long, value_name = "COUNT", default_value = "20000", value_parser = count, env = "GAPLESS_MAX_CONNECTIONS")]
+    pub(crate) max_connections: usize,
+    /// How many WebSockets of one principal may be open, or of one agent that runs tasks.
+    #[arg(long, value_name = "COUNT", default_value = "16000", value_parser = count, env = "GAPLESS_MAX_CONNECTIONS_PER_PRINCIPAL")]
+    pub(crate) max_connections_per_principal: usize,
+    /// How many frames may come on a WebSocket in a second; four times as many at once.
+    #[arg(long, value_name = "COUNT", default_value = "10000", value_parser = clap::value_parser!(NonZeroU32), env = "GAPLESS_MAX_FRAME_RATE")]
+    pub(crate) max_frame_rate: NonZeroU32,
 }
+
+/// Origins of pages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OriginList(pub(crate) Vec<String>);
 
 /// Where the server is, and with which token to go there.
 #[derive(Debug, Args)]
@@ -276,6 +293,28 @@ pub(crate) enum TokenCommand {
 /// A time with its unit: `10s`, `1m 30s`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write it as `10s` or `1m`"))
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("it must be a whole number from 1".to_owned()),
+        Ok(count) => Ok(count),
+    }
+}
+
+/// Origins as browsers send them: scheme, host, and the port if it is not the scheme's own.
+fn origins(text: &str) -> Result<OriginList, String> {
+    let origin = |text: &str| {
+        let text = text.trim();
+        let written = text.split_once("://").is_some_and(|(scheme, authority)| {
+            !scheme.is_empty() && !authority.is_empty() && !authority.contains('/')
+        });
+        match written {
+            true => Ok(text.to_owned()),
+            false => Err(format!("`{text}` is no origin; write it as `https://app.example`")),
+        }
+    };
+    text.split(',').map(origin).collect::<Result<_, _>>().map(OriginList)
 }
 
 /// The longest id is 256 bytes; the number of a line has to fit as well.

@@ -49,6 +49,8 @@ pub struct ServerConfig {
     pub streams_max: usize,
     /// How many events may wait for the log: 4,096.
     pub publishes_max: usize,
+    /// How many reads for connections may wait for the log: 40,000.
+    pub reads_max: usize,
     /// How many events are read from the log at once: 256.
     pub page_events: usize,
     /// The same in bytes: 256 KiB.
@@ -75,6 +77,7 @@ impl Default for ServerConfig {
             connections_max: 20_000,
             streams_max: 10_000,
             publishes_max: 4_096,
+            reads_max: 40_000,
             page_events: 256,
             page_bytes: 256 << 10,
             event_bytes_max: 64 << 10,
@@ -91,6 +94,10 @@ impl Default for ServerConfig {
 /// Control frames that may wait for a socket on top of the window before its peer counts as
 /// flooding.
 const CONTROL_FRAMES_MAX: usize = 64;
+
+/// How many reads of a connection the log may have to answer before a `resync` waits for them: each
+/// one leaves the read before it to nobody. Of those that wait, only the newest counts.
+const READS_MAX: usize = 8;
 
 /// What can happen to a server.
 #[derive(Debug)]
@@ -240,6 +247,8 @@ pub struct Server {
     connections: BTreeMap<ConnectionId, Connection>,
     pending: BTreeMap<StoreId, Pending>,
     publishes: usize,
+    /// How many reads for connections the log has not answered, also for those that are gone.
+    reads: usize,
     store_ids: u64,
     timers: Timers<Timer>,
     outputs: VecDeque<Output>,
@@ -298,7 +307,8 @@ struct Connection {
     begun: bool,
     /// Live events wait for the first `resync` or the grace.
     held: bool,
-    /// A `resync` that came before the stream was known.
+    /// The newest `resync` that came before it could be answered: the stream was not known, or too
+    /// many reads were waiting.
     early_resync: Option<(Resync, WallTime)>,
     /// The highest sequence that the pump has passed.
     position: u64,
@@ -308,6 +318,8 @@ struct Connection {
     page: VecDeque<(u64, EventBody)>,
     /// The read of the next page, or of the place where to begin.
     asking: Option<StoreId>,
+    /// How many of its reads the log has not answered, those included that nobody waits for any more.
+    reads: usize,
     in_flight: VecDeque<usize>,
     in_flight_bytes: usize,
 }
@@ -342,6 +354,7 @@ impl Server {
             connections: BTreeMap::new(),
             pending: BTreeMap::new(),
             publishes: 0,
+            reads: 0,
             store_ids: 0,
             timers: Timers::default(),
             outputs: VecDeque::new(),
@@ -369,6 +382,21 @@ impl Server {
         id
     }
 
+    /// Asks the log for something that a connection waits for.
+    fn read(&mut self, conn: ConnectionId, pending: Pending, command: Command) {
+        if self.reads >= self.config.reads_max {
+            mark!("events.read_limit");
+            self.close(conn, CloseCode::TRY_AGAIN_LATER, "too much is to be read from the log");
+            return;
+        }
+        self.reads += 1;
+        let id = self.store(pending, command);
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.asking = Some(id);
+            connection.reads += 1;
+        }
+    }
+
     // ---- connections -------------------------------------------------------------------------
 
     fn connected(&mut self, now: Instant, conn: ConnectionId, agent: AgentId, extension: bool) {
@@ -391,6 +419,7 @@ impl Server {
                 replay: None,
                 page: VecDeque::new(),
                 asking: None,
+                reads: 0,
                 in_flight: VecDeque::new(),
                 in_flight_bytes: 0,
             },
@@ -477,6 +506,11 @@ impl Server {
             connection.early_resync = Some((resync, at));
             return;
         };
+        if connection.reads >= READS_MAX {
+            mark!("events.resync_waits_for_reads");
+            connection.early_resync = Some((resync, at));
+            return;
+        }
         if connection.replay.is_some() {
             mark!("events.resync_during_replay");
         }
@@ -501,8 +535,7 @@ impl Server {
             let since = since.min(at).saturating_sub(self.config.since_margin);
             connection.held = true;
             let agent = connection.agent.clone();
-            let id = self.store(Pending::FindSince(conn, resync), Command::FindSince(agent, since));
-            self.connections.get_mut(&conn).expect("looked up above").asking = Some(id);
+            self.read(conn, Pending::FindSince(conn, resync), Command::FindSince(agent, since));
             return;
         }
         let end = resync.epoch.as_ref().and_then(|epoch| known.lineage.end_of(epoch, known.head));
@@ -644,8 +677,7 @@ impl Server {
                     count_max: self.config.page_events,
                     bytes_max: self.config.page_bytes,
                 };
-                let id = self.store(Pending::Read(conn), Command::Read(read));
-                self.connections.get_mut(&conn).expect("looked up above").asking = Some(id);
+                self.read(conn, Pending::Read(conn), Command::Read(read));
                 false
             }
         }
@@ -742,6 +774,31 @@ impl Server {
 
     fn stored(&mut self, now: Instant, id: StoreId, result: Result<Reply, StoreError>) {
         let Some(pending) = self.pending.remove(&id) else { return };
+        let reader = match pending {
+            Pending::Read(conn) | Pending::FindSince(conn, _) => Some(conn),
+            Pending::OpenEpoch | Pending::Load(_) | Pending::Append(..) | Pending::Retain(_) => {
+                None
+            }
+        };
+        if let Some(conn) = reader {
+            self.reads -= 1;
+            if let Some(connection) = self.connections.get_mut(&conn) {
+                connection.reads -= 1;
+            }
+        }
+        self.replied(now, id, pending, result);
+        if let Some(conn) = reader {
+            self.resume_early(now, conn);
+        }
+    }
+
+    fn replied(
+        &mut self,
+        now: Instant,
+        id: StoreId,
+        pending: Pending,
+        result: Result<Reply, StoreError>,
+    ) {
         match pending {
             Pending::OpenEpoch => self.epoch_opened(now, result.is_ok()),
             Pending::Load(agent) => self.loaded(now, &agent, result),
@@ -851,7 +908,7 @@ impl Server {
         self.open_epoch();
     }
 
-    /// Takes up a `resync` that came while the stream was being read again.
+    /// Takes up a `resync` that came before it could be answered.
     fn resume_early(&mut self, now: Instant, conn: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&conn)
             && let Some((resync, at)) = connection.early_resync.take()

@@ -21,7 +21,9 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
+use super::admission::busy;
 use super::{Limits, Listener};
+use crate::mark;
 
 /// The stream of an upgraded connection, whatever it was before.
 pub type UpgradedStream = TokioIo<hyper::upgrade::Upgraded>;
@@ -31,8 +33,11 @@ pub type UpgradedStream = TokioIo<hyper::upgrade::Upgraded>;
 pub struct HttpConfig {
     /// How long a request head may take to arrive: 10 s.
     pub header_timeout: Duration,
-    /// How many connections are served at once; more are dropped at once: 20,000.
+    /// How many connections are served at once, WebSockets not counted: 20,000. Requests on more are
+    /// answered 503, on up to [`REFUSALS_MAX`] at once; beyond, connections are dropped.
     pub connections_max: usize,
+    /// After which time whoever was answered 503 may ask again: 5 s.
+    pub retry_after: Duration,
     /// Whether responses carry the wall time in `Date`; off where time is not real.
     pub date_header: bool,
     /// The pause after the operating system refused to accept, for example for want of
@@ -45,11 +50,15 @@ impl Default for HttpConfig {
         Self {
             header_timeout: Duration::from_secs(10),
             connections_max: 20_000,
+            retry_after: Duration::from_secs(5),
             date_header: true,
             accept_pause: Duration::from_millis(50),
         }
     }
 }
+
+/// How many connections beyond the limit are told so at once.
+pub const REFUSALS_MAX: usize = 64;
 
 /// Answers requests.
 pub trait Service: Clone + Send + Sync + 'static {
@@ -93,7 +102,15 @@ pub async fn serve_and_drain<L: Listener, S: Service>(
                     let (service, config) = (service.clone(), config.clone());
                     connections.spawn(connection(stream, service, config, closed.clone()));
                 }
-                Ok(stream) => drop(stream),
+                Ok(stream) if connections.len() < config.connections_max + REFUSALS_MAX => {
+                    mark!("net.connection_refused");
+                    let (service, config) = (Refuse(config.retry_after), config.clone());
+                    connections.spawn(connection(stream, service, config, closed.clone()));
+                }
+                Ok(stream) => {
+                    mark!("net.connection_dropped");
+                    drop(stream);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(config.accept_pause).await;
@@ -110,6 +127,18 @@ pub async fn serve_and_drain<L: Listener, S: Service>(
     let ended = async { while connections.join_next().await.is_some() {} };
     // What has not ended by then is dropped with the set.
     let _ = tokio::time::timeout(drain, ended).await;
+}
+
+/// Answers every request with 503, and ends the connection.
+#[derive(Clone)]
+struct Refuse(Duration);
+
+impl Service for Refuse {
+    async fn call(&self, _request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let mut response = busy("too many connections", self.0);
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+    }
 }
 
 /// Answers the requests of one connection; once the sender of `closed` is gone, no further one.

@@ -4,6 +4,7 @@
 //! very same code runs over real sockets, TLS, or a simulated network.
 
 mod access;
+mod admission;
 mod clock;
 mod dial;
 pub mod http;
@@ -14,12 +15,14 @@ mod stream;
 mod transactions;
 
 pub use access::{Access, Grant, Replaceable, Tokens};
+pub(crate) use admission::Holder;
+pub use admission::{Admission, AdmissionConfig, Origins};
 pub use clock::{Clock, SystemClock, WallClock};
 pub(crate) use dial::dial;
 pub use open_sockets::OpenSockets;
 pub use request::{RequestError, Requester};
 pub(crate) use socket::farewell;
-pub use socket::{Limits, Socket, SocketEvent};
+pub use socket::{FrameRate, Limits, Socket, SocketEvent};
 pub use stream::{Connector, Listener, TcpConnector};
 pub(crate) use transactions::Transactions;
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -9,12 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt as _, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use crate::CloseCode;
+use crate::{CloseCode, mark};
 
 /// How large things may be on a WebSocket.
 #[derive(Debug, Clone, Copy)]
@@ -23,8 +25,20 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// How much may wait in the buffer of the socket, in bytes: 4 MiB.
     pub write_bytes_max: usize,
+    /// How many frames may come; any number if there is no limit, which is the default.
+    pub frame_rate: Option<FrameRate>,
     /// How long a close frame may take to leave: 1 s.
     pub close_timeout: Duration,
+}
+
+/// How many frames may come on a connection, of whatever kind: a bucket of `burst` tokens that fills
+/// with `per_second`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameRate {
+    /// For long.
+    pub per_second: NonZeroU32,
+    /// At once.
+    pub burst: NonZeroU32,
 }
 
 impl Default for Limits {
@@ -32,6 +46,7 @@ impl Default for Limits {
         Self {
             message_bytes_max: 1 << 20,
             write_bytes_max: 4 << 20,
+            frame_rate: None,
             close_timeout: Duration::from_secs(1),
         }
     }
@@ -49,6 +64,34 @@ impl Limits {
             .max_write_buffer_size(self.write_bytes_max)
             .max_message_size(Some(self.message_bytes_max))
             .max_frame_size(Some(self.message_bytes_max))
+    }
+}
+
+/// Frames that may come, as tokens.
+#[derive(Debug)]
+struct Bucket {
+    /// The time in which one token comes.
+    interval: Duration,
+    /// How long an empty bucket takes to be full.
+    whole: Duration,
+    /// When it is full.
+    full_at: Instant,
+}
+
+impl Bucket {
+    fn full(FrameRate { per_second, burst }: FrameRate) -> Self {
+        let interval = Duration::from_secs(1) / per_second.get();
+        Self { interval, whole: interval * burst.get(), full_at: Instant::now() }
+    }
+
+    /// Takes a token, if there is one.
+    fn take(&mut self, now: Instant) -> bool {
+        let full_at = self.full_at.max(now) + self.interval;
+        let there = full_at <= now + self.whole;
+        if there {
+            self.full_at = full_at;
+        }
+        there
     }
 }
 
@@ -92,6 +135,9 @@ pub(crate) fn farewell(code: Option<u16>) -> Option<(CloseCode, &'static str)> {
     match code.map(CloseCode) {
         Some(CloseCode::TOO_BIG) => Some((CloseCode::TOO_BIG, "the message is too large")),
         Some(CloseCode::NOT_TEXT) => Some((CloseCode::NOT_TEXT, "the text is not UTF-8")),
+        Some(CloseCode::TOO_MANY_FRAMES) => {
+            Some((CloseCode::TOO_MANY_FRAMES, "more frames come than allowed"))
+        }
         Some(CloseCode::WEBSOCKET_PROTOCOL) => {
             Some((CloseCode::WEBSOCKET_PROTOCOL, "that is no WebSocket frame"))
         }
@@ -108,13 +154,20 @@ pub struct Socket<S> {
     stream: WebSocketStream<S>,
     queue: VecDeque<Message>,
     unflushed: usize,
+    bucket: Option<Bucket>,
     close_timeout: Duration,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Socket<S> {
     /// Takes over an open WebSocket.
     pub fn new(stream: WebSocketStream<S>, limits: &Limits) -> Self {
-        Self { stream, queue: VecDeque::new(), unflushed: 0, close_timeout: limits.close_timeout }
+        Self {
+            stream,
+            queue: VecDeque::new(),
+            unflushed: 0,
+            bucket: limits.frame_rate.map(Bucket::full),
+            close_timeout: limits.close_timeout,
+        }
     }
 
     /// Queues a text frame. The bytes must be UTF-8; JSON always is.
@@ -147,6 +200,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Socket<S> {
         }
         match Pin::new(&mut self.stream).poll_next(cx) {
             Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Ok(_)))
+                if self.bucket.as_mut().is_some_and(|bucket| !bucket.take(Instant::now())) =>
+            {
+                mark!("net.too_many_frames");
+                Poll::Ready(SocketEvent::Closed { code: Some(CloseCode::TOO_MANY_FRAMES.0) })
+            }
             Poll::Ready(message) => Poll::Ready(match message {
                 Some(Ok(Message::Text(text))) => SocketEvent::Text(text),
                 Some(Ok(Message::Binary(bytes))) => SocketEvent::Binary(bytes),
@@ -199,5 +258,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Socket<S> {
         };
         // A peer that does not take the goodbye is dropped without it.
         let _ = tokio::time::timeout(self.close_timeout, close).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_gives_its_burst_at_once_and_then_as_many_as_come() {
+        let number = |n| NonZeroU32::new(n).expect("not zero");
+        let rate = FrameRate { per_second: number(10), burst: number(5) };
+        let start = Instant::now();
+        let mut bucket = Bucket { full_at: start, ..Bucket::full(rate) };
+        let taken = |bucket: &mut Bucket, at| (0..100).filter(|_| bucket.take(at)).count();
+        assert_eq!(taken(&mut bucket, start), 5);
+        assert_eq!(taken(&mut bucket, start + Duration::from_millis(99)), 0);
+        assert_eq!(taken(&mut bucket, start + Duration::from_millis(300)), 3);
+        assert_eq!(taken(&mut bucket, start + Duration::from_secs(100)), 5, "no more than a burst");
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod tokens;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use gapless::events;
 use gapless::gateway::Gateway;
 use gapless::net::http::{self, HttpConfig, Service};
-use gapless::net::{Limits, SystemClock};
+use gapless::net::{Admission, AdmissionConfig, FrameRate, Limits, Origins, SystemClock};
 use gapless::session;
 use gapless::storage::Threaded;
 use gapless::tasks;
@@ -42,6 +43,9 @@ use crate::{entropy, exit, signals};
 
 /// The token file of a data folder that nobody has named.
 const TOKENS: &str = "tokens.toml";
+
+/// How many seconds' worth of frames may come at once.
+const BURST: NonZeroU32 = NonZeroU32::new(4).expect("not zero");
 
 /// Serves until it is stopped.
 pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failure> {
@@ -71,7 +75,8 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
         ..events::server::ServerConfig::default()
     };
     let stores = folder.open(args.retain_events)?;
-    let server = Server::start(stores, events, &tokens, metrics.clone())?;
+    let server =
+        Server::start(stores, events, &tokens, metrics.clone(), limits(&args), admission(&args))?;
 
     let (shutdown, stopped) = oneshot::channel::<()>();
     let listener = CountedListener {
@@ -81,8 +86,8 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
     };
     let stopped = async { drop(stopped.await) };
     let service = server.service.clone();
-    let serving =
-        http::serve_and_drain(listener, service, HttpConfig::default(), stopped, args.drain);
+    let http = HttpConfig { connections_max: args.max_connections, ..HttpConfig::default() };
+    let serving = http::serve_and_drain(listener, service, http, stopped, args.drain);
     let serving = tokio::spawn(serving);
     let mut background = server.background;
     background.spawn(tokens::reload(token_path, seen, hang_up, tokens, metrics));
@@ -118,6 +123,24 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
         signal = stop.asked() => tracing::warn!(signal, "draining was cut short"),
     }
     Ok(exit::OK)
+}
+
+/// What may come on one WebSocket.
+fn limits(args: &ServeArgs) -> Limits {
+    let per_second = args.max_frame_rate;
+    let burst = per_second.saturating_mul(BURST);
+    Limits { frame_rate: Some(FrameRate { per_second, burst }), ..Limits::default() }
+}
+
+/// Who may open WebSockets, and how many.
+fn admission(args: &ServeArgs) -> Admission {
+    let origins = args.allow_origin.as_ref().map(|list| list.0.clone()).unwrap_or_default();
+    Admission::new(AdmissionConfig {
+        origins: Origins::SameHostAnd(origins),
+        sockets_max: args.max_connections,
+        sockets_per_principal_max: args.max_connections_per_principal,
+        ..AdmissionConfig::default()
+    })
 }
 
 /// Takes as many descriptors as the system lets it have: each connection is one.
@@ -199,10 +222,12 @@ impl Server {
         config: events::server::ServerConfig,
         tokens: &Tokens,
         metrics: Arc<Metrics>,
+        limits: Limits,
+        admission: Admission,
     ) -> Result<Self, Failure> {
         let thread = |error| Failure::new(format!("a database gets no thread: {error}"));
         let Stores { log, record, conversations } = stores;
-        let (wall, limits) = (Arc::new(SystemClock), Limits::default());
+        let wall = Arc::new(SystemClock);
         let mut background = JoinSet::new();
 
         let (extension, event_bytes_max) = (config.extension, config.event_bytes_max);
@@ -222,7 +247,8 @@ impl Server {
             limits,
             extension,
             event_bytes_max,
-        );
+        )
+        .with_admission(admission.clone());
 
         let config = tasks::controller::ControllerConfig::default();
         let (tasks_handle, task) = tasks::driver::controller(
@@ -240,7 +266,8 @@ impl Server {
             Arc::new(tokens.clone()),
             wall,
             limits,
-        );
+        )
+        .with_admission(admission.clone());
 
         let config = session::server::ServerConfig::default();
         let extension = config.extension;
@@ -258,6 +285,7 @@ impl Server {
             limits,
             extension,
         )
+        .with_admission(admission)
         .with_page(session::web::PAGE);
 
         let handles =

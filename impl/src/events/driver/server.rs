@@ -20,8 +20,8 @@ use crate::events::wire::{ClientFrame, EventBody, FrameError, SUBPROTOCOL};
 use crate::events::{AgentId, CloseCode, ConnectionId, Ticket};
 use crate::net::http::{self, BodyError, Service, UpgradedStream};
 use crate::net::{
-    Access, Clock, Grant, Limits, OpenSockets, Socket, SocketEvent, Transactions, WallClock,
-    farewell,
+    Access, Admission, Clock, Grant, Holder, Limits, OpenSockets, Socket, SocketEvent,
+    Transactions, WallClock, farewell,
 };
 use crate::storage::Store;
 
@@ -349,6 +349,7 @@ pub struct EventService {
     access: Arc<dyn Access>,
     wall: Arc<dyn WallClock>,
     limits: Limits,
+    admission: Admission,
     extension: bool,
     event_bytes_max: usize,
 }
@@ -373,7 +374,13 @@ impl EventService {
         extension: bool,
         event_bytes_max: usize,
     ) -> Self {
-        Self { handle, access, wall, limits, extension, event_bytes_max }
+        let admission = Admission::default();
+        Self { handle, access, wall, limits, admission, extension, event_bytes_max }
+    }
+
+    /// Who is let in, and how many; shared with other services.
+    pub fn with_admission(self, admission: Admission) -> Self {
+        Self { admission, ..self }
     }
 
     /// Who asks; before any state is read [CORE-14].
@@ -391,13 +398,18 @@ impl EventService {
         let Some(agent) = grant.stream else {
             return http::error(StatusCode::FORBIDDEN, "the token does not stand for a stream");
         };
+        let holder = Holder::Principal(grant.principal);
+        let admitted = match self.admission.admit(request.headers(), holder) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return *refusal,
+        };
         let subprotocol = self.extension.then_some(SUBPROTOCOL);
         match http::upgrade(request, subprotocol, &self.limits) {
             Ok(http::Upgrade { response, subprotocol, pending }) => {
                 let service = self.clone();
                 let open = self.handle.sockets.enter();
                 tokio::spawn(async move {
-                    let _open = open;
+                    let _open = (open, admitted);
                     if let Some(stream) = pending.open().await {
                         let socket = Socket::new(stream, &service.limits);
                         service.serve_socket(socket, agent, subprotocol).await;

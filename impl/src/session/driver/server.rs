@@ -18,7 +18,10 @@ use super::application::{Application, Speaker};
 use crate::Core;
 use crate::frame::integer;
 use crate::net::http::{self, Service, UpgradedStream};
-use crate::net::{Access, Clock, Limits, OpenSockets, Socket, SocketEvent, Transactions, farewell};
+use crate::net::{
+    Access, Admission, Clock, Holder, Limits, OpenSockets, Socket, SocketEvent, Transactions,
+    farewell,
+};
 use crate::recovery::Epoch;
 use crate::session::conversation::{Command, Ending, Saying};
 use crate::session::server::{Attempt, Input, Output, Work};
@@ -304,6 +307,7 @@ pub struct SessionService {
     handle: ServerHandle,
     access: Arc<dyn Access>,
     limits: Limits,
+    admission: Admission,
     extension: bool,
     page: Option<&'static str>,
 }
@@ -317,7 +321,13 @@ impl SessionService {
         limits: Limits,
         extension: bool,
     ) -> Self {
-        Self { handle, access, limits, extension, page: None }
+        let admission = Admission::default();
+        Self { handle, access, limits, admission, extension, page: None }
+    }
+
+    /// Who is let in, and how many; shared with other services.
+    pub fn with_admission(self, admission: Admission) -> Self {
+        Self { admission, ..self }
     }
 
     /// Serves a page of HTML on `/`.
@@ -330,6 +340,11 @@ impl SessionService {
         let Some(grant) = http::token(&request).and_then(|token| self.access.grant(&token)) else {
             let error = "the token is missing or not valid";
             return http::error(StatusCode::UNAUTHORIZED, error);
+        };
+        let holder = Holder::Principal(grant.principal.clone());
+        let admitted = match self.admission.admit(request.headers(), holder) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return *refusal,
         };
         let conn = ConnectionId(self.handle.connections.fetch_add(1, Ordering::Relaxed) + 1);
         let query = request.uri().query().unwrap_or_default().to_owned();
@@ -348,7 +363,7 @@ impl SessionService {
                 let service = self.clone();
                 let open = self.handle.sockets.enter();
                 tokio::spawn(async move {
-                    let _open = open;
+                    let _open = (open, admitted);
                     if let Some(stream) = pending.open().await {
                         let socket = Socket::new(stream, &service.limits);
                         service.serve_socket(socket, conn, hello).await;

@@ -82,6 +82,9 @@ pub struct AgentConfig {
     pub request_timeout: Duration,
     /// The pauses between HTTP requests that fail: 1 s to 16 s.
     pub request_retry: BackoffConfig,
+    /// How many commands may wait for the store before a controller that wants more is dropped:
+    /// 8,192, which is more than a hello of every size leads to.
+    pub waiting_max: usize,
     /// The pauses between attempts to store something: 100 ms to 5 s.
     pub store_retry: BackoffConfig,
 }
@@ -121,6 +124,7 @@ impl Default for AgentConfig {
             poll_every: Duration::from_secs(10),
             request_timeout: Duration::from_secs(10),
             request_retry: backoff(1_000, 16),
+            waiting_max: 8_192,
             store_retry: backoff(100, 5),
         }
     }

@@ -58,6 +58,10 @@ enum Stage {
 /// The longest pause before streams are taken up again, in acknowledgement timeouts.
 const STOPPED_PAUSE_MAX: u32 = 16;
 
+/// How many gaps are remembered. Beyond, the stream of a new one is stopped as if it was named again,
+/// and when it is taken up, all are forgotten.
+const GAPS_MAX: usize = 1_024;
+
 /// A stream of an attempt.
 type StreamKey = (Attempt, OutputStream);
 
@@ -82,7 +86,7 @@ struct Pump {
     wanted: BTreeSet<StreamKey>,
     /// Streams of which something is held back: what is newer waits for it.
     held_back: BTreeSet<StreamKey>,
-    /// The gaps that were asked for [TK-10].
+    /// The gaps that were asked for, at most [`GAPS_MAX`] [TK-10].
     gaps: BTreeSet<(StreamKey, u64)>,
     /// Streams that the controller does not follow, until [`Timer::Stopped`].
     stopped: BTreeSet<StreamKey>,
@@ -557,6 +561,11 @@ impl Agent {
             mark!("tasks.frame_of_replaced_connection");
             return;
         }
+        if self.pending.len() + self.unreleased.len() >= self.config.waiting_max {
+            mark!("tasks.agent_flooded");
+            self.drop_link(now, CloseCode::PROTOCOL, "more frames than the store can take");
+            return;
+        }
         match frame.message {
             ControllerMessage::HelloAck(ack) => self.hello_ack(now, conn, ack),
             ControllerMessage::Deliver(deliver) => {
@@ -644,7 +653,8 @@ impl Agent {
     fn gap(&mut self, now: Instant, conn: ConnectionId, key: StreamKey, highest: u64) {
         let Some(session) = self.link.session(conn) else { return };
         let pump = &mut session.pump;
-        if pump.gaps.insert((key.clone(), highest)) {
+        let is_new = pump.gaps.len() < GAPS_MAX && pump.gaps.insert((key.clone(), highest));
+        if is_new {
             mark!("tasks.gap_filled");
             pump.forget_stream(&key, u64::MAX);
             pump.highest.insert(key.clone(), highest);
@@ -672,7 +682,10 @@ impl Agent {
         let Link::Open(session) = &mut self.link else { return };
         mark!("tasks.stopped_stream_taken_up");
         let stopped = std::mem::take(&mut session.pump.stopped);
-        session.pump.gaps.retain(|(key, _)| !stopped.contains(key));
+        match session.pump.gaps.len() < GAPS_MAX {
+            true => session.pump.gaps.retain(|(key, _)| !stopped.contains(key)),
+            false => session.pump.gaps.clear(),
+        }
         session.pump.wanted.extend(stopped);
         session.pump.set_back();
     }

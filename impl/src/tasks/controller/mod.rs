@@ -43,6 +43,9 @@ pub struct ControllerConfig {
     pub deliveries_max: usize,
     /// How many frames of a connection may wait for the record: 1,024.
     pub inbound_max: usize,
+    /// How many attempts an agent is still to be asked about; what is beyond is asked about after
+    /// its next hello: 4,096.
+    pub unasked_max: usize,
 }
 
 impl Default for ControllerConfig {
@@ -58,6 +61,7 @@ impl Default for ControllerConfig {
             },
             deliveries_max: 64,
             inbound_max: 1_024,
+            unasked_max: 4_096,
         }
     }
 }
@@ -253,7 +257,7 @@ struct Peer {
     inbound: usize,
     /// What is on its way to it.
     deliveries: BTreeMap<Attempt, Delivery>,
-    /// Attempts that it is to be asked about when there is room.
+    /// Attempts that it is to be asked about when there is room: each once.
     unasked: VecDeque<Attempt>,
     /// The record is asked what there is to deliver.
     asking: bool,
@@ -498,11 +502,12 @@ impl Controller {
             AgentMessage::Error(ErrorFrame { code, attempt: Some(attempt), .. })
                 if code == codes::UNKNOWN_ATTEMPT =>
             {
-                peer.inbound -= 1;
                 let asked = peer.deliveries.get(&attempt).is_some_and(|it| it.query);
                 if asked {
                     let pending = Pending::Absent(conn, agent.clone(), attempt.clone());
                     self.store(pending, Command::Absent { agent, attempt });
+                } else {
+                    peer.inbound -= 1;
                 }
             }
             AgentMessage::Error(error) => {
@@ -699,7 +704,9 @@ impl Controller {
                 noted: true,
                 query: true,
             };
-            peer.deliveries.insert(attempt, delivery);
+            if let Some(before) = peer.deliveries.insert(attempt, delivery) {
+                self.timers.stop(Timer::Delivery(before.number));
+            }
             self.deliver(now, conn, number);
         }
     }
@@ -709,7 +716,7 @@ impl Controller {
         if let Some(peer) = self.peers.get_mut(&conn)
             && peer.extension
         {
-            peer.unasked.push_back(attempt);
+            peer.is_to_be_asked(attempt, self.config.unasked_max);
             self.ask_about(now, conn);
         }
     }
@@ -729,7 +736,7 @@ impl Controller {
                 self.deliver(now, conn, number);
             }
             None => {
-                peer.unasked.push_back(cancelled.attempt.clone());
+                peer.is_to_be_asked(cancelled.attempt.clone(), self.config.unasked_max);
                 self.ask_about(now, conn);
             }
         }
@@ -768,7 +775,8 @@ impl Controller {
         | Pending::Progress { conn, .. }
         | Pending::Output { conn, .. }
         | Pending::Lost { conn, .. }
-        | Pending::Final { conn, .. } = &pending
+        | Pending::Final { conn, .. }
+        | Pending::Absent(conn, ..) = &pending
             && let Some(peer) = self.peers.get_mut(conn)
         {
             peer.inbound -= 1;
@@ -904,7 +912,10 @@ impl Controller {
         };
         peer.stage = Stage::Active;
         peer.extension = extension;
-        peer.unasked = agreement.unnamed.into();
+        peer.unasked.clear();
+        for attempt in agreement.unnamed {
+            peer.is_to_be_asked(attempt, self.config.unasked_max);
+        }
         self.send(
             conn,
             ControllerMessage::HelloAck(HelloAck {
@@ -1040,6 +1051,20 @@ impl Controller {
     pub fn active(&self) -> BTreeSet<AgentId> {
         let active = self.peers.values().filter(|peer| peer.stage == Stage::Active);
         active.map(|peer| peer.agent.clone()).collect()
+    }
+}
+
+impl Peer {
+    /// Puts an attempt among those that it is to be asked about. Beyond the limit it is left to the
+    /// next hello, which does not name it either.
+    fn is_to_be_asked(&mut self, attempt: Attempt, unasked_max: usize) {
+        if self.unasked.contains(&attempt) {
+            mark!("tasks.asked_about_already");
+        } else if self.unasked.len() >= unasked_max {
+            mark!("tasks.unasked_full");
+        } else {
+            self.unasked.push_back(attempt);
+        }
     }
 }
 

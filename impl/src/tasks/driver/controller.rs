@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::controller_http::{self, Answer, Caller, Callers, Question, Route};
 use crate::net::http::{self, BodyError, Service, UpgradedStream};
 use crate::net::{
-    Access, Clock, Limits, OpenSockets, Socket, SocketEvent, Transactions, WallClock, farewell,
+    Access, Admission, Clock, Holder, Limits, OpenSockets, Socket, SocketEvent, Transactions,
+    WallClock, farewell,
 };
 use crate::storage::{Store, StoreError};
 use crate::tasks::MessageId;
@@ -302,6 +303,7 @@ pub struct ControllerService {
     verifier: Arc<dyn Verifier>,
     wall: Arc<dyn WallClock>,
     limits: Limits,
+    admission: Admission,
 }
 
 /// How long the body of a request may take.
@@ -319,7 +321,12 @@ impl ControllerService {
         wall: Arc<dyn WallClock>,
         limits: Limits,
     ) -> Self {
-        Self { handle, access, verifier, wall, limits }
+        Self { handle, access, verifier, wall, limits, admission: Admission::default() }
+    }
+
+    /// Who is let in, and how many; shared with other services.
+    pub fn with_admission(self, admission: Admission) -> Self {
+        Self { admission, ..self }
     }
 
     /// Who asks; before any state is read.
@@ -346,12 +353,16 @@ impl ControllerService {
     }
 
     fn connect(&self, request: Request<Incoming>, agent: AgentId) -> Response<Full<Bytes>> {
+        let admitted = match self.admission.admit(request.headers(), Holder::Agent(agent.clone())) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return *refusal,
+        };
         match http::upgrade(request, None, &self.limits) {
             Ok(http::Upgrade { response, pending, .. }) => {
                 let service = self.clone();
                 let open = self.handle.sockets.enter();
                 tokio::spawn(async move {
-                    let _open = open;
+                    let _open = (open, admitted);
                     if let Some(stream) = pending.open().await {
                         let socket = Socket::new(stream, &service.limits);
                         service.serve_socket(socket, agent).await;
