@@ -714,3 +714,27 @@ fn a_controller_that_asks_more_than_the_store_takes_is_dropped() {
     fixture.frame(ControllerMessage::Query(attempt("t")));
     assert_eq!(fixture.said(|it| matches!(it, AgentMessage::Error(_))), 1, "it is served again");
 }
+
+#[test]
+fn what_is_acknowledged_while_it_is_read_again_takes_nothing_else_with_it() {
+    let mut fixture = Fixture::active(config());
+    fixture.deliver("t");
+    fixture.write("t", "x");
+    fixture.exit("t");
+    let messages = std::mem::take(&mut fixture.sent);
+    let id = |kind: &str| {
+        let found = messages.iter().find(|(_, message)| message.kind() == kind);
+        found.expect("it was sent").0.clone()
+    };
+    // The output is to be sent again; it is acknowledged before the store has answered.
+    fixture.slow = true;
+    let timeout = config().ack_timeout;
+    fixture.wait(timeout);
+    assert!(fixture.commands.iter().any(|(_, it)| matches!(it, Command::ReadOutbox { .. })));
+    fixture.ack(&id("task.output"), "task.output", Some(1));
+    fixture.store_works();
+    assert_eq!(fixture.sent.len(), 0, "nothing is left to be sent at once");
+    fixture.wait(timeout * 2);
+    let again = |(id, message): &(MessageId, AgentMessage)| (id.clone(), message.kind());
+    assert_eq!(fixture.sent.first().map(again), Some((id("task.final"), "task.final")));
+}

@@ -488,7 +488,7 @@ enum Pending {
     /// A page for the pump of a connection.
     Page(ConnectionId),
     /// A message that was not acknowledged in time.
-    Resend(ConnectionId),
+    Resend(ConnectionId, u64),
     /// What became of an attempt, for whoever asked for something that cannot be done any more.
     Tell(ConnectionId, Attempt),
     /// What became of an attempt, for a controller that asks by this message.
@@ -694,8 +694,8 @@ impl Agent {
                 self.discarded(now, conn, &wanted, &gone);
             }
             (Pending::Page(conn), Reply::Outbox(messages)) => self.page(now, conn, messages),
-            (Pending::Resend(conn), Reply::Outbox(messages)) => {
-                self.resend(now, conn, messages);
+            (Pending::Resend(conn, row), Reply::Outbox(messages)) => {
+                self.resend(now, conn, row, messages);
             }
             (Pending::Tell(conn, attempt), Reply::Found(known)) => {
                 self.tell_state(conn, &attempt, known);
@@ -737,7 +737,7 @@ impl Agent {
             | Pending::Apply(conn)
             | Pending::Discard(conn, _)
             | Pending::Page(conn)
-            | Pending::Resend(conn) => {
+            | Pending::Resend(conn, _) => {
                 if self.link.connection() == Some(conn) {
                     self.drop_link(now, CloseCode::GOING_AWAY, "the store failed");
                 }

@@ -793,23 +793,30 @@ impl Agent {
         self.timers.set(Timer::Ack, now + self.config.ack_timeout);
         let (count_max, bytes_max) = (1, usize::MAX);
         let command = Command::ReadOutbox { after: row - 1, count_max, bytes_max };
-        self.store(Pending::Resend(conn), command);
+        self.store(Pending::Resend(conn, row), command);
     }
 
-    pub(super) fn resend(&mut self, now: Instant, conn: ConnectionId, messages: Vec<Message>) {
+    /// What was not acknowledged in time, the message of `row`, is sent again as the store has it.
+    pub(super) fn resend(
+        &mut self,
+        now: Instant,
+        conn: ConnectionId,
+        row: u64,
+        messages: Vec<Message>,
+    ) {
         let Some(session) = self.link.session(conn) else { return };
-        let Some(oldest) = session.pump.window.keys().next().copied() else { return };
+        if !session.pump.window.contains_key(&row) {
+            mark!("tasks.acknowledged_before_sent_again");
+            return;
+        }
+        session.pump.forget(row);
         match messages.into_iter().next() {
-            Some(message) if message.row == oldest => {
+            Some(message) if message.row == row => {
                 mark!("tasks.sent_again");
-                session.pump.forget(oldest);
                 self.send(now, message, true);
             }
             // It was given up for want of space.
-            _ => {
-                mark!("tasks.given_up_while_unacknowledged");
-                session.pump.forget(oldest);
-            }
+            _ => mark!("tasks.given_up_while_unacknowledged"),
         }
     }
 
