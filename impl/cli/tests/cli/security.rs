@@ -43,7 +43,7 @@ async fn open(server: &Server, path: &str, origin: Option<&str>) -> Result<Socke
 }
 
 fn refused(opened: Result<Socket, Refusal>) -> Refusal {
-    opened.err().expect("it is refused")
+    opened.expect_err("it is refused")
 }
 
 async fn say(socket: &mut Socket, text: &str) {
