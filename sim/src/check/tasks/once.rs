@@ -87,16 +87,23 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
 /// replaced by an older one since, and the controller has not heard of it, or has forgotten it too.
 fn is_forgotten(facts: &Facts<'_>, agent: u32, attempt: &str, index: usize, again: usize) -> bool {
     let replaced = facts.stores_replaced.get(&agent).into_iter().flatten();
-    if !replaced.into_iter().any(|replaced| (index..again).contains(replaced)) {
+    let Some(replaced) = replaced.filter(|at| (index..again).contains(*at)).max() else {
         return false;
-    }
+    };
     let told = |seen: &TaskSeen| match seen {
         TaskSeen::State { attempt: of, state } => {
             of == attempt && !matches!(state.as_str(), "delivered" | "received")
         }
         _ => false,
     };
-    let mut news = facts.seen().filter(|(at, _, seen)| (index..again).contains(at) && told(seen));
+    // What it learns after it has delivered the attempt to the older store comes too late for that.
+    let between = || facts.seen().filter(|(at, ..)| (index..again).contains(at));
+    let delivered = between().filter(|(at, _, seen)| {
+        let again = |of: &str, state: &str| of == attempt && state == "delivered";
+        at > replaced && matches!(seen, TaskSeen::State { attempt: of, state } if again(of, state))
+    });
+    let until = delivered.map(|(at, ..)| at).last().unwrap_or(again);
+    let mut news = between().filter(|(at, _, seen)| *at < until && told(seen));
     news.all(|(at, ..)| facts.record_was_replaced_after(at))
 }
 
@@ -123,6 +130,13 @@ mod tests {
         let both = vec![ran(A1), told(), lost(), TaskSeen::RecordReplaced, ran(A1)];
         assert_eq!(tasks(&CHECKER, both), [""; 0]);
         assert_eq!(tasks(&CHECKER, vec![ran(A1), lost(), ran(A1)]), [""; 0], "nobody was told");
+        // It is given up while it is on its way again.
+        let (sent, closed) = (|| state("delivered"), || state("interrupted"));
+        let late = vec![ran(A1), TaskSeen::RecordReplaced, lost(), sent(), closed(), ran(A1)];
+        assert_eq!(tasks(&CHECKER, late), [""; 0]);
+        let known = vec![ran(A1), TaskSeen::RecordReplaced, lost(), closed(), sent(), ran(A1)];
+        assert_eq!(tasks(&CHECKER, known).len(), 1, "it was known, and delivered again");
+        assert_eq!(tasks(&CHECKER, vec![ran(A1), sent(), told(), lost(), ran(A1)]).len(), 1);
     }
 
     #[test]
