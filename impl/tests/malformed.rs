@@ -29,6 +29,7 @@ use gapless::tasks::store::sqlite::{SqliteTaskStore, TaskStoreConfig};
 use gapless::{AgentId, session as session_protocol};
 use serde_json::{Value, json};
 use session_support::{Host, PATIENCE, entropy};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -85,14 +86,21 @@ fn texts(list: &[(&'static str, &'static str)]) -> Vec<(&'static str, Message)> 
     list.iter().map(|(kind, text)| (*kind, Message::text(*text))).collect()
 }
 
+/// What breaks WebSocket or its limits.
+enum Broken {
+    Frame(Message),
+    /// The header of a text frame with so many bytes. They do not follow: who closes a connection on
+    /// which something is still to be read resets it, and the code may be lost.
+    Announced(usize),
+}
+
 /// What breaks WebSocket or its limits, and the code with which the connection is closed.
-fn broken() -> Vec<(&'static str, Message, u16)> {
+fn broken() -> Vec<(&'static str, Broken, u16)> {
     let raw = |bytes: &'static [u8], data| {
-        Message::Frame(Frame::message(bytes, OpCode::Data(data), true))
+        Broken::Frame(Message::Frame(Frame::message(bytes, OpCode::Data(data), true)))
     };
-    let large = format!(r#"{{"type":"ping","x":"{}"}}"#, "x".repeat(MESSAGE_BYTES_MAX));
     vec![
-        ("a message over the limit", Message::text(large), 1009),
+        ("a message over the limit", Broken::Announced(MESSAGE_BYTES_MAX + 1), 1009),
         ("a text that is no UTF-8", raw(b"{\"type\":\"pi\xffng\"}", Data::Text), 1007),
         ("a frame of a kind that is not in use", raw(b"{}", Data::Reserved(3)), 1002),
     ]
@@ -101,9 +109,32 @@ fn broken() -> Vec<(&'static str, Message, u16)> {
 // ---- a peer -------------------------------------------------------------------------------------
 
 /// The other end of an endpoint's socket.
-struct Peer(WebSocketStream<TcpStream>);
+struct Peer(WebSocketStream<TcpStream>, Side);
+
+/// Which end of a connection a peer is. What a client sends is masked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Client,
+    Server,
+}
 
 impl Peer {
+    async fn break_with(&mut self, broken: Broken) {
+        match broken {
+            Broken::Frame(message) => self.say(message).await,
+            Broken::Announced(bytes) => {
+                // A text frame, whole, with the length in eight bytes.
+                let masked = if self.1 == Side::Client { 0x80 } else { 0 };
+                let mut header = vec![0x81, masked | 127];
+                header.extend((bytes as u64).to_be_bytes());
+                if self.1 == Side::Client {
+                    header.extend([0; 4]);
+                }
+                self.0.get_mut().write_all(&header).await.expect("it is taken");
+            }
+        }
+    }
+
     async fn say(&mut self, message: Message) {
         self.0.send(message).await.expect("it is taken");
     }
@@ -183,7 +214,7 @@ async fn connect(
         set(name, value);
     }
     let (socket, _) = tokio_tungstenite::client_async(request, stream).await.expect("a WebSocket");
-    Peer(socket)
+    Peer(socket, Side::Client)
 }
 
 /// A socket with the client that dials next.
@@ -202,7 +233,7 @@ async fn accept(listener: &TcpListener) -> Peer {
             .expect("a connection");
         // Requests over HTTP are not what is tested.
         if let Ok(socket) = tokio_tungstenite::accept_hdr_async(stream, take_offer).await {
-            return Peer(socket);
+            return Peer(socket, Side::Server);
         }
     }
 }
@@ -273,9 +304,9 @@ async fn a_server_of_events_ignores_what_is_malformed() {
         let said = peer.until(ping, |frame| frame["type"] == "pong").await;
         assert!(said.is_empty(), "{kind}: {said:?}");
     }
-    for (kind, frame, code) in broken() {
+    for (kind, broken, code) in broken() {
         let mut peer = open().await;
-        peer.say(frame).await;
+        peer.break_with(broken).await;
         assert_eq!(peer.closed().await, Some(code), "{kind}");
     }
 }
@@ -327,8 +358,8 @@ async fn a_client_of_events_ignores_what_is_malformed() {
         let next = tokio::time::timeout(PATIENCE, handlings.recv()).await.expect("it is handled");
         assert_eq!(next, Some(Some(sequence)), "{kind}");
     }
-    for (kind, frame, code) in broken() {
-        peer.say(frame).await;
+    for (kind, broken, code) in broken() {
+        peer.break_with(broken).await;
         assert_eq!(peer.closed().await, Some(code), "{kind}");
         peer = welcome_to_events(&listener, sequence).await;
     }
@@ -400,9 +431,9 @@ async fn a_server_of_sessions_ignores_what_is_malformed() {
         let said = peer.until(question(), is_answer).await;
         assert!(said.is_empty(), "{kind}: {said:?}");
     }
-    for (kind, frame, code) in broken() {
+    for (kind, broken, code) in broken() {
         let mut peer = open("b").await;
-        peer.say(frame).await;
+        peer.break_with(broken).await;
         assert_eq!(peer.closed().await, Some(code), "{kind}");
     }
 }
@@ -456,8 +487,8 @@ async fn a_client_of_sessions_ignores_what_is_malformed() {
         let said: Vec<_> = said.iter().filter(|frame| frame["type"] != "ack").collect();
         assert!(said.is_empty(), "{kind}: {said:?}");
     }
-    for (kind, frame, code) in broken() {
-        peer.say(frame).await;
+    for (kind, broken, code) in broken() {
+        peer.break_with(broken).await;
         assert_eq!(peer.closed().await, Some(code), "{kind}");
         peer = welcome_to_session(&listener).await;
     }
@@ -635,9 +666,9 @@ async fn a_controller_refuses_what_is_malformed_and_has_a_name_and_ignores_the_r
         assert_eq!(payload["retryable"], false, "{kind}: {error}");
         assert_eq!(payload["related_message_id"], "bad", "{kind}: {error}");
     }
-    for (kind, frame, code) in broken() {
+    for (kind, broken, code) in broken() {
         let mut peer = open().await;
-        peer.say(frame).await;
+        peer.break_with(broken).await;
         assert_eq!(peer.closed().await, Some(code), "{kind}");
     }
 }
@@ -725,8 +756,8 @@ async fn an_agent_ignores_what_is_malformed() {
         let said = peer.until(question(), is_answer).await;
         assert!(said.is_empty(), "{kind}: {said:?}");
     }
-    for (kind, frame, code) in broken() {
-        peer.say(frame).await;
+    for (kind, broken, code) in broken() {
+        peer.break_with(broken).await;
         assert_eq!(peer.closed().await, Some(code), "{kind}");
         peer = welcome_agent(&listener).await;
     }
