@@ -79,9 +79,9 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn full(FrameRate { per_second, burst }: FrameRate) -> Self {
+    fn full(FrameRate { per_second, burst }: FrameRate, now: Instant) -> Self {
         let interval = Duration::from_secs(1) / per_second.get();
-        Self { interval, whole: interval * burst.get(), full_at: Instant::now() }
+        Self { interval, whole: interval * burst.get(), full_at: now }
     }
 
     /// Takes a token, if there is one.
@@ -165,7 +165,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Socket<S> {
             stream,
             queue: VecDeque::new(),
             unflushed: 0,
-            bucket: limits.frame_rate.map(Bucket::full),
+            // Tokio's clock, as for every timer of a driver: a simulation moves it.
+            bucket: limits.frame_rate.map(|rate| Bucket::full(rate, Instant::now())),
             close_timeout: limits.close_timeout,
         }
     }
@@ -201,6 +202,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Socket<S> {
         match Pin::new(&mut self.stream).poll_next(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(_)))
+                // Tokio's clock again, which is virtual in a simulation.
                 if self.bucket.as_mut().is_some_and(|bucket| !bucket.take(Instant::now())) =>
             {
                 mark!("net.too_many_frames");
@@ -269,8 +271,9 @@ mod tests {
     fn a_bucket_gives_its_burst_at_once_and_then_as_many_as_come() {
         let number = |n| NonZeroU32::new(n).expect("not zero");
         let rate = FrameRate { per_second: number(10), burst: number(5) };
+        // Any time will do: only what is added to it counts.
         let start = Instant::now();
-        let mut bucket = Bucket { full_at: start, ..Bucket::full(rate) };
+        let mut bucket = Bucket::full(rate, start);
         let taken = |bucket: &mut Bucket, at| (0..100).filter(|_| bucket.take(at)).count();
         assert_eq!(taken(&mut bucket, start), 5);
         assert_eq!(taken(&mut bucket, start + Duration::from_millis(99)), 0);
