@@ -39,6 +39,28 @@ pub enum Synchronous {
     Normal,
 }
 
+/// How a database lies on its disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Medium<'a> {
+    /// The name of a SQLite VFS; `None` = the operating system's.
+    pub vfs: Option<&'a str>,
+    /// What a commit survives.
+    pub synchronous: Synchronous,
+    /// Bytes of a page of a new database, a power of two from 512 to 65,536; `None` = SQLite's
+    /// choice, which is 4,096. One that is there keeps its own.
+    pub page_bytes: Option<u32>,
+}
+
+impl Medium<'_> {
+    /// To be done before anything is written.
+    fn lay_out(self, connection: &Connection) -> rusqlite::Result<()> {
+        match self.page_bytes {
+            Some(page_bytes) => connection.pragma_update(None, "page_size", page_bytes),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A database cannot be used. Nothing was written to it.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -99,9 +121,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// # Errors
 ///
 /// SQLite's.
-pub fn open_connection(path: &Path, vfs: Option<&str>) -> rusqlite::Result<Connection> {
-    let connection = connect(path, vfs)?;
-    configure(&connection, Synchronous::Full)?;
+pub fn open_connection(path: &Path, medium: Medium<'_>) -> rusqlite::Result<Connection> {
+    let connection = connect(path, medium.vfs)?;
+    medium.lay_out(&connection)?;
+    configure(&connection, medium.synchronous)?;
     Ok(connection)
 }
 
@@ -165,12 +188,11 @@ fn contents(connection: &Connection, application_id: i64) -> rusqlite::Result<Co
 /// [`OpenError`]; an existing file is left as it is.
 pub(crate) fn open(
     path: &Path,
-    vfs: Option<&str>,
+    medium: Medium<'_>,
     schema: &Schema,
-    synchronous: Synchronous,
 ) -> Result<Connection, OpenError> {
     let failed = |error: rusqlite::Error| open_error(path, &error);
-    let mut connection = connect(path, vfs).map_err(failed)?;
+    let mut connection = connect(path, medium.vfs).map_err(failed)?;
     // What is not ours is left as it is, down to its journal mode.
     let version = match contents(&connection, schema.application_id).map_err(failed)? {
         Contents::Foreign => {
@@ -182,13 +204,14 @@ pub(crate) fn open(
         }
         Contents::Ours(found) => found,
         Contents::Empty => {
+            medium.lay_out(&connection).map_err(failed)?;
             if schema.incremental_vacuum {
                 connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(failed)?;
             }
             0
         }
     };
-    configure(&connection, synchronous).map_err(failed)?;
+    configure(&connection, medium.synchronous).map_err(failed)?;
     if version < schema.version() {
         migrate(&mut connection, schema, version).map_err(failed)?;
     }

@@ -69,6 +69,7 @@ const SCENARIO: &str = "events/swarm";
 const DELIVERED_MIN: u64 = 90;
 
 fn main() -> ExitCode {
+    gapless_sim::heap::keep();
     let measures = std::env::args().any(|arg| arg == "--bench");
     let words = std::env::args().filter(|_| measures);
     let args = match measures {

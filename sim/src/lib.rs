@@ -36,6 +36,7 @@ pub mod cli;
 pub mod conform;
 pub mod exit;
 pub mod freeze;
+pub mod heap;
 pub mod history;
 pub mod localise;
 pub mod mutants;

@@ -7,6 +7,7 @@
 //! [`SqliteLog`] works on the thread that calls it. [`Threaded`](crate::storage::Threaded) gives it a thread of its own,
 //! which is what a server wants; a simulation wants the former.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -16,7 +17,7 @@ use super::AgentId;
 use super::client::Position;
 use super::log::{Append, Appended, Command, Read, Reply, StreamState};
 use super::wire::EventBody;
-use crate::database::{self, OpenError, Schema, Synchronous, damaged};
+use crate::database::{self, Medium, OpenError, Schema, Synchronous, damaged};
 use crate::mark;
 use crate::recovery::{Epoch, EpochStart, Lineage, MAX_SEQUENCE, WallTime};
 use crate::storage::{StoreCommand, StoreError, Transact};
@@ -81,6 +82,9 @@ pub struct LogConfig {
     pub epochs_max: u64,
     /// What a commit survives: a loss of power.
     pub synchronous: Synchronous,
+    /// Bytes of a page of a new database, a power of two from 512 to 65,536; `None` = SQLite's
+    /// choice, which is 4,096. One that is there keeps its own.
+    pub page_bytes: Option<u32>,
 }
 
 impl LogConfig {
@@ -93,6 +97,7 @@ impl LogConfig {
             remember_ids: 100_000,
             epochs_max: 4_096,
             synchronous: Synchronous::Full,
+            page_bytes: None,
         }
     }
 }
@@ -103,7 +108,12 @@ pub struct SqliteLog {
     connection: Connection,
     config: LogConfig,
     epoch: Option<(i64, Epoch)>,
+    /// Streams that are known to have numbers in this epoch.
+    begun: BTreeSet<i64>,
 }
+
+/// How many streams are known to have numbers in an epoch. Beyond, the database is asked.
+const BEGUN_MAX: usize = 65_536;
 
 impl SqliteLog {
     /// Opens the log, and creates it if there is none.
@@ -112,9 +122,13 @@ impl SqliteLog {
     ///
     /// [`OpenError`]; an existing file is left as it is.
     pub fn open(config: LogConfig) -> Result<Self, OpenError> {
-        let connection =
-            database::open(&config.path, config.vfs.as_deref(), &SCHEMA, config.synchronous)?;
-        Ok(Self { connection, config, epoch: None })
+        let medium = Medium {
+            vfs: config.vfs.as_deref(),
+            synchronous: config.synchronous,
+            page_bytes: config.page_bytes,
+        };
+        let connection = database::open(&config.path, medium, &SCHEMA)?;
+        Ok(Self { connection, config, epoch: None, begun: BTreeSet::new() })
     }
 
     /// Goes on with the newest epoch, in a process that has opened it and opens its log once more.
@@ -152,17 +166,26 @@ impl SqliteLog {
             mark!("events.group_commit");
         }
         let transaction = Transaction::new(&mut self.connection, behavior).map_err(not_applied)?;
-        let mut run =
-            Run { transaction: &transaction, config: &self.config, epoch: self.epoch.clone() };
+        let mut run = Run {
+            transaction: &transaction,
+            config: &self.config,
+            epoch: self.epoch.clone(),
+            begun: Some(&self.begun),
+            begins: vec![],
+        };
         let replies: Result<Vec<_>, _> =
             commands.into_iter().map(|command| run.command(command)).collect();
-        let epoch = run.epoch;
+        let Run { epoch, begins, .. } = run;
         let replies = replies.map_err(not_applied)?;
         transaction.commit().map_err(|error| match read_only {
             true => StoreError::NotApplied(error.to_string()),
             false => StoreError::Unknown(error.to_string()),
         })?;
+        if self.epoch != epoch || self.begun.len() + begins.len() > BEGUN_MAX {
+            self.begun.clear();
+        }
         self.epoch = epoch;
+        self.begun.extend(begins);
         Ok(replies)
     }
 
@@ -193,6 +216,10 @@ struct Run<'a> {
     transaction: &'a Transaction<'a>,
     config: &'a LogConfig,
     epoch: Option<(i64, Epoch)>,
+    /// Streams that have numbers in the epoch, if it is older than the transaction.
+    begun: Option<&'a BTreeSet<i64>>,
+    /// Streams that get their first number in it, or may.
+    begins: Vec<i64>,
 }
 
 struct StreamRow {
@@ -227,6 +254,8 @@ impl Run<'_> {
             )?
             .execute([ordinal.saturating_sub_unsigned(self.config.epochs_max)])?;
         self.epoch = Some((ordinal, epoch));
+        self.begun = None;
+        self.begins.clear();
         Ok(Reply::EpochOpened)
     }
 
@@ -317,11 +346,14 @@ impl Run<'_> {
         self.transaction
             .prepare_cached("UPDATE streams SET head = ?2 WHERE stream = ?1")?
             .execute(params![row.stream, sequence])?;
-        self.transaction
-            .prepare_cached(
-                "INSERT OR IGNORE INTO lineage (stream, ordinal, first) VALUES (?1, ?2, ?3)",
-            )?
-            .execute(params![row.stream, ordinal, sequence])?;
+        if self.begun.is_none_or(|begun| !begun.contains(&row.stream)) {
+            self.transaction
+                .prepare_cached(
+                    "INSERT OR IGNORE INTO lineage (stream, ordinal, first) VALUES (?1, ?2, ?3)",
+                )?
+                .execute(params![row.stream, ordinal, sequence])?;
+            self.begins.push(row.stream);
+        }
         let oldest = match self.config.retain_events {
             // Removing a sixteenth at a time keeps the cost per append flat.
             Some(keep) if sequence - row.oldest + 1 > keep + keep / 16 => {

@@ -375,7 +375,7 @@ fn show(args: &ShowArgs, out: &mut dyn Write) -> Result<u8, Failure> {
         && !run.trace.records.iter().any(|record| record.host == *host)
     {
         let hosts: std::collections::BTreeSet<&str> =
-            run.trace.records.iter().map(|record| record.host.as_str()).collect();
+            run.trace.records.iter().map(|record| record.host).collect();
         let hosts: Vec<_> = hosts.into_iter().collect();
         return Err(usage(
             format!("nothing happened on a host `{host}`"),

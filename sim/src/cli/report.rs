@@ -360,7 +360,7 @@ impl Report<'_> {
     fn excerpt(&self, text: &mut String, violation: &Violation) {
         let protocol = self.run.plan.options.protocol();
         let client = violation.client.map(|client| Host::Client(client).name(protocol));
-        let concerns = |record: &Record| match (&client, record.host.as_str()) {
+        let concerns = |record: &Record| match (&client, record.host) {
             _ if record.at_ms > violation.at_ms || record.kind == Kind::Mark => false,
             (None, _) | (_, "world") => true,
             // Of what the server does with frames, that which goes to or comes from the client.

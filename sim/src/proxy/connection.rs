@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::relay::{Carried, Relay, Upstream, break_off, ignore};
 use super::{Decision, Fault, Pace, Report};
 use crate::plan::{Cut, Strange};
-use crate::trace::{Fact, Kind};
+use crate::trace::{Fact, Kind, Text};
 use crate::world::frames::{BINARY, Frame, TEXT};
 use crate::world::link::{Connecting, FaultyStream, Link, Opened, Reading, Site, Watch};
 
@@ -239,7 +239,7 @@ impl Site for Nowhere {
         "client"
     }
 
-    fn record(&self, _kind: Kind, _text: String, _fact: Option<Fact>) {}
+    fn record(&self, _kind: Kind, _text: impl Into<Text>, _fact: Option<Fact>) {}
 
     fn poll_running(&self, _cx: &Context<'_>) -> Poll<()> {
         Poll::Ready(())

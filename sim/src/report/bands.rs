@@ -44,7 +44,7 @@ pub(super) fn bands(trace: &Trace, plan: &Plan) -> Vec<Band> {
     let mut bands = Vec::new();
     let end_ms = trace.records.last().map_or(0, |record| record.at_ms);
     for (at, record) in trace.records.iter().enumerate() {
-        let host = record.host.as_str();
+        let host = record.host;
         // When the host does something that ends what began with this record.
         let until = |ends: fn(&Fact) -> bool| {
             let later = trace.records[at + 1..].iter().filter(|later| later.host == host);

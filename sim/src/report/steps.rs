@@ -169,7 +169,7 @@ pub(crate) fn step_of_run(run: &Run, step: usize) -> String {
     said.unwrap_or_else(|| {
         let about = Some(Fact::Step(step));
         let record = run.trace.records.iter().find(|record| record.fact == about);
-        record.map_or_else(String::new, |record| record.text.clone())
+        record.map_or_else(String::new, |record| record.text.to_string())
     })
 }
 

@@ -144,11 +144,11 @@ impl Timeline {
             let causes = causality.causes[at].iter().filter(|at| shown(at));
             Row {
                 at_ms: record.at_ms,
-                host: place.get(record.host.as_str()).copied(),
+                host: place.get(record.host).copied(),
                 life: record.incarnation,
                 kind: kind(record.kind),
-                text: step.clone().unwrap_or_else(|| record.text.clone()),
-                said: step.map(|_| record.text.clone()),
+                text: step.clone().unwrap_or_else(|| record.text.to_string()),
+                said: step.map(|_| record.text.to_string()),
                 whole: whole(record),
                 causes: causes.map(|at| at - first).collect(),
             }
@@ -219,7 +219,7 @@ fn lanes(trace: &Trace, plan: &Plan) -> Vec<Lane> {
     for record in trace.records.iter().filter(|record| record.incarnation > 0) {
         let known = lanes.iter().position(|lane| lane.name == record.host);
         let place = known.unwrap_or_else(|| {
-            let name = record.host.clone();
+            let name = record.host.to_owned();
             lanes.push(Lane { name, side: Side::Workload, app: false, store: false });
             lanes.len() - 1
         });

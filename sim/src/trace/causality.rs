@@ -120,8 +120,8 @@ impl<'a> Finder<'a> {
         if record.host == WORLD {
             return causes;
         }
-        causes.extend(self.newest.get(record.host.as_str()));
-        causes.extend(self.hit.remove(record.host.as_str()).unwrap_or_default());
+        causes.extend(self.newest.get(record.host));
+        causes.extend(self.hit.remove(record.host).unwrap_or_default());
         match &record.fact {
             Some(Fact::Frame(passage)) if record.kind != Kind::Send => {
                 if let Some(departure) = self.departed.get(&name(passage)) {
@@ -259,9 +259,9 @@ mod tests {
         plan
     }
 
-    fn record(host: &str, life: u64, kind: Kind, fact: Option<Fact>) -> Record {
-        let text = if kind == Kind::Mark { "m" } else { "…" }.to_owned();
-        Record { at_ms: 0, host: host.to_owned(), incarnation: life, kind, text, fact }
+    fn record(host: &'static str, life: u64, kind: Kind, fact: Option<Fact>) -> Record {
+        let text = if kind == Kind::Mark { "m" } else { "…" }.into();
+        Record { at_ms: 0, host, incarnation: life, kind, text, fact }
     }
 
     fn frame(nth: u64) -> Option<Fact> {

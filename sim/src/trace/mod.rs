@@ -5,6 +5,7 @@
 //! number whether two runs were the same.
 
 pub mod causality;
+mod text;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+pub use self::text::Text;
 use crate::plan::Cut;
 
 /// Everything that happened.
@@ -27,13 +29,13 @@ pub struct Record {
     /// Virtual time.
     pub at_ms: u64,
     /// Where: a host, or the world itself.
-    pub host: String,
+    pub host: &'static str,
     /// Which life of the host's process; 0 for the world.
     pub incarnation: u64,
     /// What kind of thing.
     pub kind: Kind,
     /// What, on one line.
-    pub text: String,
+    pub text: Text,
     /// What of it a program can use. It is no part of the line, and so of no hash.
     pub fact: Option<Fact>,
 }
@@ -126,7 +128,7 @@ impl fmt::Display for Record {
         let seconds = self.at_ms / 1_000;
         let millis = self.at_ms % 1_000;
         let host = match self.incarnation {
-            0 => self.host.clone(),
+            0 => self.host.to_owned(),
             life => format!("{}.{life}", self.host),
         };
         write!(f, "{seconds:>4}.{millis:03}  {host:<11} {} {}", self.kind.sign(), self.text)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 use serde_json::Value;
 
-use crate::trace::Passage;
+use crate::trace::{Passage, Text};
 
 /// A piece of a connection, in one direction.
 #[derive(Debug, Clone, PartialEq)]
@@ -194,6 +194,12 @@ impl Frame {
     /// Its text, if it is a text frame.
     pub(crate) fn text(&self) -> Option<&str> {
         std::str::from_utf8(&self.payload).ok().filter(|_| self.opcode == TEXT)
+    }
+
+    /// What [`describe`](Self::describe) says behind some words, when somebody asks.
+    pub(crate) fn said(&self, before: &'static str) -> Text {
+        let frame = self.clone();
+        Text::later(move || format!("{before}{}", frame.describe()))
     }
 
     /// The frame on one short line, without anything that differs from run to run.

@@ -15,7 +15,7 @@ use super::pause::Pause;
 use super::record::Recorder;
 use super::vault::Vault;
 use crate::seed::Seed;
-use crate::trace::{Fact, Kind};
+use crate::trace::{Fact, Kind, Text};
 
 thread_local! {
     /// Which runtime of this thread is which life of which host.
@@ -23,11 +23,11 @@ thread_local! {
 }
 
 /// The host and the life that run on this thread right now; the world itself has life 0.
-pub(crate) fn current() -> (String, u64) {
+pub(crate) fn current() -> (&'static str, u64) {
     let running = Handle::try_current().ok().map(|handle| handle.id());
     RUNTIMES.with_borrow(|runtimes| {
         let known = runtimes.iter().find(|(id, ..)| Some(*id) == running);
-        known.map_or(("world".to_owned(), 0), |(_, host, life)| ((*host).to_owned(), *life))
+        known.map_or(("world", 0), |(_, host, life)| (*host, *life))
     })
 }
 
@@ -111,12 +111,12 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn record(&self, kind: Kind, text: impl Into<String>) {
+    pub(crate) fn record(&self, kind: Kind, text: impl Into<Text>) {
         self.recorder.record(self.name, self.life, kind, text.into(), None);
     }
 
     /// A record with what of it a program can use.
-    pub(crate) fn record_fact(&self, kind: Kind, text: impl Into<String>, fact: Fact) {
+    pub(crate) fn record_fact(&self, kind: Kind, text: impl Into<Text>, fact: Fact) {
         self.recorder.record(self.name, self.life, kind, text.into(), Some(fact));
     }
 

@@ -8,7 +8,7 @@ use gapless::events::wire::EventBody;
 use crate::branches::Branches;
 use crate::chain::{Chain, Digest, Prefixes, Streams};
 use crate::history::{Entry, History, Seen, TaskSeen};
-use crate::trace::{Fact, Kind, Record, Trace};
+use crate::trace::{Fact, Kind, Record, Text, Trace};
 
 /// The notebook of one run. Cheap to clone; all clones write to the same pages.
 #[derive(Clone, Default)]
@@ -51,8 +51,18 @@ pub(crate) struct Pages {
 
 /// An event as its publisher made it.
 struct Made {
-    body: EventBody,
+    /// Its fields, but for the number that it does not have yet.
+    fields: Option<Fields>,
     digest: Digest,
+}
+
+type Fields = serde_json::Map<String, serde_json::Value>;
+
+/// The fields of an event, but for its number.
+fn fields(text: &str) -> Option<Fields> {
+    let mut fields: Fields = serde_json::from_str(text).ok()?;
+    fields.remove("agent_seq");
+    Some(fields)
 }
 
 /// How many times of a mark a plan can refer to.
@@ -100,15 +110,15 @@ impl Recorder {
     /// Writes a record of a host.
     pub(crate) fn record(
         &self,
-        host: &str,
+        host: &'static str,
         incarnation: u64,
         kind: Kind,
-        text: String,
+        text: impl Into<Text>,
         fact: Option<Fact>,
     ) {
+        let text = text.into();
         let mut pages = self.pages();
         let at_ms = now_ms(&pages);
-        let host = host.to_owned();
         pages.records.push(Record { at_ms, host, incarnation, kind, text, fact });
     }
 
@@ -132,7 +142,7 @@ impl Recorder {
             reached.push(at_ms);
         }
         let (host, incarnation) = super::host::current();
-        let text = mark.to_owned();
+        let text = mark.into();
         let record = Record { at_ms, host, incarnation, kind: Kind::Mark, text, fact: None };
         // The same place again and again is one line.
         let length = pages.records.len();
@@ -140,7 +150,7 @@ impl Recorder {
             Some((at, first, times)) if *at + 1 == length && *first == record => {
                 *times += 1;
                 let (at, text) = (*at, format!("{mark} ×{times}"));
-                pages.records[at].text = text;
+                pages.records[at].text = text.into();
             }
             repeated => {
                 *repeated = Some((length, record.clone(), 1));
@@ -228,22 +238,17 @@ impl Recorder {
     }
 
     /// A publisher has made an event.
-    pub(crate) fn publishing(&self, agent: u32, key: &str, body: EventBody) {
-        let digest = Digest::of_body(&body);
-        self.pages().published.insert((agent, key.to_owned()), Made { body, digest });
+    pub(crate) fn publishing(&self, agent: u32, key: &str, body: &EventBody) {
+        let made = Made { fields: fields(body.as_str()), digest: Digest::of_body(body) };
+        self.pages().published.insert((agent, key.to_owned()), made);
     }
 
     /// What an event is that an application has as `text`, whatever it did to the form of it: the
     /// order of fields, spaces, its number.
     pub(crate) fn digest_of(&self, agent: u32, key: Option<&str>, text: &str) -> Digest {
-        let fields = |text: &str| {
-            let mut fields: serde_json::Map<_, _> = serde_json::from_str(text).ok()?;
-            fields.remove("agent_seq");
-            Some(fields)
-        };
         let pages = self.pages();
         let made = key.and_then(|key| pages.published.get(&(agent, key.to_owned())));
-        made.filter(|made| fields(made.body.as_str()) == fields(text))
+        made.filter(|made| made.fields == fields(text))
             .map_or_else(|| Digest::of_event(text), |made| made.digest)
     }
 

@@ -11,7 +11,7 @@ use turmoil::net::{TcpListener, TcpStream};
 
 use super::frames::{Counted, Piece, Splitter};
 use super::host::Process;
-use crate::trace::{Fact, Kind};
+use crate::trace::{Fact, Kind, Text};
 
 /// Accepts connections and writes their frames down.
 pub(crate) struct TracedListener {
@@ -54,8 +54,10 @@ impl TracedStream {
         splitter.push(bytes);
         while let Some(piece) = splitter.next() {
             if let Piece::Frame(frame) = piece {
-                let text = format!("{}: {}", counted.client, frame.describe());
-                process.record_fact(kind, text, Fact::Frame(counted.next(&frame.payload)));
+                let passage = counted.next(&frame.payload);
+                let client = Arc::clone(&counted.client);
+                let text = Text::later(move || format!("{client}: {}", frame.describe()));
+                process.record_fact(kind, text, Fact::Frame(passage));
             }
         }
     }

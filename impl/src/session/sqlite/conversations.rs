@@ -13,7 +13,7 @@ use serde::de::{DeserializeOwned, IntoDeserializer as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::database::{self, OpenError, Schema, Synchronous, damaged};
+use crate::database::{self, Medium, OpenError, Schema, Synchronous, damaged};
 use crate::mark;
 use crate::recovery::MAX_SEQUENCE;
 use crate::session::conversation::{
@@ -119,7 +119,8 @@ impl SqliteConversations {
     ///
     /// [`OpenError`]; nothing was written.
     pub fn open(path: &Path, config: &ConversationsConfig) -> Result<Self, OpenError> {
-        let connection = database::open(path, config.vfs.as_deref(), &SCHEMA, config.synchronous)?;
+        let medium = Medium { vfs: config.vfs.as_deref(), synchronous: config.synchronous, page_bytes: None };
+        let connection = database::open(path, medium, &SCHEMA)?;
         Ok(Self { connection, retain_rows: config.retain_rows.max(1) })
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
-use crate::database::{self, OpenError, Schema, Synchronous, damaged};
+use crate::database::{self, Medium, OpenError, Schema, damaged};
 use crate::mark;
 use crate::recovery::{Entropy, random_hex_128};
 use crate::session::Name;
@@ -50,7 +50,8 @@ impl SqliteInFlight {
         vfs: Option<&str>,
         entropy: &mut dyn Entropy,
     ) -> Result<(Self, Kept), OpenError> {
-        let connection = database::open(path, vfs, &SCHEMA, Synchronous::Full)?;
+        let medium = Medium { vfs, ..Medium::default() };
+        let connection = database::open(path, medium, &SCHEMA)?;
         let kept =
             kept(&connection, entropy).map_err(|error| database::open_error(path, &error))?;
         Ok((Self { connection }, kept))

@@ -12,7 +12,7 @@ use super::record::{
     Reconciled, Reply, StreamView, Submission, Submitted, TaskView,
 };
 use crate::AgentId;
-use crate::database::{self, OpenError, Schema, Synchronous, damaged};
+use crate::database::{self, Medium, OpenError, Schema, Synchronous, damaged};
 use crate::mark;
 use crate::recovery::{Epoch, MAX_SEQUENCE, WallTime};
 use crate::storage::{StoreCommand, StoreError, Transact};
@@ -134,8 +134,8 @@ impl SqliteRecord {
     ///
     /// [`OpenError`]; an existing file is left as it is.
     pub fn open(config: RecordConfig) -> Result<Self, OpenError> {
-        let connection =
-            database::open(&config.path, config.vfs.as_deref(), &SCHEMA, config.synchronous)?;
+        let medium = Medium { vfs: config.vfs.as_deref(), synchronous: config.synchronous, page_bytes: None };
+        let connection = database::open(&config.path, medium, &SCHEMA)?;
         Ok(Self { connection, config, nonces: Cell::new(None) })
     }
 

@@ -21,7 +21,7 @@ use super::{
     Append, Appended, Command, Finish, Known, LastOutput, Message, MessageBody, Receipt, Received,
     Recovered, Reply, Snapshot, Started, StoredFinal,
 };
-use crate::database::{self, OpenError, Schema, Synchronous, damaged};
+use crate::database::{self, Medium, OpenError, Schema, Synchronous, damaged};
 use crate::mark;
 use crate::recovery::{Epoch, WallTime};
 use crate::storage::{StoreCommand, StoreError, Transact};
@@ -238,8 +238,8 @@ impl SqliteTaskStore {
     ///
     /// [`OpenError`]; an existing file is left as it is.
     pub fn open(config: TaskStoreConfig) -> Result<Self, OpenError> {
-        let connection =
-            database::open(&config.path, config.vfs.as_deref(), &SCHEMA, config.synchronous)?;
+        let medium = Medium { vfs: config.vfs.as_deref(), synchronous: config.synchronous, page_bytes: None };
+        let connection = database::open(&config.path, medium, &SCHEMA)?;
         let failed = |error: rusqlite::Error| database::open_error(&config.path, &error);
         // The log is written back, and then overwritten from its start, when it is this large; what
         // a large transaction has added is cut off.

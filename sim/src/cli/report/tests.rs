@@ -51,9 +51,8 @@ fn run(records: Vec<Record>) -> Run {
     }
 }
 
-fn record(at_ms: u64, host: &str, kind: Kind, text: &str) -> Record {
-    let (host, text) = (host.to_owned(), text.to_owned());
-    Record { at_ms, host, incarnation: 1, kind, text, fact: None }
+fn record(at_ms: u64, host: &'static str, kind: Kind, text: &str) -> Record {
+    Record { at_ms, host, incarnation: 1, kind, text: text.into(), fact: None }
 }
 
 fn lost(count: u64) -> Verdict {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use gapless::database::open_connection;
+use gapless::database::{Medium, open_connection};
 use gapless::events::AgentId;
 use gapless::events::client::{Client, Offer, Position};
 use gapless::events::driver::{
@@ -161,7 +161,7 @@ struct App {
 
 impl App {
     fn open(live: &Live, voice: Voice) -> rusqlite::Result<Self> {
-        let database = open_connection(&Path::new(&live.folder).join("app.db"), None)?;
+        let database = open_connection(&Path::new(&live.folder).join("app.db"), Medium::default())?;
         database.execute_batch(TABLES)?;
         let cursor = SqliteCursor::create(&database, "events")?;
         Ok(Self {

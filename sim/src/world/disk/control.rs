@@ -1,6 +1,7 @@
 //! The switch box: what may happen on a disk, decided before it happens.
 
 use std::cell::RefCell;
+use std::io;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use rusqlite::ffi;
 use tokio::runtime::{Handle, Id};
 
+use super::content::Content;
 use super::{image, vfs};
 
 /// Where the name of a disk stands in a path: `/disk:NAME/rest/of/the/path`.
@@ -301,13 +303,34 @@ struct Armed {
 struct OpenFile {
     path: Arc<str>,
     handles: u32,
-    len: u64,
+    content: Content,
+    /// The last writes, as far as turmoil was not told of them yet.
+    behind: Option<Behind>,
     /// Created here, and its directory not synced since.
     entry_unsynced: bool,
     /// Handles with a shared lock or more.
     readers: u32,
     /// The one handle with more than a shared lock, and its level.
     writer: Option<(u64, i32)>,
+}
+
+/// Writes that follow each other in a file.
+///
+/// SQLite writes a transaction in many small pieces and then syncs. Turmoil keeps a queue of writes, in
+/// which each has its price, so they go there in one.
+pub(super) struct Behind {
+    pub(super) offset: u64,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Behind {
+    /// The most bytes of a file that turmoil is not told of yet.
+    const BYTES_MAX: usize = 256 << 10;
+
+    fn continues_with(&self, bytes: &[u8], offset: u64) -> bool {
+        let size = self.bytes.len();
+        self.offset + size as u64 == offset && size + bytes.len() <= Self::BYTES_MAX
+    }
 }
 
 /// A handle's place in the table of open files, and the lock that it holds.
@@ -427,36 +450,51 @@ impl Inner {
         self.state().powered_off = true;
     }
 
-    /// Enters a handle of a file into the table.
-    pub(super) fn enter(&self, path: &Arc<str>, len: u64, created: bool) -> Slot {
+    /// Enters a handle of a file into the table. The first one brings what is in the file.
+    pub(super) fn enter(
+        &self,
+        path: &Arc<str>,
+        content: impl FnOnce() -> io::Result<Vec<u8>>,
+        created: bool,
+    ) -> io::Result<Slot> {
         let mut state = self.state();
         let handle = state.next_handle;
-        state.next_handle += 1;
         let known = state
             .files
             .iter()
             .position(|file| file.as_ref().is_some_and(|file| file.path == *path));
-        let index = known.unwrap_or_else(|| {
-            let hole = state.files.iter().position(Option::is_none);
-            hole.unwrap_or_else(|| {
-                state.files.push(None);
-                state.files.len() - 1
-            })
+        let index = match known {
+            Some(index) => index,
+            None => {
+                let file = OpenFile {
+                    path: Arc::clone(path),
+                    handles: 0,
+                    content: Content::of(&content()?),
+                    behind: None,
+                    entry_unsynced: false,
+                    readers: 0,
+                    writer: None,
+                };
+                let hole = state.files.iter().position(Option::is_none);
+                let index = hole.unwrap_or_else(|| {
+                    state.files.push(None);
+                    state.files.len() - 1
+                });
+                state.files[index] = Some(file);
+                index
+            }
+        };
+        state.next_handle += 1;
+        let slot = Slot { index, handle, level: ffi::SQLITE_LOCK_NONE };
+        drop(state);
+        self.with_file(&slot, |file| {
+            file.handles += 1;
+            if created {
+                file.content = Content::default();
+                file.entry_unsynced = true;
+            }
         });
-        let file = state.files[index].get_or_insert_with(|| OpenFile {
-            path: Arc::clone(path),
-            handles: 0,
-            len,
-            entry_unsynced: false,
-            readers: 0,
-            writer: None,
-        });
-        file.handles += 1;
-        if created {
-            file.len = len;
-            file.entry_unsynced = true;
-        }
-        Slot { index, handle, level: ffi::SQLITE_LOCK_NONE }
+        Ok(slot)
     }
 
     /// Takes a handle out of the table, with its locks.
@@ -479,11 +517,50 @@ impl Inner {
     }
 
     pub(super) fn len(&self, slot: &Slot) -> u64 {
-        self.with_file(slot, |file| file.len)
+        self.with_file(slot, |file| file.content.len())
     }
 
     pub(super) fn set_len(&self, slot: &Slot, len: u64) {
-        self.with_file(slot, |file| file.len = len);
+        self.with_file(slot, |file| file.content.set_len(len));
+    }
+
+    /// What [`Content::read`] gives.
+    pub(super) fn read(&self, slot: &Slot, buffer: &mut [u8], offset: u64) -> usize {
+        self.with_file(slot, |file| file.content.read(buffer, offset))
+    }
+
+    /// What was written is there to be read.
+    pub(super) fn written(&self, slot: &Slot, bytes: &[u8], offset: u64) {
+        self.with_file(slot, |file| file.content.write(bytes, offset));
+    }
+
+    /// Whether no fault waits. While one does, turmoil is told of each write at once: the fault is to
+    /// meet what SQLite has written so far.
+    pub(super) fn is_calm(&self) -> bool {
+        self.state().faults.is_empty()
+    }
+
+    /// Keeps a write until later. Gives back what does not go together with it.
+    pub(super) fn put_behind(&self, slot: &Slot, bytes: &[u8], offset: u64) -> Option<Behind> {
+        self.with_file(slot, |file| match &mut file.behind {
+            Some(last) if last.continues_with(bytes, offset) => {
+                last.bytes.extend_from_slice(bytes);
+                None
+            }
+            last => last.replace(Behind { offset, bytes: bytes.to_vec() }),
+        })
+    }
+
+    /// What was kept of a file.
+    pub(super) fn take_behind(&self, slot: &Slot) -> Option<Behind> {
+        self.with_file(slot, |file| file.behind.take())
+    }
+
+    /// What was kept of all files, with their paths.
+    pub(super) fn take_all_behind(&self) -> Vec<(Arc<str>, Behind)> {
+        let mut state = self.state();
+        let open = state.files.iter_mut().flatten();
+        open.filter_map(|file| Some((Arc::clone(&file.path), file.behind.take()?))).collect()
     }
 
     pub(super) fn is_entry_unsynced(&self, slot: &Slot) -> bool {

@@ -70,6 +70,7 @@
 //! [`Sim::crash`]: turmoil::Sim::crash
 //! [`Sim::bounce`]: turmoil::Sim::bounce
 
+mod content;
 mod control;
 mod image;
 #[cfg(test)]

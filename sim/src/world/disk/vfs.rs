@@ -4,6 +4,7 @@
 //! stands in [`SimFile`] and in the plain functions below.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -13,7 +14,7 @@ use std::{mem, ptr, slice};
 use rusqlite::ffi;
 use turmoil::fs::shim::std::fs;
 
-use super::control::{self, Busy, DiskOpKind, DiskOutcome, Inner, Slot, Verdict};
+use super::control::{self, Behind, Busy, DiskOpKind, DiskOutcome, Inner, Slot, Verdict};
 use super::image;
 
 /// The name to open connections with. It is not the default VFS.
@@ -58,6 +59,9 @@ pub(super) fn register() {
             xGetSystemCall: None,
             xNextSystemCall: None,
         }));
+        // SAFETY: nothing that SQLite has allocated is counted yet if it takes this, and it refuses it otherwise.
+        // Nobody asks how much memory it has, and counting takes a lock for each allocation.
+        let _in_use_already = unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, 0) };
         // SAFETY: the structure is complete for its version and lives as long as the process.
         let code = unsafe { ffi::sqlite3_vfs_register(vfs, 0) };
         assert_eq!(code, ffi::SQLITE_OK, "SQLite takes the VFS");
@@ -135,15 +139,17 @@ impl SimFile {
             .create(create)
             .open(path)
             .map_err(|_| REFUSED)?;
-        let len = file.metadata().map_err(|_| REFUSED)?.len();
         let path = Arc::from(path);
-        let slot = disk.enter(&path, len, !exists);
+        let slot = disk.enter(&path, || fs::read(&*path), !exists).map_err(|_| REFUSED)?;
         disk.observe(DiskOpKind::Open, &path, 0, 0, DiskOutcome::Done);
         Ok(Self { disk, path, file, slot })
     }
 
     /// Always succeeds: there is nothing that SQLite could do about it.
     pub(super) fn close(mut self) {
+        if self.disk.is_usable() {
+            let _lost = self.catch_up();
+        }
         self.disk.leave(&mut self.slot);
         if self.disk.is_usable() {
             self.disk.observe(DiskOpKind::Close, &self.path, 0, 0, DiskOutcome::Done);
@@ -160,7 +166,7 @@ impl SimFile {
         if !self.disk.is_usable() {
             return Err(FAILED);
         }
-        let read = self.file.read_at(buffer, offset).map_err(|_| FAILED)?;
+        let read = self.disk.read(&self.slot, buffer, offset);
         self.observe(DiskOpKind::Read, offset, buffer.len(), DiskOutcome::Done);
         zero_rest(buffer, read)
     }
@@ -182,6 +188,7 @@ impl SimFile {
                 let kept = &bytes[..kept_bytes as usize];
                 // The power goes even if the prefix could not be written.
                 let _lost = self.put(kept, offset, FAILED);
+                let _lost = self.catch_up();
                 let _lost = self.file.sync_all();
                 self.disk.cut_power();
                 (DiskOutcome::Torn { kept_bytes }, Err(FAILED))
@@ -197,12 +204,32 @@ impl SimFile {
         let len = self.disk.len(&self.slot);
         if offset > len {
             let zeros = vec![0; (offset - len) as usize];
-            self.file.write_at(&zeros, len).map_err(|_| failed)?;
+            self.hand_over(&zeros, len).map_err(|_| failed)?;
         }
-        self.file.write_at(bytes, offset).map_err(|_| failed)?;
-        let end = offset + bytes.len() as u64;
-        self.disk.set_len(&self.slot, len.max(end));
+        self.hand_over(bytes, offset).map_err(|_| failed)?;
+        self.disk.written(&self.slot, bytes, offset);
         Ok(())
+    }
+
+    /// Gives a write to turmoil, now or together with those that follow.
+    fn hand_over(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if self.disk.is_calm() {
+            match self.disk.put_behind(&self.slot, bytes, offset) {
+                Some(Behind { offset, bytes }) => self.file.write_all_at(&bytes, offset),
+                None => Ok(()),
+            }
+        } else {
+            self.catch_up()?;
+            self.file.write_all_at(bytes, offset)
+        }
+    }
+
+    /// Gives turmoil what was kept of this file.
+    fn catch_up(&self) -> io::Result<()> {
+        match self.disk.take_behind(&self.slot) {
+            Some(Behind { offset, bytes }) => self.file.write_all_at(&bytes, offset),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn truncate(&mut self, size: u64) -> Code {
@@ -214,7 +241,8 @@ impl SimFile {
         let (outcome, code) = match self.disk.admit(DiskOpKind::Truncate, growth) {
             Verdict::Go if growth > 0 => (DiskOutcome::Done, self.put(&[], size, FAILED)),
             Verdict::Go => {
-                let cut = self.file.set_len(size).map_err(|_| FAILED);
+                let cut = self.catch_up().and_then(|()| self.file.set_len(size));
+                let cut = cut.map_err(|_| FAILED);
                 if cut.is_ok() {
                     self.disk.set_len(&self.slot, size);
                 }
@@ -233,8 +261,14 @@ impl SimFile {
             return Err(FAILED);
         }
         let (outcome, code) = match self.disk.admit(DiskOpKind::Sync, 0) {
-            Verdict::Go if self.disk.lying => (DiskOutcome::Done, Ok(())),
-            Verdict::Go => (DiskOutcome::Done, self.file.sync_all().map_err(|_| FAILED)),
+            Verdict::Go => {
+                let written = self.catch_up();
+                let synced = match self.disk.lying {
+                    true => written,
+                    false => written.and_then(|()| self.file.sync_all()),
+                };
+                (DiskOutcome::Done, synced.map_err(|_| FAILED))
+            }
             refused => (refusal(refused), Err(FAILED)),
         };
         self.observe(DiskOpKind::Sync, 0, 0, outcome);
@@ -317,6 +351,15 @@ fn sync_parent(disk: &Inner, path: &str) -> Code {
     code
 }
 
+/// Gives turmoil what was kept of all files: from here on it outlives the process.
+fn catch_up_all(disk: &Inner) -> io::Result<()> {
+    for (path, Behind { offset, bytes }) in disk.take_all_behind() {
+        let file = fs::OpenOptions::new().write(true).open(&*path)?;
+        file.write_all_at(&bytes, offset)?;
+    }
+    Ok(())
+}
+
 pub(super) fn delete(name: &str, sync_dir: bool) -> Code {
     const FAILED: c_int = ffi::SQLITE_IOERR_DELETE;
     let (disk, path) = control::find(name).ok_or(FAILED)?;
@@ -326,6 +369,7 @@ pub(super) fn delete(name: &str, sync_dir: bool) -> Code {
     if !fs::exists(path) {
         return Err(ffi::SQLITE_IOERR_DELETE_NOENT);
     }
+    catch_up_all(&disk).map_err(|_| FAILED)?;
     let (outcome, code) = match disk.admit(DiskOpKind::Delete, 0) {
         Verdict::Go => (DiskOutcome::Done, image::remove(Path::new(path)).map_err(|_| FAILED)),
         refused => (refusal(refused), Err(FAILED)),
@@ -345,6 +389,7 @@ fn exists(name: &str) -> Result<bool, c_int> {
     if !disk.is_usable() {
         return Err(FAILED);
     }
+    catch_up_all(&disk).map_err(|_| FAILED)?;
     Ok(fs::metadata(path).is_ok_and(|found| found.is_dir() || found.len() > 0))
 }
 
@@ -557,21 +602,34 @@ unsafe extern "C" fn x_check_reserved_lock(
     })
 }
 
+/// A transaction is over, and it may be that nobody syncs it: what it wrote is to outlive the process.
 unsafe extern "C" fn x_file_control(
-    _file: *mut ffi::sqlite3_file,
-    _operation: c_int,
+    file: *mut ffi::sqlite3_file,
+    operation: c_int,
     _argument: *mut c_void,
 ) -> c_int {
-    ffi::SQLITE_NOTFOUND
+    if operation != ffi::SQLITE_FCNTL_COMMIT_PHASETWO {
+        return ffi::SQLITE_NOTFOUND;
+    }
+    guarded(ffi::SQLITE_IOERR_WRITE, || {
+        // SAFETY: an open file.
+        match unsafe { file_of(file) } {
+            File::Named(file) if file.disk.is_usable() => {
+                catch_up_all(&file.disk).map_err(|_| ffi::SQLITE_IOERR_WRITE)
+            }
+            File::Named(_) | File::Temporary(_) => Ok(()),
+        }
+    })
 }
 
 unsafe extern "C" fn x_sector_size(_file: *mut ffi::sqlite3_file) -> c_int {
     SECTOR_BYTES as c_int
 }
 
-/// No promise: writes are not atomic, and a power loss may damage what lies beside them in a sector.
+/// What SQLite takes for granted on Unix: a power loss damages nothing that lies beside a write in a
+/// sector. Writes are not atomic.
 unsafe extern "C" fn x_device_characteristics(_file: *mut ffi::sqlite3_file) -> c_int {
-    0
+    ffi::SQLITE_IOCAP_POWERSAFE_OVERWRITE
 }
 
 unsafe extern "C" fn x_delete(

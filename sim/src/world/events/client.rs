@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use gapless::database::open_connection;
+use gapless::database::{Medium, open_connection};
 use gapless::events::client::{Client, ClientConfig, Notice, Offer, Position, StartAt};
 use gapless::events::driver::{
     Application, CursorStore, Handled, Handler, HandlerError, OpenHandler, Target,
@@ -164,7 +164,8 @@ pub(crate) fn open_database_at(
     path: &Path,
     vfs: Option<&str>,
 ) -> rusqlite::Result<(Connection, SqliteCursor)> {
-    let database = open_connection(path, vfs)?;
+    let medium = Medium { vfs, page_bytes: Some(super::PAGE_BYTES), ..Medium::default() };
+    let database = open_connection(path, medium)?;
     database.execute_batch(TABLES)?;
     let cursor = SqliteCursor::create(&database, "events")?;
     Ok((database, cursor))

@@ -25,6 +25,10 @@ use crate::plan::{Action, ClientOptions, Fault, Host, Protocol, ServerOptions, T
 /// The name of the server's host.
 const SERVER: &str = "server";
 
+/// Bytes of a page of the databases of server and clients. Small ones, because what a run costs grows
+/// with the bytes that its disks take.
+const PAGE_BYTES: u32 = 1_024;
+
 struct Events {
     recorder: Recorder,
     topology: Topology,

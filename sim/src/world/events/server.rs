@@ -156,6 +156,7 @@ pub(crate) fn open_log_at(
     config.vfs = vfs.map(str::to_owned);
     config.retain_events = options.retain_events;
     config.synchronous = settings.synchronous;
+    config.page_bytes = Some(super::PAGE_BYTES);
     SqliteLog::open(config).map_err(|error| error.to_string())
 }
 

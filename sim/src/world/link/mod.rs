@@ -19,7 +19,7 @@ pub(crate) use self::stream::{FaultyStream, Opened, Site, Wire};
 use super::frames::Frame;
 use super::host::Process;
 use crate::plan::{Answer, Cut, Strange};
-use crate::trace::{Fact, Kind};
+use crate::trace::{Fact, Kind, Text};
 
 /// What a link knows of the protocol that is spoken on it.
 pub(crate) trait Watch: Send + Sync {
@@ -399,7 +399,7 @@ impl Site for Process {
         self.name
     }
 
-    fn record(&self, kind: Kind, text: String, fact: Option<Fact>) {
+    fn record(&self, kind: Kind, text: impl Into<Text>, fact: Option<Fact>) {
         self.recorder.record(self.name, self.life, kind, text, fact);
     }
 

@@ -15,7 +15,7 @@ use super::super::frames::{CLOSE, Counted, Frame, Piece, Splitter};
 use super::super::host::Process;
 use super::{Fate, Link, Orders, Reading, Watch};
 use crate::plan::{Cut, Strange};
-use crate::trace::{Fact, Kind, Passage};
+use crate::trace::{Fact, Kind, Passage, Text};
 
 /// What is under a connection.
 pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {
@@ -33,7 +33,7 @@ pub(crate) trait Site: Unpin {
     fn name(&self) -> &str;
 
     /// Writes down what happens, and what of it a program can use.
-    fn record(&self, kind: Kind, text: String, fact: Option<Fact>);
+    fn record(&self, kind: Kind, text: impl Into<Text>, fact: Option<Fact>);
 
     /// Ready while the client's process runs.
     fn poll_running(&self, cx: &Context<'_>) -> Poll<()>;
@@ -116,11 +116,11 @@ impl<W: Wire, S: Site> FaultyStream<W, S> {
         }
     }
 
-    fn record(&self, kind: Kind, text: String) {
+    fn record(&self, kind: Kind, text: impl Into<Text>) {
         self.site.record(kind, text, None);
     }
 
-    fn record_frame(&self, kind: Kind, text: String, passage: &Passage) {
+    fn record_frame(&self, kind: Kind, text: impl Into<Text>, passage: &Passage) {
         self.site.record(kind, text, Some(Fact::Frame(passage.clone())));
     }
 
@@ -220,25 +220,24 @@ impl<W: Wire, S: Site> FaultyStream<W, S> {
         if let Some(how) = cut {
             if how == Cut::MidFrame {
                 let half = &frame.wire[..frame.wire.len() / 2];
-                let text = format!("half of: {}", frame.describe());
-                self.record_frame(Kind::Drop, text, passage);
+                self.record_frame(Kind::Drop, frame.said("half of: "), passage);
                 self.ready.extend_from_slice(half);
             } else if how == Cut::HalfOpenUp {
                 // What the server says still arrives.
-                self.record_frame(Kind::Receive, frame.describe(), passage);
+                self.record_frame(Kind::Receive, frame.said(""), passage);
                 self.ready.extend_from_slice(&frame.wire);
             } else {
-                self.record_frame(Kind::Drop, frame.describe(), passage);
+                self.record_frame(Kind::Drop, frame.said(""), passage);
             }
             return self.cut(how);
         }
         if lost {
-            return self.record_frame(Kind::Drop, frame.describe(), passage);
+            return self.record_frame(Kind::Drop, frame.said(""), passage);
         }
-        self.record_frame(Kind::Receive, frame.describe(), passage);
+        self.record_frame(Kind::Receive, frame.said(""), passage);
         self.ready.extend_from_slice(&frame.wire);
         if twice {
-            self.record_frame(Kind::Receive, format!("again: {}", frame.describe()), passage);
+            self.record_frame(Kind::Receive, frame.said("again: "), passage);
             self.ready.extend_from_slice(&frame.wire);
         }
     }
@@ -248,16 +247,16 @@ impl<W: Wire, S: Site> FaultyStream<W, S> {
     fn frame_out(&mut self, frame: &Frame, lost: bool, twice: bool) {
         let kind = if self.up_dead { Kind::Drop } else { Kind::Send };
         if lost {
-            self.record(Kind::Drop, frame.describe());
+            self.record(Kind::Drop, frame.said(""));
         } else {
             let passage = self.sent.next(&frame.payload);
-            self.record_frame(kind, frame.describe(), &passage);
+            self.record_frame(kind, frame.said(""), &passage);
         }
         self.watch.sent(self.number, frame);
         self.closed |= frame.opcode == CLOSE;
         if twice && !self.up_dead {
             let passage = self.sent.next(&frame.payload);
-            self.record_frame(kind, format!("again: {}", frame.describe()), &passage);
+            self.record_frame(kind, frame.said("again: "), &passage);
             self.unsent.extend_from_slice(&frame.wire);
         }
     }

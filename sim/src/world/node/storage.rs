@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use gapless::database::open_connection;
+use gapless::database::{Medium, open_connection};
 use rusqlite::{Connection, Transaction};
 
 use crate::conform::StoreProblem;
@@ -32,7 +32,8 @@ impl Storage {
         tables: &str,
     ) -> Result<Self, String> {
         create_dir("/data").map_err(|error| error.to_string())?;
-        let database = open_connection(&process.disk.path(path), Some(VFS_NAME));
+        let medium = Medium { vfs: Some(VFS_NAME), ..Medium::default() };
+        let database = open_connection(&process.disk.path(path), medium);
         let database = database.and_then(|database| {
             database.execute_batch(
                 "CREATE TABLE IF NOT EXISTS node (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT",
