@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags};
 
 /// What a database is, and how it came to be what it is.
 #[derive(Debug, Clone, Copy)]
@@ -218,9 +218,58 @@ pub(crate) fn open(
     Ok(connection)
 }
 
+/// A transaction whose beginning and end are prepared once, which SQLite does not do by itself. Without
+/// [`commit`](Self::commit) it is rolled back.
+#[derive(Debug)]
+pub struct Transaction<'a> {
+    connection: &'a Connection,
+    is_open: bool,
+}
+
+impl<'a> Transaction<'a> {
+    /// Begins one that only reads, or one that may write and therefore takes the lock at once.
+    ///
+    /// # Errors
+    ///
+    /// SQLite's.
+    pub fn begin(connection: &'a mut Connection, reads_only: bool) -> rusqlite::Result<Self> {
+        let begin = if reads_only { "BEGIN DEFERRED" } else { "BEGIN IMMEDIATE" };
+        connection.prepare_cached(begin)?.execute([])?;
+        Ok(Self { connection, is_open: true })
+    }
+
+    /// Makes what was done count.
+    ///
+    /// # Errors
+    ///
+    /// SQLite's; it is rolled back then.
+    pub fn commit(mut self) -> rusqlite::Result<()> {
+        self.connection.prepare_cached("COMMIT")?.execute([])?;
+        self.is_open = false;
+        Ok(())
+    }
+}
+
+impl std::ops::Deref for Transaction<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.connection
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        // After some errors SQLite has rolled back already.
+        if self.is_open && !self.connection.is_autocommit() {
+            let _lost = self.connection.execute_batch("ROLLBACK");
+        }
+    }
+}
+
 /// Brings a database from a version to the newest, all or nothing.
 fn migrate(connection: &mut Connection, schema: &Schema, from: i64) -> rusqlite::Result<()> {
-    let transaction = Transaction::new(connection, TransactionBehavior::Immediate)?;
+    let transaction = Transaction::begin(connection, false)?;
     for version in schema.versions.iter().skip(usize::try_from(from).unwrap_or(0)) {
         transaction.execute_batch(version)?;
     }

@@ -10,14 +10,14 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
 use super::AgentId;
 use super::client::Position;
 use super::log::{Append, Appended, Command, Read, Reply, StreamState};
 use super::wire::EventBody;
-use crate::database::{self, Medium, OpenError, Schema, Synchronous, damaged};
+use crate::database::{self, Medium, OpenError, Schema, Synchronous, Transaction, damaged};
 use crate::mark;
 use crate::recovery::{Epoch, EpochStart, Lineage, MAX_SEQUENCE, WallTime};
 use crate::storage::{StoreCommand, StoreError, Transact};
@@ -157,15 +157,12 @@ impl SqliteLog {
 
     fn run_as_one(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let read_only = commands.iter().all(Command::is_read_only);
-        let behavior = match read_only {
-            true => TransactionBehavior::Deferred,
-            false => TransactionBehavior::Immediate,
-        };
         let not_applied = |error: rusqlite::Error| StoreError::NotApplied(error.to_string());
         if commands.len() > 1 {
             mark!("events.group_commit");
         }
-        let transaction = Transaction::new(&mut self.connection, behavior).map_err(not_applied)?;
+        let transaction =
+            Transaction::begin(&mut self.connection, read_only).map_err(not_applied)?;
         let mut run = Run {
             transaction: &transaction,
             config: &self.config,

@@ -51,18 +51,8 @@ pub(crate) struct Pages {
 
 /// An event as its publisher made it.
 struct Made {
-    /// Its fields, but for the number that it does not have yet.
-    fields: Option<Fields>,
+    body: EventBody,
     digest: Digest,
-}
-
-type Fields = serde_json::Map<String, serde_json::Value>;
-
-/// The fields of an event, but for its number.
-fn fields(text: &str) -> Option<Fields> {
-    let mut fields: Fields = serde_json::from_str(text).ok()?;
-    fields.remove("agent_seq");
-    Some(fields)
 }
 
 /// How many times of a mark a plan can refer to.
@@ -238,18 +228,28 @@ impl Recorder {
     }
 
     /// A publisher has made an event.
-    pub(crate) fn publishing(&self, agent: u32, key: &str, body: &EventBody) {
-        let made = Made { fields: fields(body.as_str()), digest: Digest::of_body(body) };
-        self.pages().published.insert((agent, key.to_owned()), made);
+    pub(crate) fn publishing(&self, agent: u32, key: &str, body: EventBody) {
+        let digest = Digest::of_body(&body);
+        self.pages().published.insert((agent, key.to_owned()), Made { body, digest });
     }
 
     /// What an event is that an application has as `text`, whatever it did to the form of it: the
     /// order of fields, spaces, its number.
     pub(crate) fn digest_of(&self, agent: u32, key: Option<&str>, text: &str) -> Digest {
+        let fields = |text: &str| {
+            let mut fields: serde_json::Map<_, _> = serde_json::from_str(text).ok()?;
+            fields.remove("agent_seq");
+            Some(fields)
+        };
+        let digest = Digest::of_event(text);
         let pages = self.pages();
         let made = key.and_then(|key| pages.published.get(&(agent, key.to_owned())));
-        made.filter(|made| made.fields == fields(text))
-            .map_or_else(|| Digest::of_event(text), |made| made.digest)
+        match made {
+            // Most have the form that their publisher gave them.
+            Some(made) if made.digest == digest => digest,
+            Some(made) if fields(made.body.as_str()) == fields(text) => made.digest,
+            Some(_) | None => digest,
+        }
     }
 
     /// The log holds an event. `digest` counts for one that no publisher has made.

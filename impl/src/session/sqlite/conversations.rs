@@ -7,13 +7,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeOwned, IntoDeserializer as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::database::{self, Medium, OpenError, Schema, Synchronous, damaged};
+use crate::database::{self, Medium, OpenError, Schema, Synchronous, Transaction, damaged};
 use crate::mark;
 use crate::recovery::MAX_SEQUENCE;
 use crate::session::conversation::{
@@ -119,7 +119,11 @@ impl SqliteConversations {
     ///
     /// [`OpenError`]; nothing was written.
     pub fn open(path: &Path, config: &ConversationsConfig) -> Result<Self, OpenError> {
-        let medium = Medium { vfs: config.vfs.as_deref(), synchronous: config.synchronous, page_bytes: None };
+        let medium = Medium {
+            vfs: config.vfs.as_deref(),
+            synchronous: config.synchronous,
+            page_bytes: None,
+        };
         let connection = database::open(path, medium, &SCHEMA)?;
         Ok(Self { connection, retain_rows: config.retain_rows.max(1) })
     }
@@ -128,12 +132,9 @@ impl SqliteConversations {
 impl Transact<Command> for SqliteConversations {
     fn transact(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let read_only = commands.iter().all(Command::is_read_only);
-        let behavior = match read_only {
-            true => TransactionBehavior::Deferred,
-            false => TransactionBehavior::Immediate,
-        };
         let not_applied = |error: rusqlite::Error| StoreError::NotApplied(error.to_string());
-        let transaction = Transaction::new(&mut self.connection, behavior).map_err(not_applied)?;
+        let transaction =
+            Transaction::begin(&mut self.connection, read_only).map_err(not_applied)?;
         let run = Run { transaction: &transaction, retain_rows: self.retain_rows };
         let replies: rusqlite::Result<Vec<Reply>> =
             commands.into_iter().map(|command| run.command(command)).collect();

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::database::{self, Medium, OpenError, Schema, damaged};
+use crate::database::{self, Medium, OpenError, Schema, Transaction, damaged};
 use crate::mark;
 use crate::recovery::{Entropy, random_hex_128};
 use crate::session::Name;
@@ -61,8 +61,7 @@ impl SqliteInFlight {
 impl Transact<Command> for SqliteInFlight {
     fn transact(&mut self, commands: Vec<Command>) -> Result<Vec<()>, StoreError> {
         let not_applied = |error: rusqlite::Error| StoreError::NotApplied(error.to_string());
-        let behavior = TransactionBehavior::Immediate;
-        let transaction = Transaction::new(&mut self.connection, behavior).map_err(not_applied)?;
+        let transaction = Transaction::begin(&mut self.connection, false).map_err(not_applied)?;
         let replies: rusqlite::Result<Vec<()>> =
             commands.iter().map(|command| run(&transaction, command)).collect();
         let replies = replies.map_err(not_applied)?;

@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::record::{
     Agreement, AttemptState, AttemptView, Cancelled, Command, FinalTaken, OutputPage, OutputTaken,
     Reconciled, Reply, StreamView, Submission, Submitted, TaskView,
 };
 use crate::AgentId;
-use crate::database::{self, Medium, OpenError, Schema, Synchronous, damaged};
+use crate::database::{self, Medium, OpenError, Schema, Synchronous, Transaction, damaged};
 use crate::mark;
 use crate::recovery::{Epoch, MAX_SEQUENCE, WallTime};
 use crate::storage::{StoreCommand, StoreError, Transact};
@@ -134,21 +134,22 @@ impl SqliteRecord {
     ///
     /// [`OpenError`]; an existing file is left as it is.
     pub fn open(config: RecordConfig) -> Result<Self, OpenError> {
-        let medium = Medium { vfs: config.vfs.as_deref(), synchronous: config.synchronous, page_bytes: None };
+        let medium = Medium {
+            vfs: config.vfs.as_deref(),
+            synchronous: config.synchronous,
+            page_bytes: None,
+        };
         let connection = database::open(&config.path, medium, &SCHEMA)?;
         Ok(Self { connection, config, nonces: Cell::new(None) })
     }
 
     fn run_as_one(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let read_only = commands.iter().all(Command::is_read_only);
-        let behavior = match read_only {
-            true => TransactionBehavior::Deferred,
-            false => TransactionBehavior::Immediate,
-        };
         let not_applied = |error: rusqlite::Error| StoreError::NotApplied(error.to_string());
         // What a transaction that fails has counted is counted anew.
         let nonces = Cell::new(self.nonces.take());
-        let transaction = Transaction::new(&mut self.connection, behavior).map_err(not_applied)?;
+        let transaction =
+            Transaction::begin(&mut self.connection, read_only).map_err(not_applied)?;
         let run = Run { transaction: &transaction, config: &self.config, nonces: &nonces };
         let replies: rusqlite::Result<Vec<Reply>> =
             commands.into_iter().map(|command| run.command(command)).collect();

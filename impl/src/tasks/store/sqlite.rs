@@ -15,13 +15,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     Append, Appended, Command, Finish, Known, LastOutput, Message, MessageBody, Receipt, Received,
     Recovered, Reply, Snapshot, Started, StoredFinal,
 };
-use crate::database::{self, Medium, OpenError, Schema, Synchronous, damaged};
+use crate::database::{self, Medium, OpenError, Schema, Synchronous, Transaction, damaged};
 use crate::mark;
 use crate::recovery::{Epoch, WallTime};
 use crate::storage::{StoreCommand, StoreError, Transact};
@@ -238,7 +238,11 @@ impl SqliteTaskStore {
     ///
     /// [`OpenError`]; an existing file is left as it is.
     pub fn open(config: TaskStoreConfig) -> Result<Self, OpenError> {
-        let medium = Medium { vfs: config.vfs.as_deref(), synchronous: config.synchronous, page_bytes: None };
+        let medium = Medium {
+            vfs: config.vfs.as_deref(),
+            synchronous: config.synchronous,
+            page_bytes: None,
+        };
         let connection = database::open(&config.path, medium, &SCHEMA)?;
         let failed = |error: rusqlite::Error| database::open_error(&config.path, &error);
         // The log is written back, and then overwritten from its start, when it is this large; what
@@ -326,12 +330,9 @@ impl SqliteTaskStore {
 
     fn run_as_one(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let read_only = commands.iter().all(Command::is_read_only);
-        let behavior = match read_only {
-            true => TransactionBehavior::Deferred,
-            false => TransactionBehavior::Immediate,
-        };
         let not_applied = |error: rusqlite::Error| StoreError::NotApplied(error.to_string());
-        let transaction = Transaction::new(&mut self.connection, behavior).map_err(not_applied)?;
+        let transaction =
+            Transaction::begin(&mut self.connection, read_only).map_err(not_applied)?;
         // A transaction that fails leaves nothing that was known in it.
         let known = std::mem::take(&mut self.known);
         let before = Cache { tally: known.tally, life: known.life, ..Cache::default() };

@@ -327,9 +327,14 @@ impl Behind {
     /// The most bytes of a file that turmoil is not told of yet.
     const BYTES_MAX: usize = 256 << 10;
 
-    fn continues_with(&self, bytes: &[u8], offset: u64) -> bool {
+    fn continues_with(&self, more: usize, offset: u64) -> bool {
         let size = self.bytes.len();
-        self.offset + size as u64 == offset && size + bytes.len() <= Self::BYTES_MAX
+        self.offset + size as u64 == offset && size + more <= Self::BYTES_MAX
+    }
+
+    fn extend(&mut self, zeros: usize, bytes: &[u8]) {
+        self.bytes.resize(self.bytes.len() + zeros, 0);
+        self.bytes.extend_from_slice(bytes);
     }
 }
 
@@ -365,11 +370,10 @@ impl Inner {
 
     /// Whether the disk's host is the current one. While a host's tasks are dropped it is current without a runtime.
     pub(super) fn is_at_home(&self) -> bool {
-        turmoil::since_epoch().is_some()
-            && match (Handle::try_current(), self.runtime.get()) {
-                (Ok(here), Some(home)) => here.id() == *home,
-                _ => true,
-            }
+        match (Handle::try_current(), self.runtime.get()) {
+            (Ok(here), Some(home)) => here.id() == *home && turmoil::in_simulation(),
+            _ => turmoil::since_epoch().is_some(),
+        }
     }
 
     /// Remembers the host of the first open.
@@ -529,26 +533,32 @@ impl Inner {
         self.with_file(slot, |file| file.content.read(buffer, offset))
     }
 
-    /// What was written is there to be read.
-    pub(super) fn written(&self, slot: &Slot, bytes: &[u8], offset: u64) {
-        self.with_file(slot, |file| file.content.write(bytes, offset));
-    }
-
-    /// Whether no fault waits. While one does, turmoil is told of each write at once: the fault is to
-    /// meet what SQLite has written so far.
-    pub(super) fn is_calm(&self) -> bool {
-        self.state().faults.is_empty()
-    }
-
-    /// Keeps a write until later. Gives back what does not go together with it.
-    pub(super) fn put_behind(&self, slot: &Slot, bytes: &[u8], offset: u64) -> Option<Behind> {
-        self.with_file(slot, |file| match &mut file.behind {
-            Some(last) if last.continues_with(bytes, offset) => {
-                last.bytes.extend_from_slice(bytes);
-                None
+    /// Writes, as far as the process can see. Gives back what turmoil has to be told now.
+    ///
+    /// A write is kept until one comes that does not follow it, or the file is synced. While a fault
+    /// waits, nothing is kept: the fault is to meet what SQLite has written so far.
+    pub(super) fn write(&self, slot: &Slot, bytes: &[u8], offset: u64) -> Vec<Behind> {
+        let mut state = self.state();
+        let calm = state.faults.is_empty();
+        let file = state.files[slot.index].as_mut().expect("a handle keeps its file in the table");
+        let len = file.content.len();
+        file.content.write(bytes, offset);
+        // Turmoil would show between the end of the file and `offset` what stood there before a truncation.
+        let hole = offset.saturating_sub(len);
+        let from = offset - hole;
+        match &mut file.behind {
+            Some(last) if last.continues_with(hole as usize + bytes.len(), from) => {
+                last.extend(hole as usize, bytes);
             }
-            last => last.replace(Behind { offset, bytes: bytes.to_vec() }),
-        })
+            last => {
+                let mut next = Behind { offset: from, bytes: Vec::new() };
+                next.extend(hole as usize, bytes);
+                let mut due: Vec<_> = last.replace(next).into_iter().collect();
+                due.extend(last.take_if(|_| !calm));
+                return due;
+            }
+        }
+        file.behind.take_if(|_| !calm).into_iter().collect()
     }
 
     /// What was kept of a file.

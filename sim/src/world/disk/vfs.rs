@@ -179,7 +179,7 @@ impl SimFile {
         let end = offset + bytes.len() as u64;
         let growth = end.saturating_sub(self.disk.len(&self.slot));
         let (outcome, code) = match self.disk.admit(DiskOpKind::Write, growth) {
-            Verdict::Go => (DiskOutcome::Done, self.put(bytes, offset, FAILED)),
+            Verdict::Go => (DiskOutcome::Done, self.put(bytes, offset).map_err(|_| FAILED)),
             Verdict::Fail => (DiskOutcome::Failed, Err(FAILED)),
             Verdict::Full => (DiskOutcome::Full, Err(ffi::SQLITE_FULL)),
             Verdict::PowerOff => (DiskOutcome::PowerOff, Err(FAILED)),
@@ -187,7 +187,7 @@ impl SimFile {
                 let kept_bytes = whole_sectors(offset, bytes.len() as u64, keep_percent);
                 let kept = &bytes[..kept_bytes as usize];
                 // The power goes even if the prefix could not be written.
-                let _lost = self.put(kept, offset, FAILED);
+                let _lost = self.put(kept, offset);
                 let _lost = self.catch_up();
                 let _lost = self.file.sync_all();
                 self.disk.cut_power();
@@ -198,30 +198,11 @@ impl SimFile {
         code
     }
 
-    /// Writes, and fills what lies between the end of the file and `offset`: turmoil would show there what stood there
-    /// before a truncation.
-    fn put(&mut self, bytes: &[u8], offset: u64, failed: c_int) -> Code {
-        let len = self.disk.len(&self.slot);
-        if offset > len {
-            let zeros = vec![0; (offset - len) as usize];
-            self.hand_over(&zeros, len).map_err(|_| failed)?;
+    fn put(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        for Behind { offset, bytes } in self.disk.write(&self.slot, bytes, offset) {
+            self.file.write_all_at(&bytes, offset)?;
         }
-        self.hand_over(bytes, offset).map_err(|_| failed)?;
-        self.disk.written(&self.slot, bytes, offset);
         Ok(())
-    }
-
-    /// Gives a write to turmoil, now or together with those that follow.
-    fn hand_over(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        if self.disk.is_calm() {
-            match self.disk.put_behind(&self.slot, bytes, offset) {
-                Some(Behind { offset, bytes }) => self.file.write_all_at(&bytes, offset),
-                None => Ok(()),
-            }
-        } else {
-            self.catch_up()?;
-            self.file.write_all_at(bytes, offset)
-        }
     }
 
     /// Gives turmoil what was kept of this file.
@@ -239,7 +220,9 @@ impl SimFile {
         }
         let growth = size.saturating_sub(self.disk.len(&self.slot));
         let (outcome, code) = match self.disk.admit(DiskOpKind::Truncate, growth) {
-            Verdict::Go if growth > 0 => (DiskOutcome::Done, self.put(&[], size, FAILED)),
+            Verdict::Go if growth > 0 => {
+                (DiskOutcome::Done, self.put(&[], size).map_err(|_| FAILED))
+            }
             Verdict::Go => {
                 let cut = self.catch_up().and_then(|()| self.file.set_len(size));
                 let cut = cut.map_err(|_| FAILED);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use gapless::database::{Medium, open_connection};
+use gapless::database::{Medium, Transaction, open_connection};
 use gapless::events::client::{Client, ClientConfig, Notice, Offer, Position, StartAt};
 use gapless::events::driver::{
     Application, CursorStore, Handled, Handler, HandlerError, OpenHandler, Target,
@@ -353,7 +353,7 @@ impl Desk {
     pub(super) fn apply(
         &self,
         taken: &Taken<'_>,
-        transaction: &rusqlite::Transaction<'_>,
+        transaction: &Connection,
     ) -> rusqlite::Result<()> {
         let Taken { text, epoch, sequence } = *taken;
         let key = key_of(text);
@@ -469,7 +469,7 @@ impl App {
             sequence: offer.event.sequence(),
         };
         let mut database = self.database();
-        let transaction = database.transaction()?;
+        let transaction = Transaction::begin(&mut database, false)?;
         self.desk.apply(&taken, &transaction)?;
         if let Some(position) = &offer.position {
             self.cursor.store(&transaction, position)?;

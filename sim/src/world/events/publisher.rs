@@ -104,7 +104,7 @@ pub(crate) async fn job<N: Connector>(
         };
         let Publication { id, kind, payload, .. } = &publication;
         if let Ok(body) = EventBody::new(id.as_deref(), kind, payload, usize::MAX) {
-            recorder.publishing(publish.agent, &key, &body);
+            recorder.publishing(publish.agent, &key, body);
         }
         recorder.see(Seen::Publishing { agent: publish.agent, key: key.clone() });
         let first = publisher.publish(&publication).await;
