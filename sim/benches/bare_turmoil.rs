@@ -17,7 +17,7 @@
 //! neighbours. Where the system tells how long the thread had the processor, the ratio is of that,
 //! else of real time.
 //!
-//! The bars are a ratio of 2 for `events/swarm`, and 15 runs per second and core for 60 s with two
+//! The bars are a ratio of 1.5 for `events/swarm`, and 15 runs per second and core for 60 s with two
 //! clients. Nothing fails below them unless `--ratio-max` is given, because timings are noisy.
 //!
 //! Without the `--bench` that cargo adds, as under `cargo test --benches`, there is one pair of one

@@ -57,7 +57,7 @@ fn a_violation_is_anchored_where_its_client_showed_it() {
     let finding = &timeline.findings[0];
     assert_eq!(finding.message, violations[0].message);
     let record = &run.trace.records[finding.row];
-    assert_eq!((record.at_ms, record.host.as_str()), (finding.at_ms, "client-1"));
+    assert_eq!((record.at_ms, record.host), (finding.at_ms, "client-1"));
     assert!(record.text.starts_with("resync "), "{record}");
     has(&page(&run, None), &[&violations[0].message, "cursor-jumps", "found by"]);
 }

@@ -75,7 +75,7 @@ fn hosts_have_their_turn_in_the_order_of_the_plan() {
             let records = run.trace.records.iter();
             let begun: Vec<&str> = records
                 .filter(|record| record.kind == Kind::Life && record.text == "starts")
-                .map(|record| record.host.as_str())
+                .map(|record| record.host)
                 .take(turns.len())
                 .collect();
             let protocol = plan.options.protocol();

@@ -54,6 +54,13 @@
 //! without a leak. A callback outside of a host, or in another host than the one that opened the disk's first file, is
 //! treated as dead too, since turmoil would panic or serve the wrong files.
 //!
+//! # What a read sees
+//!
+//! The bytes of an open file are also kept here, as a kernel's page cache has them, and reads are answered from there:
+//! turmoil would put them together anew from its queue of writes, each time. Writes that follow each other go to that
+//! queue as one, at the latest when the file is synced or the transaction is over, so that a kill keeps what was
+//! committed. While a fault is scheduled each write goes there at once.
+//!
 //! # What this does not model
 //!
 //! - Shared memory: WAL needs `locking_mode=EXCLUSIVE`. Memory mapping and atomic writes are not offered either.

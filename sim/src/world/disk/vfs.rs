@@ -59,8 +59,8 @@ pub(super) fn register() {
             xGetSystemCall: None,
             xNextSystemCall: None,
         }));
-        // SAFETY: nothing that SQLite has allocated is counted yet if it takes this, and it refuses it otherwise.
-        // Nobody asks how much memory it has, and counting takes a lock for each allocation.
+        // Nobody asks SQLite how much memory it has, and to count it takes a lock for each allocation.
+        // SAFETY: an option with one integer. SQLite refuses it when it is in use already.
         let _in_use_already = unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, 0) };
         // SAFETY: the structure is complete for its version and lives as long as the process.
         let code = unsafe { ffi::sqlite3_vfs_register(vfs, 0) };
@@ -609,10 +609,9 @@ unsafe extern "C" fn x_sector_size(_file: *mut ffi::sqlite3_file) -> c_int {
     SECTOR_BYTES as c_int
 }
 
-/// What SQLite takes for granted on Unix: a power loss damages nothing that lies beside a write in a
-/// sector. Writes are not atomic.
+/// No promise: writes are not atomic, and a power loss may damage what lies beside them in a sector.
 unsafe extern "C" fn x_device_characteristics(_file: *mut ffi::sqlite3_file) -> c_int {
-    ffi::SQLITE_IOCAP_POWERSAFE_OVERWRITE
+    0
 }
 
 unsafe extern "C" fn x_delete(
