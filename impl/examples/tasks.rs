@@ -29,6 +29,12 @@ use rand::rngs::SysRng;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+/// The key pair of the agent. Everybody has this one: make another with OpenSSL.
+const PRIVATE_KEY: &[u8] =
+    include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/agent.pk8"));
+const PUBLIC_KEY: &[u8] =
+    include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/agent.pub"));
+
 /// Where ids and jitter come from.
 fn entropy() -> Box<dyn Entropy> {
     Box::new(UnwrapErr(SysRng))
@@ -53,8 +59,7 @@ fn serve(
     );
     tokio::spawn(task);
     let tokens = Arc::new(Tokens::default().publisher("secret", "ada"));
-    let public = include_bytes!("../tests/keys/agent.pub").to_vec();
-    let keys = Arc::new(RsaKeys::default().with(agent.clone(), public));
+    let keys = Arc::new(RsaKeys::default().with(agent.clone(), PUBLIC_KEY.to_vec()));
     let service = ControllerService::new(handle.clone(), tokens, keys, wall, Limits::default());
     let serving = http::serve(listener, service, HttpConfig::default(), std::future::pending());
     Ok((handle, tokio::spawn(serving)))
@@ -80,7 +85,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let target = AgentTarget {
         host: address.to_string(),
         agent: name.clone(),
-        signer: Arc::new(RsaSigner::from_pkcs8(include_bytes!("../tests/keys/agent.pk8"))?),
+        signer: Arc::new(RsaSigner::from_pkcs8(PRIVATE_KEY)?),
         limits: Limits::default(),
         request_timeout: config.request_timeout,
     };
