@@ -26,10 +26,53 @@
 //! Storage is asked and answered: a core emits a command and whatever depends on it leaves only
 //! after the reply has come back, so that "persist before send" holds by construction.
 //!
+//! # What is guaranteed
+//!
+//! * An event is in the server's log before anybody sees it, under a number that names it for ever.
+//!   A client's handler gets each event of its stream once and in order, across cuts and restarts of
+//!   both sides. What cannot be supplied any more is declared as a gap, never passed over.
+//! * What a user says in a session is kept by the client until the server has given its verdict, and
+//!   is accepted once. What is shown to the user is durable before.
+//! * A task's command is begun at most once per attempt. Its output and its result are kept by the
+//!   agent until the controller has them, and what has to be given up is said.
+//!
+//! "Once" reaches as far as the effect does: a handler that stores its effect and its position in one
+//! transaction ([`Handled::Stored`](events::driver::Handled::Stored)) sees no event twice even when its
+//! process is killed; one that does not may see the last one again.
+//!
+//! The rules stand in `docs/spec/` of the repository, statement by statement; marks like `[EV-1]` in
+//! this documentation name them. Peers that know only the base contract of a protocol are served as
+//! well, with what that contract can promise. A database of an earlier version is brought up to date
+//! when it is opened; one of a later version is refused and left as it is.
+//!
 //! # Features
 //!
-//! `net` (default) compiles the tokio drivers, `sqlite` (default) the durable stores. Without
-//! both, the cores build with neither tokio nor SQLite.
+//! | feature | default | what it brings | dependencies |
+//! |---|---|---|---|
+//! | `net` | yes | the drivers over real sockets: [`net`], [`gateway`], `driver` of each protocol | tokio, hyper, tungstenite |
+//! | `sqlite` | yes | the durable stores: [`database`], `sqlite` of each protocol, [`storage::Threaded`] | SQLite, which is built from its source by a C compiler |
+//! | `rsa` | yes | keys and signatures of agents: `tasks::auth::RsaSigner` and `RsaKeys` | ring |
+//!
+//! Without all three the cores build with neither tokio nor SQLite. `net` runs commands in process
+//! groups and is for Unix.
+//!
+//! What the crate does with `tracing` is quiet: a driver reports what it repeats or drops. [`marks`]
+//! are for test campaigns and cost nothing otherwise.
+#![cfg_attr(
+    all(feature = "net", feature = "sqlite", feature = "rsa"),
+    doc = concat!(
+        "\n# Event streams in five minutes\n\n",
+        "Besides `gapless` this needs `rand` with its feature `sys_rng`, `serde_json`, `tempfile` and ",
+        "`tokio`. It is `examples/events.rs` of the repository, as are the others.\n\n```standalone_crate\n",
+        include_str!("../examples/events.rs"),
+        "```\n\n# A session in five minutes\n\n```standalone_crate\n",
+        include_str!("../examples/session.rs"),
+        "```\n\n# A task in five minutes\n\n```standalone_crate\n",
+        include_str!("../examples/tasks.rs"),
+        "```\n",
+    )
+)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod agent_id;
 mod connection;

@@ -1,0 +1,13 @@
+//! What the previous release left behind, and what it says: see `README.md` beside.
+//!
+//! Its databases open and lose nothing, and each side of each protocol goes on with a peer of it. What
+//! is not here: the old programs themselves, whose words are played from tapes.
+#![cfg(all(feature = "net", feature = "rsa", feature = "sqlite"))]
+
+mod databases;
+mod events;
+mod frames;
+mod play;
+mod session;
+mod support;
+mod tasks;
