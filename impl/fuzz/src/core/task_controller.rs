@@ -36,6 +36,8 @@ fn config(source: &mut Source<'_>) -> ControllerConfig {
         },
         deliveries_max: 1 + source.below(3),
         inbound_max: 1 + source.below(6),
+        outbound_bytes: 256 * (1 + source.below(4)),
+        outbound_max: 16 + source.below(64),
         ..ControllerConfig::default()
     }
 }
@@ -210,7 +212,10 @@ impl World {
             }
             17 => {
                 let conn = self.any_conn(source);
-                self.feed(Input::Alive { conn });
+                self.feed(match source.below(3) {
+                    0 => Input::Alive { conn },
+                    frames => Input::Written { conn, frames: 4 * frames },
+                });
             }
             18 if source.rarely(8) => self.restart(),
             _ => {

@@ -75,6 +75,7 @@ enum ControllerRequest {
 
 /// The way from the core to a connection's task.
 struct Link {
+    /// Bounded by the core: it closes what takes nothing, or asks for more than it reads.
     frames: mpsc::UnboundedSender<Bytes>,
     close: oneshot::Sender<(CloseCode, &'static str)>,
 }
@@ -396,7 +397,7 @@ impl ControllerService {
                 }
                 event = socket.next(true) => {
                     let input = match event {
-                        SocketEvent::Wrote(_) => continue,
+                        SocketEvent::Wrote(frames) => Input::Written { conn, frames },
                         SocketEvent::Text(text) => match wire::parse_agent(&text) {
                             Ok(frame) => Input::Frame { conn, frame },
                             Err(error) => Input::Malformed { conn, error },
