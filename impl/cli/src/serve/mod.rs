@@ -16,7 +16,9 @@ use bytes::Bytes;
 use gapless::events;
 use gapless::gateway::Gateway;
 use gapless::net::http::{self, HttpConfig, Service};
-use gapless::net::{Admission, AdmissionConfig, FrameRate, Limits, Origins, SystemClock};
+use gapless::net::{
+    Admission, AdmissionConfig, FrameRate, Limits, LingerConfig, Lingering, Origins, SystemClock,
+};
 use gapless::session;
 use gapless::storage::Threaded;
 use gapless::tasks;
@@ -79,8 +81,11 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
         Server::start(stores, events, &tokens, metrics.clone(), limits(&args), admission(&args))?;
 
     let (shutdown, stopped) = oneshot::channel::<()>();
+    let listener =
+        Lingering::new(PortListener::new(listener, certificate)?, LingerConfig::default());
+    let lingerers = listener.lingerers().clone();
     let listener = CountedListener {
-        inner: PortListener::new(listener, certificate)?,
+        inner: listener,
         received: metrics.received_bytes.clone(),
         sent: metrics.sent_bytes.clone(),
     };
@@ -114,6 +119,7 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
         if let Err(error) = served {
             tracing::error!(%error, "the listener broke");
         }
+        lingerers.none().await;
     };
     tokio::select! { biased;
         () = drained => tracing::info!("drained"),
