@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gapless::database::Synchronous;
 use gapless::recovery::{BackoffConfig, Epoch, MAX_SEQUENCE, Range, WallTime};
-use gapless::tasks::controller::record::{Command, Submission};
+use gapless::tasks::controller::record::{AttemptState, Command, Listing, Submission};
 use gapless::tasks::controller::sqlite::{RecordConfig, SqliteRecord};
 use gapless::tasks::controller::{Controller, ControllerConfig, Input, Output};
 use gapless::tasks::wire::{
@@ -375,6 +375,13 @@ impl World {
             }),
             4 => Command::Retry { task: task(source), after: source.sequence() },
             5 => Command::Cancel(task(source)),
+            6 if source.rarely(2) => Command::List(Listing {
+                agent: source.rarely(2).then(|| agent(source)),
+                state: source.rarely(2).then(|| *source.pick(&AttemptState::ALL)),
+                before: source.rarely(2).then(|| source.sequence()),
+                count_max: 1 + source.below(3),
+                look_max: 1 + source.below(3),
+            }),
             6 => Command::Look(task(source)),
             7 => Command::ReadOutput {
                 attempt: self.attempt(source),

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use super::record::{
-    Agreement, AttemptState, AttemptView, Cancelled, Command, FinalTaken, OutputPage, OutputTaken,
-    Reconciled, Reply, StreamView, Submission, Submitted, TaskView,
+    Agreement, AttemptState, AttemptView, COMMAND_CHARS, Cancelled, Command, FinalTaken, Listing,
+    OutputPage, OutputTaken, Reconciled, Reply, StreamView, Submission, Submitted, TaskPage,
+    TaskSummary, TaskView,
 };
 use crate::AgentId;
 use crate::database::{self, OpenError, Schema, Synchronous, damaged};
@@ -269,6 +270,7 @@ impl Run<'_> {
             Command::Retry { task, after } => self.retry(&task, after).map(Reply::Submitted),
             Command::Cancel(task) => self.cancel(&task).map(Reply::Cancelled),
             Command::Look(task) => self.look(&task).map(Reply::Task),
+            Command::List(listing) => self.list(&listing).map(Reply::Tasks),
             Command::ReadOutput { attempt, stream, after, count_max } => {
                 self.read_output(&attempt, stream, after, count_max).map(Reply::Output)
             }
@@ -1030,6 +1032,49 @@ impl Run<'_> {
         }
         let attempts = attempts.into_iter().map(|(_, attempt)| attempt).collect();
         Ok(Some(TaskView { agent, command, cancelled, attempts }))
+    }
+
+    /// A page of the tasks, which is found by looking at a bounded number of attempts.
+    fn list(&self, listing: &Listing) -> rusqlite::Result<TaskPage> {
+        let mut statement = self.transaction.prepare_cached(
+            "SELECT task, id, tasks.agent, substr(command, 1, ?3), priority, cancelled, ordinal,
+                    state, outcome, exit_code, attempt,
+                    NOT EXISTS (SELECT 1 FROM attempts AS later WHERE later.task = attempts.task
+                                AND later.ordinal > attempts.ordinal)
+             FROM attempts JOIN tasks USING (task)
+             WHERE attempt < ?1 ORDER BY attempt DESC LIMIT ?2",
+        )?;
+        let before = listing.before.map_or(i64::MAX, |it| i64::try_from(it).unwrap_or(i64::MAX));
+        let mut rows =
+            statement.query(params![before, listing.look_max as i64, COMMAND_CHARS as i64])?;
+        let (mut page, mut looked) = (TaskPage::default(), 0);
+        while let Some(row) = rows.next()? {
+            looked += 1;
+            let (attempt, is_last): (u64, bool) = (row.get(10)?, row.get(11)?);
+            let outcome: Option<String> = row.get(8)?;
+            let task = TaskSummary {
+                attempt: attempt_of(row, 0)?,
+                agent: agent_of(row, 2)?,
+                command: row.get(3)?,
+                priority: row.get(4)?,
+                cancelled: row.get(5)?,
+                ordinal: row.get(6)?,
+                state: state_of(row.get(7)?),
+                outcome: outcome.as_deref().map(outcome_of),
+                exit_code: row.get(9)?,
+            };
+            let wanted = is_last
+                && listing.agent.as_ref().is_none_or(|agent| *agent == task.agent)
+                && listing.state.is_none_or(|state| state == task.state);
+            if wanted {
+                page.tasks.push(task);
+            }
+            if page.tasks.len() >= listing.count_max || looked >= listing.look_max {
+                page.next = Some(attempt);
+                break;
+            }
+        }
+        Ok(page)
     }
 
     fn lost(&self, attempt: i64, stream: OutputStream) -> rusqlite::Result<Vec<Range>> {

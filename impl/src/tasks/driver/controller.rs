@@ -292,7 +292,7 @@ where
 /// | `/api/v1/agents/ws` | GET | agent | the WebSocket |
 /// | `/api/v1/agents/{agent}/tasks` | GET | agent | what is to be done, while the WebSocket is down |
 /// | `/api/v1/tasks/{task}` | PUT | agent | a result, while the WebSocket is down |
-/// | `/v1/tasks` | POST | token | submit |
+/// | `/v1/tasks` | GET, POST | token | list, submit |
 /// | `/v1/tasks/{task}` | GET, DELETE | token | look, cancel |
 /// | `/v1/tasks/{task}/attempts` | POST | token | try again |
 /// | `/v1/tasks/{task}/attempts/{attempt}/{stream}` | GET | token | output |
