@@ -7,6 +7,7 @@
 //! [`SqliteLog`] works on the thread that calls it. [`Threaded`](crate::storage::Threaded) gives it a thread of its own,
 //! which is what a server wants; a simulation wants the former.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -19,7 +20,7 @@ use super::wire::EventBody;
 use crate::database::{self, OpenError, Schema, Synchronous, damaged};
 use crate::mark;
 use crate::recovery::{Epoch, EpochStart, Lineage, MAX_SEQUENCE, WallTime};
-use crate::storage::{StoreCommand, StoreError, Transact};
+use crate::storage::{Copied, StoreCommand, StoreError, Transact};
 
 /// "gple".
 const SCHEMA: Schema = Schema {
@@ -102,7 +103,7 @@ impl LogConfig {
 pub struct SqliteLog {
     connection: Connection,
     config: LogConfig,
-    epoch: Option<(i64, Epoch)>,
+    epoch: RefCell<Option<(i64, Epoch)>>,
 }
 
 impl SqliteLog {
@@ -114,7 +115,7 @@ impl SqliteLog {
     pub fn open(config: LogConfig) -> Result<Self, OpenError> {
         let connection =
             database::open(&config.path, config.vfs.as_deref(), &SCHEMA, config.synchronous)?;
-        Ok(Self { connection, config, epoch: None })
+        Ok(Self { connection, config, epoch: RefCell::default() })
     }
 
     /// Goes on with the newest epoch, in a process that has opened it and opens its log once more.
@@ -136,12 +137,12 @@ impl SqliteLog {
                 )
                 .optional()
         };
-        self.epoch =
-            read(&self.connection).map_err(|error| StoreError::NotApplied(error.to_string()))?;
+        let epoch = read(&self.connection);
+        self.epoch = epoch.map_err(|error| StoreError::NotApplied(error.to_string()))?.into();
         Ok(())
     }
 
-    fn run_as_one(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+    fn run_as_one(&self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let read_only = commands.iter().all(Command::is_read_only);
         let behavior = match read_only {
             true => TransactionBehavior::Deferred,
@@ -151,9 +152,10 @@ impl SqliteLog {
         if commands.len() > 1 {
             mark!("events.group_commit");
         }
-        let transaction = Transaction::new(&mut self.connection, behavior).map_err(not_applied)?;
-        let mut run =
-            Run { transaction: &transaction, config: &self.config, epoch: self.epoch.clone() };
+        let transaction =
+            Transaction::new_unchecked(&self.connection, behavior).map_err(not_applied)?;
+        let epoch = self.epoch.borrow().clone();
+        let mut run = Run { transaction: &transaction, config: &self.config, epoch };
         let replies: Result<Vec<_>, _> =
             commands.into_iter().map(|command| run.command(command)).collect();
         let epoch = run.epoch;
@@ -162,7 +164,7 @@ impl SqliteLog {
             true => StoreError::NotApplied(error.to_string()),
             false => StoreError::Unknown(error.to_string()),
         })?;
-        self.epoch = epoch;
+        self.epoch.replace(epoch);
         Ok(replies)
     }
 
@@ -184,6 +186,16 @@ impl SqliteLog {
 
 impl Transact<Command> for SqliteLog {
     fn transact(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+        self.run_as_one(commands)
+    }
+}
+
+impl Copied<Command> for SqliteLog {
+    fn database(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn transact_while_copied(&self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         self.run_as_one(commands)
     }
 }

@@ -16,7 +16,7 @@ use crate::AgentId;
 use crate::database::{self, OpenError, Schema, Synchronous, damaged};
 use crate::mark;
 use crate::recovery::{Epoch, MAX_SEQUENCE, WallTime};
-use crate::storage::{StoreCommand, StoreError, Transact};
+use crate::storage::{Copied, StoreCommand, StoreError, Transact};
 use crate::tasks::wire::{
     Deliver, Discarded, Final, Hello, LostOutput, Output, ReplayFrom, StoreLife,
 };
@@ -140,7 +140,7 @@ impl SqliteRecord {
         Ok(Self { connection, config, nonces: Cell::new(None) })
     }
 
-    fn run_as_one(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+    fn run_as_one(&self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let read_only = commands.iter().all(Command::is_read_only);
         let behavior = match read_only {
             true => TransactionBehavior::Deferred,
@@ -149,7 +149,8 @@ impl SqliteRecord {
         let not_applied = |error: rusqlite::Error| StoreError::NotApplied(error.to_string());
         // What a transaction that fails has counted is counted anew.
         let nonces = Cell::new(self.nonces.take());
-        let transaction = Transaction::new(&mut self.connection, behavior).map_err(not_applied)?;
+        let transaction =
+            Transaction::new_unchecked(&self.connection, behavior).map_err(not_applied)?;
         let run = Run { transaction: &transaction, config: &self.config, nonces: &nonces };
         let replies: rusqlite::Result<Vec<Reply>> =
             commands.into_iter().map(|command| run.command(command)).collect();
@@ -168,6 +169,16 @@ impl SqliteRecord {
 
 impl Transact<Command> for SqliteRecord {
     fn transact(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+        self.run_as_one(commands)
+    }
+}
+
+impl Copied<Command> for SqliteRecord {
+    fn database(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn transact_while_copied(&self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         self.run_as_one(commands)
     }
 }
