@@ -13,6 +13,7 @@ mod open_sockets;
 mod request;
 mod socket;
 mod stream;
+pub mod trace;
 mod transactions;
 
 pub use access::{Access, Grant, Replaceable, Tokens};

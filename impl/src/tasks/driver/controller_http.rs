@@ -199,6 +199,20 @@ impl Route {
         }
     }
 
+    /// The path, with names in place of what differs.
+    pub fn template(&self) -> &'static str {
+        match self {
+            Self::Connect => "/api/v1/agents/ws",
+            Self::Tasks(_) => "/api/v1/agents/{agent}/tasks",
+            Self::Result(_) => "/api/v1/tasks/{task}",
+            Self::Submit | Self::List => "/v1/tasks",
+            Self::Look(_) | Self::Cancel(_) => "/v1/tasks/{task}",
+            Self::Retry(_) => "/v1/tasks/{task}/attempts",
+            Self::Output(..) => "/v1/tasks/{task}/attempts/{attempt}/{stream}",
+            Self::Health => "/healthz",
+        }
+    }
+
     /// Who may ask for it.
     pub fn callers(&self) -> Callers {
         match self {
