@@ -18,7 +18,7 @@ use rusqlite::Connection;
 use serde_json::json;
 
 /// How many events are there at first, each of 60 KB: several steps of a backup.
-const FIRST: u64 = 200;
+const FIRST: u64 = 150;
 
 const EVENT_BYTES: usize = 60_000;
 
@@ -137,4 +137,12 @@ async fn a_copy_that_nobody_waits_for_ends_and_makes_room_for_another() {
         assert!(tries < 1_000, "the other one does not end");
     }
     assert_eq!(numbers(&two).len() as u64, FIRST);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_is_no_copy_of_a_store_that_has_ended() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (log, backups) = log(folder.path()).await;
+    drop(log);
+    assert_eq!(backups.copy(folder.path().join("one.db")).await, Err(BackupError::Ending));
 }

@@ -1,7 +1,7 @@
 //! A store with a thread of its own, and copies of its database while it is in use.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, Weak, mpsc};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -53,13 +53,13 @@ pub enum BackupError {
 /// A store with a thread of its own, so that waiting for the disk holds up nothing else.
 #[derive(Debug)]
 pub struct Threaded<C: StoreCommand> {
-    jobs: mpsc::Sender<Job<C>>,
+    jobs: Arc<mpsc::Sender<Job<C>>>,
 }
 
-/// Makes copies of the database of a [`Threaded`] store.
+/// Makes copies of the database of a [`Threaded`] store, as long as that is there.
 #[derive(Debug)]
 pub struct Backups<C: StoreCommand> {
-    jobs: mpsc::Sender<Job<C>>,
+    jobs: Weak<mpsc::Sender<Job<C>>>,
 }
 
 type Replies<C> = Result<Vec<<C as StoreCommand>::Reply>, StoreError>;
@@ -87,8 +87,8 @@ impl<C: StoreCommand> Threaded<C> {
         })
     }
 
-    /// The same for a store that can be copied while it is in use. The thread lives as long as one of
-    /// the two.
+    /// The same for a store that can be copied while it is in use. The thread lives as long as the
+    /// first of the two.
     ///
     /// # Errors
     ///
@@ -108,7 +108,7 @@ impl<C: StoreCommand> Threaded<C> {
                 }
             }
         })?;
-        let jobs = this.jobs.clone();
+        let jobs = Arc::downgrade(&this.jobs);
         Ok((this, Backups { jobs }))
     }
 
@@ -118,7 +118,7 @@ impl<C: StoreCommand> Threaded<C> {
         let (jobs, queue) = mpsc::channel();
         #[expect(clippy::disallowed_methods, reason = "the one thread that a database may own")]
         std::thread::Builder::new().name("gapless-store".to_owned()).spawn(move || run(queue))?;
-        Ok(Self { jobs })
+        Ok(Self { jobs: Arc::new(jobs) })
     }
 }
 
@@ -142,7 +142,10 @@ impl<C: StoreCommand> Backups<C> {
     /// [`BackupError`]; what is in the file is of no use.
     pub async fn copy(&self, to: PathBuf) -> Result<(), BackupError> {
         let (answer, copied) = oneshot::channel();
-        self.jobs.send(Job::Copy(to, answer)).map_err(|_| BackupError::Ending)?;
+        let jobs = self.jobs.upgrade().ok_or(BackupError::Ending)?;
+        jobs.send(Job::Copy(to, answer)).map_err(|_| BackupError::Ending)?;
+        // Nobody but the store keeps the thread.
+        drop(jobs);
         copied.await.unwrap_or(Err(BackupError::Ending))
     }
 }

@@ -36,10 +36,10 @@ pub(crate) struct BackupArgs {
     #[arg(long, value_name = "NAME", value_parser = BackupName::parse)]
     pub(crate) online: Option<BackupName>,
     /// The data folder of a server that is stopped.
-    #[arg(long, value_name = "DIR", env = "GAPLESS_DATA", required_unless_present = "online")]
+    #[arg(long, value_name = "DIR", env = "GAPLESS_DATA")]
     pub(crate) data: Option<PathBuf>,
     /// Where the backup is to be; there must be nothing yet.
-    #[arg(long, value_name = "DIR", required_unless_present = "online", conflicts_with = "online")]
+    #[arg(long, value_name = "DIR", conflicts_with = "online")]
     pub(crate) to: Option<PathBuf>,
 }
 

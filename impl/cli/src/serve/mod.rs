@@ -326,12 +326,25 @@ struct HttpService {
 
 impl Service for HttpService {
     async fn call(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let response = self.answer(request).await;
+        self.metrics.response(response.status().as_u16());
+        response
+    }
+}
+
+impl HttpService {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let route = |route: &'static str| {
+            tracing::Span::current().record("route", route);
+        };
         if request.uri().path().starts_with(backup::PATH) {
+            route("/v1/backups/{name}");
             return self.operator.call(&request).await;
         }
         if (request.method(), request.uri().path()) != (&Method::GET, "/metrics") {
             return self.gateway.call(request).await;
         }
+        route("/metrics");
         let mut response = Response::new(Full::new(self.metrics.text(&self.handles).into()));
         let content_type = HeaderValue::from_static(metrics::CONTENT_TYPE);
         response.headers_mut().insert(CONTENT_TYPE, content_type);

@@ -473,6 +473,7 @@ impl EventService {
             }
         };
         trace::closed(Some(goodbye.0.0));
+        self.handle.sockets.closed(goodbye.0);
         socket.close(goodbye.0.0, goodbye.1).await;
     }
 

@@ -426,6 +426,7 @@ impl SessionService {
             }
         };
         trace::closed(Some(goodbye.0.0));
+        self.handle.sockets.closed(goodbye.0);
         socket.close(goodbye.0.0, goodbye.1).await;
     }
 }
