@@ -215,3 +215,16 @@ fn a_socket_that_takes_nothing_for_the_time_of_a_stall_is_closed_and_one_that_ta
     fixture.feed_at(2 * stall - 1, Input::Timeout);
     assert_eq!(fixture.closed, [CloseCode::RESUME]);
 }
+
+#[test]
+fn an_agent_that_says_nothing_is_closed_and_one_that_pings_is_not() {
+    let config = ControllerConfig::default();
+    let silence = u64::try_from(config.silence.as_millis()).expect("it fits");
+    let mut fixture = Fixture::new(config, vec![]);
+    fixture.feed(Input::Written { conn: CONN, frames: 1 });
+    fixture.feed_at(silence - 1, Input::Alive { conn: CONN });
+    fixture.feed_at(2 * silence - 2, Input::Timeout);
+    assert_eq!(fixture.closed, []);
+    fixture.feed_at(2 * silence - 1, Input::Timeout);
+    assert_eq!(fixture.closed, [CloseCode::SILENT]);
+}
