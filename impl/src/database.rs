@@ -231,8 +231,8 @@ impl<'a> Transaction<'a> {
     ///
     /// # Errors
     ///
-    /// SQLite's.
-    pub fn begin(connection: &'a mut Connection, reads_only: bool) -> rusqlite::Result<Self> {
+    /// SQLite's, also if one is open already.
+    pub fn begin(connection: &'a Connection, reads_only: bool) -> rusqlite::Result<Self> {
         let begin = if reads_only { "BEGIN DEFERRED" } else { "BEGIN IMMEDIATE" };
         connection.prepare_cached(begin)?.execute([])?;
         Ok(Self { connection, is_open: true })

@@ -91,43 +91,7 @@ impl<C: StoreCommand, T: Transact<C> + 'static> Store<C> for Inline<T> {
     }
 }
 
-/// A store with a thread of its own, so that waiting for the disk holds up nothing else.
 #[cfg(feature = "sqlite")]
-#[derive(Debug)]
-pub struct Threaded<C: StoreCommand> {
-    jobs: std::sync::mpsc::Sender<Job<C>>,
-}
-
+mod threaded;
 #[cfg(feature = "sqlite")]
-type Job<C> =
-    (Vec<C>, tokio::sync::oneshot::Sender<Result<Vec<<C as StoreCommand>::Reply>, StoreError>>);
-
-#[cfg(feature = "sqlite")]
-impl<C: StoreCommand> Threaded<C> {
-    /// Moves a store to a thread that lives as long as the returned value.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's, if it has no thread to give.
-    pub fn spawn(mut store: impl Transact<C> + 'static) -> std::io::Result<Self> {
-        let (jobs, queue) = std::sync::mpsc::channel::<Job<C>>();
-        #[expect(clippy::disallowed_methods, reason = "the one thread that a database may own")]
-        std::thread::Builder::new().name("gapless-store".to_owned()).spawn(move || {
-            for (commands, answer) in queue {
-                // Nobody waits for the answer any more when the endpoint has been dropped.
-                let _ = answer.send(store.transact(commands));
-            }
-        })?;
-        Ok(Self { jobs })
-    }
-}
-
-#[cfg(feature = "sqlite")]
-impl<C: StoreCommand> Store<C> for Threaded<C> {
-    async fn run(&mut self, commands: Vec<C>) -> Result<Vec<C::Reply>, StoreError> {
-        let gone = || StoreError::Unknown("the thread of the store has ended".to_owned());
-        let (answer, reply) = tokio::sync::oneshot::channel();
-        self.jobs.send((commands, answer)).map_err(|_| gone())?;
-        reply.await.map_err(|_| gone())?
-    }
-}
+pub use threaded::{BACKUP_STEP_PAGES, BackupError, Backups, Copied, Threaded};

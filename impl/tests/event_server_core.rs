@@ -538,3 +538,28 @@ fn connections_that_come_and_go_while_the_log_is_slow_do_not_pile_up_reads() {
     let outputs = fixture.feed(Input::Frame { conn, frame, at: WALL });
     assert_eq!(reads(outputs).len(), 1, "what was answered makes room");
 }
+
+#[test]
+fn more_events_than_may_wait_for_the_log_are_refused_and_not_stored() {
+    let config = ServerConfig { publishes_max: 10, ..ServerConfig::default() };
+    let mut fixture = Fixture::new(config);
+    fixture.connect(true, 1, 0);
+    let ids: Vec<_> = (1..=10).map(|n| fixture.publish(n)).collect();
+    let publish = |fixture: &mut Fixture| {
+        fixture.feed(Input::Publish {
+            ticket: Ticket(11),
+            principal: "p".to_owned(),
+            agent: agent(),
+            body: body(11),
+            after: None,
+            at: WALL,
+        })
+    };
+    let outputs = publish(&mut fixture);
+    assert!(
+        matches!(outputs[..], [Output::Published { result: Err(PublishError::Overloaded), .. }]),
+        "{outputs:?}"
+    );
+    fixture.stored(ids[0], 1);
+    assert_eq!(commands(publish(&mut fixture)).len(), 1, "there is room again");
+}

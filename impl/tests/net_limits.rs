@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gapless::net::http::{self, HttpConfig, Service};
+use gapless::net::http::{self, BodyError, HttpConfig, Service};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
@@ -14,6 +14,20 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Reads a body in a second, and says how that went.
+#[derive(Clone)]
+struct Reads;
+
+impl Service for Reads {
+    async fn call(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        match http::body(request, 1_000, Duration::from_secs(1)).await {
+            Ok(_) => http::empty(StatusCode::NO_CONTENT),
+            Err(BodyError::TooLarge) => http::empty(StatusCode::PAYLOAD_TOO_LARGE),
+            Err(BodyError::Broken) => http::empty(StatusCode::BAD_REQUEST),
+        }
+    }
+}
 
 #[derive(Clone)]
 struct Ok204;
@@ -25,9 +39,13 @@ impl Service for Ok204 {
 }
 
 async fn listen(config: HttpConfig) -> SocketAddr {
+    listen_with(config, Ok204).await
+}
+
+async fn listen_with(config: HttpConfig, service: impl Service) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
-    tokio::spawn(http::serve(listener, Ok204, config, std::future::pending()));
+    tokio::spawn(http::serve(listener, service, config, std::future::pending()));
     address
 }
 
@@ -74,4 +92,33 @@ async fn beyond_the_number_of_connections_requests_are_answered_503_until_there_
     drop(first);
     let served = async { while !answer(address, REQUEST).await.contains(" 204 ") {} };
     tokio::time::timeout(PATIENCE, served).await.expect("there is room again");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_answered_400_and_one_that_is_too_large_413() {
+    let address = listen_with(HttpConfig::default(), Reads).await;
+    let request = |length: u64, body: &str| {
+        format!(
+            "POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+    };
+    let large = "x".repeat(2_000);
+    for (length, body, status) in [(3, "abc", 204), (3, "ab", 400), (2_000, &*large, 413)] {
+        let answer = answer(address, &request(length, body)).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{length}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn beyond_those_that_are_told_so_connections_are_dropped() {
+    let config = HttpConfig { connections_max: 1, ..HttpConfig::default() };
+    let address = listen(config).await;
+    let mut idle = Vec::new();
+    // One is served, and the others wait to be told.
+    for _ in 0..=http::REFUSALS_MAX {
+        idle.push(TcpStream::connect(address).await.expect("it listens"));
+    }
+    let mut dropped = TcpStream::connect(address).await.expect("it listens");
+    assert_eq!(read(&mut dropped).await, "", "closed without a word");
+    drop(idle);
 }

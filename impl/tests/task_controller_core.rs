@@ -34,6 +34,7 @@ struct Fixture {
     queried: Vec<Attempt>,
     commands: Vec<(StoreId, Command)>,
     closed: Vec<CloseCode>,
+    sent: usize,
 }
 
 impl Fixture {
@@ -45,6 +46,7 @@ impl Fixture {
             queried: vec![],
             commands: vec![],
             closed: vec![],
+            sent: 0,
         };
         fixture.feed(Input::Connected { conn: CONN, agent: agent() });
         let epoch = Epoch::parse("0123456789abcdef0123456789abcdef").expect("valid");
@@ -68,8 +70,13 @@ impl Fixture {
     }
 
     fn feed(&mut self, input: Input) {
-        self.controller.handle(Instant::from_millis(0), input);
+        self.feed_at(0, input);
+    }
+
+    fn feed_at(&mut self, millis: u64, input: Input) {
+        self.controller.handle(Instant::from_millis(millis), input);
         while let Some(output) = self.controller.poll() {
+            self.sent += usize::from(matches!(output, Output::Send { .. }));
             match output {
                 Output::Store(id, command) => self.commands.push((id, command)),
                 Output::Send { message: ControllerMessage::Query(attempt), .. } => {
@@ -170,4 +177,54 @@ fn an_agent_that_repeats_its_answer_while_the_record_is_slow_is_cut_off() {
     }
     assert_eq!(fixture.commands.len(), 10);
     assert_eq!(fixture.closed, [CloseCode::PROTOCOL]);
+}
+
+#[test]
+fn an_agent_that_is_answered_more_than_it_reads_is_cut_off() {
+    let config = ControllerConfig { outbound_max: 10, ..ControllerConfig::default() };
+    let mut fixture = Fixture::new(config, vec![]);
+    for _ in 0..1_000 {
+        fixture.unexpected(attempt(0));
+    }
+    assert_eq!(fixture.closed, [CloseCode::PROTOCOL]);
+    assert_eq!(fixture.sent, 10);
+}
+
+#[test]
+fn what_is_to_be_sent_to_a_full_socket_waits_until_it_takes_something() {
+    // The answer to the hello fills it.
+    let config = ControllerConfig { outbound_bytes: 1, ..ControllerConfig::default() };
+    let mut fixture = Fixture::new(config, (0..3).map(attempt).collect());
+    assert_eq!(fixture.queried, []);
+    for n in 1..=3 {
+        fixture.feed(Input::Written { conn: CONN, frames: 1 });
+        assert_eq!(fixture.queried.len(), n, "one at a time");
+    }
+    fixture.feed(Input::Written { conn: CONN, frames: 1 });
+    assert_eq!(fixture.queried, [attempt(0), attempt(1), attempt(2)]);
+}
+
+#[test]
+fn a_socket_that_takes_nothing_for_the_time_of_a_stall_is_closed_and_one_that_takes_is_not() {
+    let config = ControllerConfig::default();
+    let stall = u64::try_from(config.write_stall.as_millis()).expect("it fits");
+    let mut fixture = Fixture::new(config, vec![attempt(0)]);
+    fixture.feed_at(stall - 1, Input::Written { conn: CONN, frames: 1 });
+    fixture.feed_at(2 * stall - 2, Input::Timeout);
+    assert_eq!(fixture.closed, []);
+    fixture.feed_at(2 * stall - 1, Input::Timeout);
+    assert_eq!(fixture.closed, [CloseCode::RESUME]);
+}
+
+#[test]
+fn an_agent_that_says_nothing_is_closed_and_one_that_pings_is_not() {
+    let config = ControllerConfig::default();
+    let silence = u64::try_from(config.silence.as_millis()).expect("it fits");
+    let mut fixture = Fixture::new(config, vec![]);
+    fixture.feed(Input::Written { conn: CONN, frames: 1 });
+    fixture.feed_at(silence - 1, Input::Alive { conn: CONN });
+    fixture.feed_at(2 * silence - 2, Input::Timeout);
+    assert_eq!(fixture.closed, []);
+    fixture.feed_at(2 * silence - 1, Input::Timeout);
+    assert_eq!(fixture.closed, [CloseCode::SILENT]);
 }

@@ -455,3 +455,32 @@ async fn strangers_and_repetitions_are_not_let_in() {
         assert!(said["error"].is_string(), "{said}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_are_listed_page_by_page_to_whoever_may_ask() {
+    let world = World::new().await;
+    for n in 0..5 {
+        world.submit(&format!("t{n}"), "true").await;
+    }
+    let refused = world.ask("GET", "/v1/tasks", &[], None).await;
+    assert_eq!(refused.0, StatusCode::UNAUTHORIZED);
+    let (status, page) = world.user("GET", "/v1/tasks?limit=3&agent=agent-1", None).await;
+    assert_eq!(status, StatusCode::OK, "{page}");
+    let names = |page: &Value| -> Vec<String> {
+        let tasks = page["tasks"].as_array().expect("a list");
+        tasks.iter().map(|it| it["task"].as_str().expect("a name").to_owned()).collect()
+    };
+    assert_eq!(names(&page), ["t4", "t3", "t2"]);
+    let rest = format!("/v1/tasks?limit=3&before={}", page["next"]);
+    let (_, rest) = world.user("GET", &rest, None).await;
+    assert_eq!(names(&rest), ["t1", "t0"]);
+    assert_eq!(rest["next"], Value::Null);
+    let (_, none) = world.user("GET", "/v1/tasks?state=running", None).await;
+    assert_eq!(names(&none), Vec::<String>::new());
+    for query in ["limit=0", "limit=101", "limit=x", "state=lost", "agent=a%20b", "before=0"] {
+        let (status, said) = world.user("GET", &format!("/v1/tasks?{query}"), None).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{query}: {said}");
+        let name = query.split('=').next().expect("a name");
+        assert!(said["error"].as_str().is_some_and(|it| it.contains(name)), "{said}");
+    }
+}

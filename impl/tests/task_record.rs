@@ -6,8 +6,8 @@ use gapless::database::{OpenError, Synchronous};
 use gapless::recovery::{Epoch, MAX_SEQUENCE, WallTime};
 use gapless::storage::Transact as _;
 use gapless::tasks::controller::record::{
-    Agreement, AttemptState, Cancelled, Command, FinalTaken, OutputTaken, Reconciled, Reply,
-    Submission, Submitted, TaskView,
+    Agreement, AttemptState, COMMAND_CHARS, Cancelled, Command, FinalTaken, Listing, OutputTaken,
+    Reconciled, Reply, Submission, Submitted, TaskPage, TaskView,
 };
 use gapless::tasks::controller::sqlite::{RecordConfig, SqliteRecord};
 use gapless::tasks::wire::{
@@ -699,4 +699,83 @@ proptest! {
             prop_assert_eq!(all, (1..=highest).collect::<Vec<_>>(), "here or lost, each once");
         }
     }
+}
+
+// ---- lists ----------------------------------------------------------------------------------------
+
+fn listing() -> Listing {
+    Listing { count_max: 100, look_max: 1_000, ..Listing::default() }
+}
+
+impl Fixture {
+    fn list(&mut self, listing: Listing) -> TaskPage {
+        match self.ask(Command::List(listing)) {
+            Reply::Tasks(page) => page,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The names of all tasks, page by page, and how many pages that took.
+    fn names(&mut self, listing: &Listing) -> (Vec<String>, usize) {
+        let (mut names, mut before) = (Vec::new(), None);
+        for pages in 1..100 {
+            let page = self.list(Listing { before, ..listing.clone() });
+            assert!(page.tasks.len() <= listing.count_max);
+            names.extend(page.tasks.iter().map(|it| it.attempt.task.to_string()));
+            match page.next {
+                Some(next) => before = Some(next),
+                None => return (names, pages),
+            }
+        }
+        panic!("it has no end")
+    }
+}
+
+#[test]
+fn a_task_is_listed_once_where_its_last_attempt_is() {
+    let mut fixture = Fixture::new();
+    let first = fixture.running("first");
+    fixture.submit("second");
+    let (agent, message_id) = (agent(1), message("m"));
+    let ended = result(&first, 7);
+    fixture.ask(Command::Final { agent, message_id, result: ended });
+    let page = fixture.list(listing());
+    let last = page.tasks.last().expect("two");
+    assert_eq!((last.state, last.exit_code), (AttemptState::Final, Some(7)));
+    assert_eq!(last.outcome, Some(Outcome::Failed));
+    assert_eq!(fixture.names(&listing()).0, ["second", "first"]);
+    fixture.ask(Command::Retry { task: task("first"), after: 1 });
+    let page = fixture.list(listing());
+    let first = page.tasks.first().expect("two");
+    assert_eq!((first.attempt.clone(), first.ordinal), (attempt("first", "a2"), 2));
+    assert_eq!((first.state, first.exit_code), (AttemptState::Pending, None));
+    assert_eq!(fixture.names(&listing()).0, ["first", "second"]);
+}
+
+#[test]
+fn pages_of_a_list_are_the_list_however_little_is_looked_at_for_each() {
+    let mut fixture = Fixture::new();
+    for n in 0..10 {
+        fixture.submit(&format!("t{n}"));
+    }
+    fixture.progress(&attempt("t3", "a1"), true);
+    let all: Vec<String> = (0..10).rev().map(|n| format!("t{n}")).collect();
+    for count_max in [1, 3, 10, 11] {
+        assert_eq!(fixture.names(&Listing { count_max, ..listing() }).0, all);
+    }
+    let running = Listing { state: Some(AttemptState::Running), look_max: 2, ..listing() };
+    let (names, pages) = fixture.names(&running);
+    assert_eq!((&names[..], pages), (&["t3".to_owned()][..], 6), "two are looked at for each page");
+    let others = Listing { agent: Some(agent(2)), ..listing() };
+    assert_eq!(fixture.names(&others).0, Vec::<String>::new());
+    let own = Listing { agent: Some(agent(1)), ..listing() };
+    assert_eq!(fixture.names(&own).0, all);
+}
+
+#[test]
+fn a_list_has_the_beginning_of_a_command() {
+    let mut fixture = Fixture::new();
+    fixture.ask(Command::Submit(wish("t", &"ü".repeat(COMMAND_CHARS + 1))));
+    let page = fixture.list(listing());
+    assert_eq!(page.tasks[0].command, "ü".repeat(COMMAND_CHARS));
 }

@@ -278,7 +278,7 @@ pub(crate) enum TokenCommand {
         /// Whom it stands for.
         #[arg(long)]
         principal: String,
-        /// What it allows: `publish`, `tasks`, `user`, `subscribe:AGENT` or `subscribe:*`.
+        /// What it allows: `publish`, `tasks`, `user`, `operator`, `subscribe:AGENT` or `subscribe:*`.
         #[arg(long = "role", value_name = "ROLE", required = true)]
         roles: Vec<String>,
         /// Add the entry to this token file instead of printing it.

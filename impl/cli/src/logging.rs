@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use gapless::marks;
+use gapless::net::trace;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -71,11 +73,17 @@ pub(crate) fn start(format: LogFormat, level: LogLevel, marks: Option<MarkCounts
         LogLevel::Trace => LevelFilter::TRACE,
     };
     // Other crates say on the lower levels what passes through them, and that may be a secret.
+    // Spans are for whoever wants details, and cost nothing otherwise.
+    let spans = if level >= LevelFilter::DEBUG { LevelFilter::INFO } else { LevelFilter::OFF };
     let ours = Targets::new()
         .with_target(marks::TARGET, LevelFilter::OFF)
+        .with_target(trace::TARGET, spans)
         .with_target("gapless", level)
         .with_default(level.min(LevelFilter::WARN));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_span_events(FmtSpan::CLOSE);
     let lines = match format {
         LogFormat::Human => lines.with_ansi(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),

@@ -87,7 +87,11 @@ fn run(Config { cli, token_file_is_a_flag, .. }: Config) -> Result<u8, Failure> 
             runtime.block_on(chat::run(args, token))
         }
         Command::Agent(args) => agent::run(args, &runtime),
-        Command::Log(command) => log::run(&command),
+        Command::Log(command) => {
+            let token =
+                command.server().map(|server| server.token(token_file_is_a_flag)).transpose()?;
+            log::run(&command, token.as_ref(), &runtime)
+        }
         Command::Inspect(args) => inspect::run(&args),
         Command::Token(command) => token::run(command),
         Command::Completions { shell } => {

@@ -7,6 +7,7 @@
 //! [`SqliteLog`] works on the thread that calls it. [`Threaded`](crate::storage::Threaded) gives it a thread of its own,
 //! which is what a server wants; a simulation wants the former.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -20,7 +21,7 @@ use super::wire::EventBody;
 use crate::database::{self, Medium, OpenError, Schema, Synchronous, Transaction, damaged};
 use crate::mark;
 use crate::recovery::{Epoch, EpochStart, Lineage, MAX_SEQUENCE, WallTime};
-use crate::storage::{StoreCommand, StoreError, Transact};
+use crate::storage::{Copied, StoreCommand, StoreError, Transact};
 
 /// "gple".
 const SCHEMA: Schema = Schema {
@@ -107,8 +108,14 @@ impl LogConfig {
 pub struct SqliteLog {
     connection: Connection,
     config: LogConfig,
+    era: RefCell<Era>,
+}
+
+/// What is known of the epoch in which the log is written.
+#[derive(Debug, Default)]
+struct Era {
     epoch: Option<(i64, Epoch)>,
-    /// Streams that are known to have numbers in this epoch.
+    /// Streams that are known to have numbers in it.
     begun: BTreeSet<i64>,
 }
 
@@ -128,7 +135,7 @@ impl SqliteLog {
             page_bytes: config.page_bytes,
         };
         let connection = database::open(&config.path, medium, &SCHEMA)?;
-        Ok(Self { connection, config, epoch: None, begun: BTreeSet::new() })
+        Ok(Self { connection, config, era: RefCell::default() })
     }
 
     /// Goes on with the newest epoch, in a process that has opened it and opens its log once more.
@@ -150,24 +157,25 @@ impl SqliteLog {
                 )
                 .optional()
         };
-        self.epoch =
-            read(&self.connection).map_err(|error| StoreError::NotApplied(error.to_string()))?;
+        let epoch = read(&self.connection);
+        let epoch = epoch.map_err(|error| StoreError::NotApplied(error.to_string()))?;
+        self.era = Era { epoch, begun: BTreeSet::new() }.into();
         Ok(())
     }
 
-    fn run_as_one(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+    fn run_as_one(&self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let read_only = commands.iter().all(Command::is_read_only);
         let not_applied = |error: rusqlite::Error| StoreError::NotApplied(error.to_string());
         if commands.len() > 1 {
             mark!("events.group_commit");
         }
-        let transaction =
-            Transaction::begin(&mut self.connection, read_only).map_err(not_applied)?;
+        let transaction = Transaction::begin(&self.connection, read_only).map_err(not_applied)?;
+        let mut era = self.era.borrow_mut();
         let mut run = Run {
             transaction: &transaction,
             config: &self.config,
-            epoch: self.epoch.clone(),
-            begun: Some(&self.begun),
+            epoch: era.epoch.clone(),
+            begun: Some(&era.begun),
             begins: vec![],
         };
         let replies: Result<Vec<_>, _> =
@@ -178,11 +186,11 @@ impl SqliteLog {
             true => StoreError::NotApplied(error.to_string()),
             false => StoreError::Unknown(error.to_string()),
         })?;
-        if self.epoch != epoch || self.begun.len() + begins.len() > BEGUN_MAX {
-            self.begun.clear();
+        if era.epoch != epoch || era.begun.len() + begins.len() > BEGUN_MAX {
+            era.begun.clear();
         }
-        self.epoch = epoch;
-        self.begun.extend(begins);
+        era.epoch = epoch;
+        era.begun.extend(begins);
         Ok(replies)
     }
 
@@ -204,6 +212,16 @@ impl SqliteLog {
 
 impl Transact<Command> for SqliteLog {
     fn transact(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+        self.run_as_one(commands)
+    }
+}
+
+impl Copied<Command> for SqliteLog {
+    fn database(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn transact_while_copied(&self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         self.run_as_one(commands)
     }
 }

@@ -20,9 +20,10 @@ use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use tracing::Instrument as _;
 
 use super::admission::busy;
-use super::{Limits, Listener};
+use super::{Limits, Listener, trace};
 use crate::mark;
 
 /// The stream of an upgraded connection, whatever it was before.
@@ -153,7 +154,12 @@ async fn connection<T, S>(
 {
     let answer = service_fn(move |request| {
         let service = service.clone();
-        async move { Ok::<_, Infallible>(service.call(request).await) }
+        let span = trace::request(request.method().as_str(), request.headers());
+        async move {
+            let response = service.call(request).instrument(span.clone()).await;
+            span.record("status", response.status().as_u16());
+            Ok::<_, Infallible>(response)
+        }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())

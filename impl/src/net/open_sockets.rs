@@ -1,34 +1,55 @@
-//! How many WebSockets a service has open.
+//! How many WebSockets a service has open, and with which codes it has closed others.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
+use crate::CloseCode;
+
 /// Counts the WebSockets of a service, from the handshake to the last byte of the goodbye.
 #[derive(Debug, Clone)]
-pub struct OpenSockets(Arc<watch::Sender<usize>>);
+pub struct OpenSockets(Arc<Counts>);
+
+#[derive(Debug)]
+struct Counts {
+    open: watch::Sender<usize>,
+    closes: Mutex<BTreeMap<CloseCode, u64>>,
+}
 
 impl Default for OpenSockets {
     fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(0)))
+        let (open, closes) = (watch::Sender::new(0), Mutex::default());
+        Self(Arc::new(Counts { open, closes }))
     }
 }
 
 impl OpenSockets {
     /// How many are open now.
     pub fn count(&self) -> usize {
-        *self.0.borrow()
+        *self.0.open.borrow()
+    }
+
+    /// With which codes this side has closed sockets, and how many with each.
+    pub fn closes(&self) -> BTreeMap<CloseCode, u64> {
+        self.0.closes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Counts one that this side closes.
+    pub(crate) fn closed(&self, code: CloseCode) {
+        let mut closes = self.0.closes.lock().unwrap_or_else(PoisonError::into_inner);
+        *closes.entry(code).or_default() += 1;
     }
 
     /// Waits until none is open. Whoever calls it sets the time limit.
     pub async fn none(&self) {
         // The sender is in `self`, so it cannot be gone.
-        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
+        let _ = self.0.open.subscribe().wait_for(|count| *count == 0).await;
     }
 
     /// Counts one until the returned value is dropped.
     pub(crate) fn enter(&self) -> OpenSocket {
-        self.0.send_modify(|count| *count += 1);
+        self.0.open.send_modify(|count| *count += 1);
         OpenSocket(self.clone())
     }
 }
@@ -39,7 +60,7 @@ pub(crate) struct OpenSocket(OpenSockets);
 
 impl Drop for OpenSocket {
     fn drop(&mut self) {
-        self.0.0.send_modify(|count| *count -= 1);
+        self.0.0.open.send_modify(|count| *count -= 1);
     }
 }
 

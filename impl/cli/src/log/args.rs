@@ -4,9 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use crate::args::ServerArgs;
+use crate::serve::backup::BackupName;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum LogCommand {
-    /// Copy the databases of a server that is stopped.
+    /// Copy the databases of a server.
     Backup(BackupArgs),
     /// Put the databases of a backup into a data folder, in a new epoch.
     Restore(RestoreArgs),
@@ -15,21 +18,39 @@ pub(crate) enum LogCommand {
 }
 
 const BACKUP_HELP: &str = "\
-The server must be stopped: its databases belong to it alone while it runs. The backup appears when it is
-whole, with the hashes of its files in `backup.json`. Tokens are not part of it.
+The databases of a server belong to it alone while it runs. With `--online` it makes the backup itself, in
+the folder `backups` of its data folder, and goes on serving; the token needs the role `operator`. With
+`--data` and `--to` the server must be stopped. The backup appears when it is whole, with the hashes of
+its files in `backup.json`. Tokens are not part of it.
 
 Examples:
+  gapless log backup --online 2026-11-29 --url https://gapless.example --token-file operator.token
   gapless log backup --data data --to backups/2026-11-29";
 
 #[derive(Debug, Args)]
 #[command(after_help = BACKUP_HELP)]
 pub(crate) struct BackupArgs {
-    /// The data folder of the server.
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// Asks a server that runs: the name of the backup, of letters, digits, `-`, `_` and `.`.
+    #[arg(long, value_name = "NAME", value_parser = BackupName::parse)]
+    pub(crate) online: Option<BackupName>,
+    /// The data folder of a server that is stopped.
     #[arg(long, value_name = "DIR", env = "GAPLESS_DATA")]
-    pub(crate) data: PathBuf,
+    pub(crate) data: Option<PathBuf>,
     /// Where the backup is to be; there must be nothing yet.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) to: PathBuf,
+    #[arg(long, value_name = "DIR", conflicts_with = "online")]
+    pub(crate) to: Option<PathBuf>,
+}
+
+impl LogCommand {
+    /// The server that is to be asked, if one is.
+    pub(crate) fn server(&self) -> Option<&ServerArgs> {
+        match self {
+            Self::Backup(args) => args.online.as_ref().map(|_| &args.server),
+            Self::Restore(_) | Self::Verify(_) => None,
+        }
+    }
 }
 
 const RESTORE_HELP: &str = "\

@@ -2,6 +2,7 @@
 
 pub(crate) mod args;
 mod manifest;
+mod online;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,25 +14,38 @@ use gapless::events::sqlite::{LogConfig, SqliteLog};
 use gapless::recovery::Epoch;
 use gapless::storage::Transact as _;
 
-use self::args::{BackupArgs, LogCommand, RestoreArgs};
+use tokio::runtime::Runtime;
+
+use self::args::{LogCommand, RestoreArgs};
 use self::manifest::Manifest;
 use crate::failure::Failure;
+use crate::secret::Secret;
 use crate::serve::data::DataFolder;
 use crate::{entropy, exit, stores};
 
 /// The databases of a server; the first one is the event log.
-const DATABASES: [&str; 3] = [EVENTS, "tasks.db", "sessions.db"];
+const DATABASES: [&str; 3] = [EVENTS, TASKS, SESSIONS];
 
-const EVENTS: &str = "events.db";
+pub(crate) const EVENTS: &str = "events.db";
+pub(crate) const TASKS: &str = "tasks.db";
+pub(crate) const SESSIONS: &str = "sessions.db";
 
 /// How often databases may have been replaced.
 const REPLACED_MAX: u32 = 10_000;
 
-pub(crate) fn run(command: &LogCommand) -> Result<u8, Failure> {
+pub(crate) fn run(
+    command: &LogCommand,
+    token: Option<&Secret>,
+    runtime: &Runtime,
+) -> Result<u8, Failure> {
     // What is in a data folder is its owner's matter, and so is a copy.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     match command {
-        LogCommand::Backup(args) => backup(args),
+        LogCommand::Backup(args) => match (&args.online, token, &args.data, &args.to) {
+            (Some(name), Some(token), ..) => runtime.block_on(online::run(args, name, token)),
+            (None, _, Some(data), Some(to)) => backup(data, to),
+            _ => Err(Failure::usage("a backup needs `--data` and `--to`, or `--online`")),
+        },
         LogCommand::Restore(args) => restore(args),
         LogCommand::Verify(args) => verify(&args.folder),
     }
@@ -54,39 +68,66 @@ fn present(folder: &Path) -> Result<Vec<&'static str>, Failure> {
 
 // ---- backup ---------------------------------------------------------------------------------------
 
-fn backup(args: &BackupArgs) -> Result<u8, Failure> {
-    let names = present(&args.data)?;
-    let folder = DataFolder::take(&args.data, "server")?;
-    if args.to.exists() {
-        return Err(Failure::usage(format!("`{}` is there already", args.to.display()))
-            .hint("name a folder that is not there yet"));
+fn backup(data: &Path, to: &Path) -> Result<u8, Failure> {
+    let names = present(data)?;
+    let folder = DataFolder::take(data, "server")?;
+    let backup = NewBackup::begin(to)?;
+    for name in &names {
+        copy_database(&folder.file(name), &backup.file(name))?;
     }
-    let to = std::path::absolute(&args.to).map_err(io_failure(&args.to))?;
-    let parent = to.parent().unwrap_or(Path::new("/")).to_owned();
-    std::fs::create_dir_all(&parent).map_err(io_failure(&parent))?;
-    // Nothing has the name of the backup before it is whole.
-    let partial = tempfile::Builder::new()
-        .prefix(".gapless-backup-")
-        .tempdir_in(&parent)
-        .map_err(io_failure(&parent))?;
-    let mut hashes = BTreeMap::new();
-    for name in names {
-        let target = partial.path().join(name);
-        copy_database(&folder.file(name), &target)?;
-        hashes.insert(name.to_owned(), manifest::hash(&target).map_err(io_failure(&target))?);
-    }
-    let manifest = partial.path().join(manifest::NAME);
-    let text = serde_json::to_string_pretty(&Manifest::new(hashes))
-        .map_err(|error| Failure::new(error.to_string()))?;
-    std::fs::write(&manifest, text + "\n").map_err(io_failure(&manifest))?;
-    sync(&manifest)?;
-    sync(partial.path())?;
-    std::fs::rename(partial.path(), &to).map_err(io_failure(&to))?;
-    // It has another name now; there is nothing to remove.
-    let _ = partial.keep();
-    sync(&parent)?;
-    println!("{}", args.to.display());
+    backup.finish(&names)?;
+    println!("{}", to.display());
     Ok(exit::OK)
+}
+
+/// A backup that is being made. Nothing has its name before it is whole.
+pub(crate) struct NewBackup {
+    to: PathBuf,
+    parent: PathBuf,
+    partial: tempfile::TempDir,
+}
+
+impl NewBackup {
+    pub(crate) fn begin(to: &Path) -> Result<Self, Failure> {
+        if to.exists() {
+            return Err(Failure::usage(format!("`{}` is there already", to.display()))
+                .hint("name a folder that is not there yet"));
+        }
+        let to = std::path::absolute(to).map_err(io_failure(to))?;
+        let parent = to.parent().unwrap_or(Path::new("/")).to_owned();
+        std::fs::create_dir_all(&parent).map_err(io_failure(&parent))?;
+        let partial = tempfile::Builder::new()
+            .prefix(".gapless-backup-")
+            .tempdir_in(&parent)
+            .map_err(io_failure(&parent))?;
+        Ok(Self { to, parent, partial })
+    }
+
+    /// Where a database is to be copied to.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.partial.path().join(name)
+    }
+
+    /// Gives it its name, with the hashes of its databases.
+    pub(crate) fn finish(self, names: &[&str]) -> Result<(), Failure> {
+        let mut hashes = BTreeMap::new();
+        for name in names {
+            let path = self.file(name);
+            sync(&path)?;
+            hashes.insert((*name).to_owned(), manifest::hash(&path).map_err(io_failure(&path))?);
+        }
+        let Self { to, parent, partial } = self;
+        let manifest = partial.path().join(manifest::NAME);
+        let text = serde_json::to_string_pretty(&Manifest::new(hashes))
+            .map_err(|error| Failure::new(error.to_string()))?;
+        std::fs::write(&manifest, text + "\n").map_err(io_failure(&manifest))?;
+        sync(&manifest)?;
+        sync(partial.path())?;
+        std::fs::rename(partial.path(), &to).map_err(io_failure(&to))?;
+        // It has another name now; there is nothing to remove.
+        let _ = partial.keep();
+        sync(&parent)
+    }
 }
 
 /// Writes a database into a file of its own, without a write-ahead log.
@@ -100,7 +141,7 @@ fn copy_database(from: &Path, to: &Path) -> Result<(), Failure> {
         .to_str()
         .ok_or_else(|| Failure::usage(format!("the path `{}` is not UTF-8", to.display())))?;
     connection.execute("VACUUM INTO ?1", [target]).map_err(failed)?;
-    sync(to)
+    Ok(())
 }
 
 fn sync(path: &Path) -> Result<(), Failure> {

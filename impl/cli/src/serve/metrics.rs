@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use gapless::events::driver::ServerHandle as EventsHandle;
 use gapless::session::driver::ServerHandle as SessionsHandle;
 use gapless::tasks::driver::ControllerHandle;
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -15,6 +16,13 @@ use crate::logging::{Label, MarkCounts};
 
 /// The content type of the text.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Which WebSockets were closed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CloseLabels {
+    protocol: &'static str,
+    code: u16,
+}
 
 /// The counters, and how to show them.
 pub(crate) struct Metrics {
@@ -29,6 +37,8 @@ pub(crate) struct Metrics {
     resyncs: Family<Label, Counter>,
     publishes_refused: Family<Label, Counter>,
     token_reloads: Family<Label, Counter>,
+    responses: Family<[(&'static str, u16); 1], Counter>,
+    closes: Family<CloseLabels, Counter>,
     connections: Family<Label, Gauge>,
     queues: Family<Label, Gauge>,
 }
@@ -54,6 +64,8 @@ impl Metrics {
             resyncs: Family::default(),
             publishes_refused: Family::default(),
             token_reloads: Family::default(),
+            responses: Family::default(),
+            closes: Family::default(),
             connections: Family::default(),
             queues: Family::default(),
         };
@@ -100,6 +112,16 @@ impl Metrics {
             registry.register(name, help, family.clone());
         }
         registry.register(
+            "responses",
+            "Answers to HTTP requests, by status",
+            self.responses.clone(),
+        );
+        registry.register(
+            "closes",
+            "WebSockets that the server has closed, by protocol and code",
+            self.closes.clone(),
+        );
+        registry.register(
             "connections",
             "WebSockets that are open, by protocol",
             self.connections.clone(),
@@ -129,23 +151,33 @@ impl Metrics {
         self.token_reloads.get_or_create(&[("result", result)]).inc();
     }
 
+    pub(crate) fn response(&self, status: u16) {
+        self.responses.get_or_create(&[("status", status)]).inc();
+    }
+
     /// Everything, as text.
     pub(crate) fn text(&self, handles: &Handles) -> String {
         let Handles { events, tasks, sessions } = handles;
         let now = [
-            ("events", events.sockets().count(), events.waiting()),
-            ("tasks", tasks.sockets().count(), tasks.waiting()),
-            ("sessions", sessions.sockets().count(), sessions.waiting()),
+            ("events", events.sockets(), events.waiting()),
+            ("tasks", tasks.sockets(), tasks.waiting()),
+            ("sessions", sessions.sockets(), sessions.waiting()),
         ];
-        for (protocol, connections, waiting) in now {
+        let mut text = String::new();
+        // Held while counters are brought up to date: another request may do the same.
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        for (protocol, sockets, waiting) in now {
             let set = |gauges: &Family<Label, Gauge>, value: usize| {
                 gauges.get_or_create(&[("protocol", protocol)]).set(value as i64);
             };
-            set(&self.connections, connections);
+            set(&self.connections, sockets.count());
             set(&self.queues, waiting);
+            for (code, count) in sockets.closes() {
+                let labels = CloseLabels { protocol, code: code.0 };
+                let counter = self.closes.get_or_create(&labels);
+                counter.inc_by(count.saturating_sub(counter.get()));
+            }
         }
-        let mut text = String::new();
-        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         encode(&mut text, &registry).expect("a string takes everything");
         text
     }

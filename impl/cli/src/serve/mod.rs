@@ -1,5 +1,6 @@
 //! `gapless serve`: the three protocols on one port, over databases in one folder.
 
+pub(crate) mod backup;
 mod counted;
 pub(crate) mod data;
 mod metrics;
@@ -16,7 +17,9 @@ use bytes::Bytes;
 use gapless::events;
 use gapless::gateway::Gateway;
 use gapless::net::http::{self, HttpConfig, Service};
-use gapless::net::{Admission, AdmissionConfig, FrameRate, Limits, Origins, SystemClock};
+use gapless::net::{
+    Admission, AdmissionConfig, FrameRate, Limits, LingerConfig, Lingering, Origins, SystemClock,
+};
 use gapless::session;
 use gapless::storage::Threaded;
 use gapless::tasks;
@@ -29,6 +32,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use self::backup::Operator;
 use self::counted::CountedListener;
 use self::data::{DataFolder, Stores};
 use self::metrics::{Handles, Metrics};
@@ -75,12 +79,17 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
         ..events::server::ServerConfig::default()
     };
     let stores = folder.open(args.retain_events)?;
+    let backups = folder.file(backup::FOLDER);
+    let (limits, admission) = (limits(&args), admission(&args));
     let server =
-        Server::start(stores, events, &tokens, metrics.clone(), limits(&args), admission(&args))?;
+        Server::start(stores, backups, events, &tokens, metrics.clone(), limits, admission)?;
 
     let (shutdown, stopped) = oneshot::channel::<()>();
+    let listener =
+        Lingering::new(PortListener::new(listener, certificate)?, LingerConfig::default());
+    let lingerers = listener.lingerers().clone();
     let listener = CountedListener {
-        inner: PortListener::new(listener, certificate)?,
+        inner: listener,
         received: metrics.received_bytes.clone(),
         sent: metrics.sent_bytes.clone(),
     };
@@ -114,6 +123,7 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
         if let Err(error) = served {
             tracing::error!(%error, "the listener broke");
         }
+        lingerers.none().await;
     };
     tokio::select! { biased;
         () = drained => tracing::info!("drained"),
@@ -195,6 +205,7 @@ fn announce(address: SocketAddr, args: &ServeArgs, made: &[PathBuf]) {
          listening on {http}://{address}/v1/tasks to submit tasks\n\
          listening on {ws}://{address}/api/v1/agents/ws for agents that run tasks\n\
          listening on {ws}://{address}/ws for sessions\n\
+         listening on {http}://{address}/v1/backups/NAME for backups\n\
          listening on {http}://{address}/healthz and /metrics\n"
     );
     for path in made {
@@ -219,6 +230,7 @@ struct Server {
 impl Server {
     fn start(
         stores: Stores,
+        backups: PathBuf,
         config: events::server::ServerConfig,
         tokens: &Tokens,
         metrics: Arc<Metrics>,
@@ -227,6 +239,12 @@ impl Server {
     ) -> Result<Self, Failure> {
         let thread = |error| Failure::new(format!("a database gets no thread: {error}"));
         let Stores { log, record, conversations } = stores;
+        let (log, events_backups) = Threaded::spawn_with_backups(log).map_err(thread)?;
+        let (record, tasks_backups) = Threaded::spawn_with_backups(record).map_err(thread)?;
+        let (conversations, sessions_backups) =
+            Threaded::spawn_with_backups(conversations).map_err(thread)?;
+        let operator =
+            Operator::new(tokens.clone(), backups, events_backups, tasks_backups, sessions_backups);
         let wall = Arc::new(SystemClock);
         let mut background = JoinSet::new();
 
@@ -235,7 +253,7 @@ impl Server {
         let core = Observed { core, metrics: metrics.clone() };
         let (events_handle, task) = events::driver::server(
             core,
-            Threaded::spawn(log).map_err(thread)?,
+            log,
             wall.clone(),
             events::driver::ServerTaskConfig::default(),
         );
@@ -253,7 +271,7 @@ impl Server {
         let config = tasks::controller::ControllerConfig::default();
         let (tasks_handle, task) = tasks::driver::controller(
             tasks::controller::Controller::new(config, entropy()?),
-            Threaded::spawn(record).map_err(thread)?,
+            record,
             wall.clone(),
             // A notice may have the text of a command in it, which is no matter of the log.
             Box::new(|_| {}),
@@ -274,7 +292,7 @@ impl Server {
         let show_all = Box::new(session::server::ShowAll);
         let (sessions_handle, task) = session::driver::server(
             session::server::Server::new(config, show_all, entropy()?),
-            Threaded::spawn(conversations).map_err(thread)?,
+            conversations,
             Arc::new(session::demo::Demo),
             session::driver::ServerTaskConfig::default(),
         );
@@ -291,24 +309,42 @@ impl Server {
         let handles =
             Handles { events: events_handle, tasks: tasks_handle, sessions: sessions_handle };
         let gateway = Gateway { events, tasks, sessions };
-        let service = HttpService { gateway, metrics, handles: Arc::new(handles) };
+        let handles = Arc::new(handles);
+        let service = HttpService { gateway, operator, metrics, handles };
         Ok(Self { service, background })
     }
 }
 
-/// The protocols, and `/metrics`.
+/// The protocols, what an operator asks for, and `/metrics`.
 #[derive(Clone)]
 struct HttpService {
     gateway: Gateway,
+    operator: Operator,
     metrics: Arc<Metrics>,
     handles: Arc<Handles>,
 }
 
 impl Service for HttpService {
     async fn call(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let response = self.answer(request).await;
+        self.metrics.response(response.status().as_u16());
+        response
+    }
+}
+
+impl HttpService {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let route = |route: &'static str| {
+            tracing::Span::current().record("route", route);
+        };
+        if request.uri().path().starts_with(backup::PATH) {
+            route("/v1/backups/{name}");
+            return self.operator.call(&request).await;
+        }
         if (request.method(), request.uri().path()) != (&Method::GET, "/metrics") {
             return self.gateway.call(request).await;
         }
+        route("/metrics");
         let mut response = Response::new(Full::new(self.metrics.text(&self.handles).into()));
         let content_type = HeaderValue::from_static(metrics::CONTENT_TYPE);
         response.headers_mut().insert(CONTENT_TYPE, content_type);

@@ -87,6 +87,7 @@ struct Holder {
     publish: bool,
     tasks: bool,
     user: bool,
+    operator: bool,
     streams: BTreeSet<AgentId>,
     all_streams: bool,
 }
@@ -102,6 +103,7 @@ impl Holder {
                 ("publish", _) => holder.publish = true,
                 ("tasks", _) => holder.tasks = true,
                 ("user", _) => holder.user = true,
+                ("operator", _) => holder.operator = true,
                 (_, Some("*")) => holder.all_streams = true,
                 (_, Some(agent)) => {
                     let agent = AgentId::parse(agent);
@@ -110,7 +112,7 @@ impl Holder {
                 _ => {
                     return Err(format!(
                         "`{role}` is no role; there are `publish`, `tasks`, `user`, \
-                         `subscribe:AGENT` and `subscribe:*`"
+                         `operator`, `subscribe:AGENT` and `subscribe:*`"
                     ));
                 }
             }
@@ -227,6 +229,11 @@ impl Tokens {
     /// What tokens allow for tasks.
     pub(crate) fn for_tasks(&self) -> Arc<dyn Access> {
         Arc::new(ForTasks(self.clone()))
+    }
+
+    /// Who operates the server: whether a token says so; `None` if it is not valid.
+    pub(crate) fn is_operator(&self, token: &str) -> Option<bool> {
+        self.now().holder(token).map(|holder| holder.operator)
     }
 
     /// What tokens allow for sessions.

@@ -1,8 +1,12 @@
 //! The command line of `gapless task`.
 
+use std::num::NonZeroU64;
+
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use gapless::AgentId;
 use gapless::tasks::TaskId;
+use gapless::tasks::controller::record::AttemptState;
 
 use crate::args::ServerArgs;
 
@@ -12,6 +16,8 @@ pub(crate) enum TaskCommand {
     Submit(SubmitArgs),
     /// Show what the server knows of a task.
     Show(ShowArgs),
+    /// List the tasks, the newest first.
+    List(ListArgs),
     /// Print the output of a task as it comes, and end as the task ends.
     Follow(FollowArgs),
     /// Want a task no more. What has begun goes on.
@@ -25,6 +31,7 @@ impl TaskCommand {
         match self {
             Self::Submit(args) => &args.server,
             Self::Show(args) => &args.server,
+            Self::List(args) => &args.server,
             Self::Follow(args) => &args.server,
             Self::Cancel(args) => &args.server,
             Self::Retry(args) => &args.server,
@@ -81,6 +88,35 @@ pub(crate) struct ShowArgs {
     /// The id of the task.
     #[arg(value_name = "TASK", value_parser = TaskId::parse)]
     pub(crate) task: TaskId,
+}
+
+const LIST_HELP: &str = "\
+A task stands where its last attempt does: one that is retried is first again. The columns are the state
+of the last attempt, its exit code, the agent, the task, and how its command begins. With `--json`, each
+line is a JSON object with the same and more.
+
+Examples:
+  gapless task list --token-file tasks.token
+  gapless task list --agent worker-1 --state running
+  gapless task list --state final --limit 1000 --json | jq 'select(.exit_code != 0) | .task'";
+
+#[derive(Debug, Args)]
+#[command(after_help = LIST_HELP)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// Only those of this agent.
+    #[arg(long, value_parser = AgentId::parse)]
+    pub(crate) agent: Option<AgentId>,
+    /// Only those whose last attempt is in this state.
+    #[arg(long, value_parser = PossibleValuesParser::new(AttemptState::ALL.map(AttemptState::as_str)))]
+    pub(crate) state: Option<String>,
+    /// How many at most.
+    #[arg(long, value_name = "COUNT", default_value = "50", env = "GAPLESS_LIMIT")]
+    pub(crate) limit: NonZeroU64,
+    /// Print one JSON object for each.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 const FOLLOW_HELP: &str = "\

@@ -2,6 +2,7 @@
 
 pub(crate) mod args;
 mod follow;
+mod list;
 mod show;
 
 use gapless::recovery::random_hex_128;
@@ -23,6 +24,7 @@ pub(crate) async fn run(command: TaskCommand, token: Secret) -> Result<u8, Failu
     match command {
         TaskCommand::Submit(args) => submit(server, args).await,
         TaskCommand::Show(args) => show::run(server, &args.task, args.json).await,
+        TaskCommand::List(args) => list::run(server, args).await,
         TaskCommand::Follow(args) => Follower::new(server, args.task).run().await,
         TaskCommand::Cancel(args) => cancel(server, &args.task).await,
         TaskCommand::Retry(args) => retry(server, args).await,
@@ -93,7 +95,10 @@ async fn look(server: &mut Server, task: &TaskId) -> Result<TaskStatus, Failure>
 
 /// What a person can do about it.
 fn failed(task: &TaskId, failure: SubmitFailure) -> Failure {
-    let problem = format!("the task `{task}`: {failure}");
+    hinted(format!("the task `{task}`: {failure}"), &failure)
+}
+
+fn hinted(problem: String, failure: &SubmitFailure) -> Failure {
     match failure {
         SubmitFailure::Refused { status: 401, .. } => Failure::refused(problem)
             .hint("check the token, and that the server's token file has its hash"),

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    Said, Server, assert_events, ended, lines, payloads, run, run_command, signal,
+    Said, Server, assert_events, ended, gapless, lines, payloads, run, run_command, signal, until,
 };
 
 async fn stop(server: &mut Server) {
@@ -195,4 +195,84 @@ async fn inspect_says_what_files_are_and_changes_none() {
         assert_eq!(said.code, Some(1), "{said:?}");
         assert!(said.err.contains(problem), "{said:?}");
     }
+}
+
+/// Makes a token of a role, which the server knows when this returns.
+async fn operator(server: &Server) -> String {
+    let (tokens, file) = (server.path("data/tokens.toml"), server.path("operator.token"));
+    let new = ["token", "new", "--principal", "op", "--role", "operator", "--add", &tokens];
+    let said = run(&new, "").await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    std::fs::write(&file, said.out).expect("written");
+    until("the token is taken", async || server.log().contains("token file was read")).await;
+    file
+}
+
+#[tokio::test]
+async fn a_backup_of_a_server_that_is_publishing_is_a_prefix_and_can_be_restored() {
+    let mut server = Server::start().await;
+    let token = operator(&server).await;
+    let url = server.url();
+    let online = |name: &'static str, token: &str| {
+        gapless(&["log", "backup", "--online", name, "--url", &url, "--token-file", token])
+    };
+    server.publish(&[], &payloads(1, 20_000)).await;
+    let input = payloads(20_001, 60_000);
+    let published = server.publish(&["--id-prefix", "more"], &input);
+    let backups = async {
+        let mut made = Vec::new();
+        for name in ["one", "two", "three"] {
+            let said = run_command(online(name, &token), "").await;
+            assert_eq!(said.code, Some(0), "{said:?}");
+            made.push(said.out.trim().to_owned());
+        }
+        made
+    };
+    let (published, made) = tokio::join!(published, backups);
+    assert_eq!(published.code, Some(0), "{published:?}");
+    assert_eq!(made[0], server.path("data/backups/one"));
+    for backup in &made {
+        // While the server runs.
+        let said = run(&["log", "verify", backup], "").await;
+        assert_eq!(said.code, Some(0), "{said:?}");
+    }
+    // A name is given once, and only to who may.
+    let said = run_command(online("one", &token), "").await;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("409") && said.err.contains("hint:"), "{said:?}");
+    let publisher = server.path("data/publisher.token");
+    let said = run_command(online("four", &publisher), "").await;
+    assert_eq!(said.code, Some(4), "{said:?}");
+    assert!(said.err.contains("`operator`"), "{said:?}");
+    assert!(!Path::new(&server.path("data/backups/four")).exists());
+
+    // What is restored is a prefix, in a new epoch.
+    let output = server.path("output");
+    assert_eq!(tail(&server, &output, 60_000).await.code, Some(0));
+    stop(&mut server).await;
+    let data = server.path("data");
+    let restore = ["log", "restore", "--from", &made[0], "--data", &data, "--replace"];
+    let said = run(&restore, "").await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    server.restart().await;
+    let before = lines(&output).len();
+    assert_eq!(before, 60_000);
+    server.publish(&["--id-prefix", "after"], "{\"n\":0}\n").await;
+    let cursor = server.path("fresh-cursor");
+    let fresh = server.path("fresh");
+    let subscriber = server.path("data/subscriber.token");
+    let args = ["tail", "--url", &url, "--token-file", &subscriber, "--agent", "demo"];
+    let mut tail = gapless(&args);
+    tail.args(["--cursor", &cursor, "--output", &fresh]).kill_on_drop(true);
+    let mut child = tail.spawn().expect("it starts");
+    until("the event after the restore comes", async || {
+        lines(&fresh).last().is_some_and(|line| line.contains("\"n\":0}"))
+    })
+    .await;
+    signal(&child, Signal::TERM);
+    ended(&mut child).await;
+    let lines = lines(&fresh);
+    let restored = lines.len() as u64 - 1;
+    assert!((20_000..=60_000).contains(&restored), "{restored}");
+    assert_events(&lines[..lines.len() - 1], 1, restored);
 }

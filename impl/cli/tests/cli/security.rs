@@ -302,3 +302,71 @@ async fn no_token_is_in_a_log_at_any_level_or_in_the_metrics() {
         }
     }
 }
+
+/// The code of the close frame that comes.
+async fn closed(socket: &mut Socket) -> Option<u16> {
+    in_time(async {
+        loop {
+            match socket.next().await {
+                Some(Ok(Message::Close(frame))) => break frame.map(|it| u16::from(it.code)),
+                Some(Ok(_)) => {}
+                other => panic!("no close frame: {other:?}"),
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_is_refused_or_closed_at_a_limit_is_counted_by_its_status_or_code() {
+    let server = Server::start_with(&["--sockets-per-agent", "1"]).await;
+    let path = format!("/v1/ws?token={}@demo", server.token("subscriber"));
+    let mut oldest = open(&server, &path, None).await.expect("let in");
+    let mut newest = open(&server, &path, None).await.expect("let in");
+    assert_eq!(closed(&mut oldest).await, Some(4002));
+    // Twice the limit, and all of it: the code comes although the server does not read that far.
+    let message = Message::text("x".repeat(2 << 20));
+    in_time(newest.send(message)).await.expect("it is taken");
+    assert_eq!(closed(&mut newest).await, Some(1009));
+
+    let (events, publisher) = ("/v1/agents/demo/events", server.token("publisher"));
+    let large = format!(r#"{{"type":"note","payload":{{"t":"{}"}}}}"#, "x".repeat(70 << 10));
+    assert_eq!(ask(&server, "POST", events, Some(&publisher), &large).await, 413);
+    let event = r#"{"type":"note","payload":{}}"#;
+    let batch = format!(r#"{{"events":[{}]}}"#, vec![event; 257].join(","));
+    let batches = format!("{events}/batch");
+    assert_eq!(ask(&server, "POST", &batches, Some(&publisher), &batch).await, 413);
+    let task = format!(r#"{{"id":"t","agent":"a","command":"{}"}}"#, "x".repeat(300 << 10));
+    assert_eq!(ask(&server, "POST", "/v1/tasks", Some(&publisher), &task).await, 413);
+    assert_eq!(ask(&server, "GET", "/v1/tasks?limit=101", Some(&publisher), "").await, 400);
+
+    for (metric, count) in [
+        ("gapless_closes_total{protocol=\"events\",code=\"4002\"}", 1),
+        ("gapless_closes_total{protocol=\"events\",code=\"1009\"}", 1),
+        ("gapless_responses_total{status=\"413\"}", 3),
+        ("gapless_responses_total{status=\"400\"}", 1),
+        ("gapless_responses_total{status=\"101\"}", 2),
+        ("gapless_marks_total{mark=\"events.oldest_socket_closed\"}", 1),
+    ] {
+        assert_eq!(server.metric(metric).await, Some(count), "{metric}");
+    }
+}
+
+#[test]
+fn every_mark_of_the_manual_is_one() {
+    let manual = include_str!("../../../../docs/serve.md");
+    let marks = gapless::marks::all();
+    let table = manual.split("## Limits").nth(1).expect("there is one");
+    let table = table.split("## The data folder").next().expect("it ends");
+    let names: Vec<&str> = table
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|word| {
+            ["net.", "events.", "tasks.", "session."].iter().any(|it| word.starts_with(it))
+        })
+        .collect();
+    assert!(names.len() > 10, "{names:?}");
+    let unknown: Vec<_> = names.iter().filter(|name| !marks.contains(name)).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+}

@@ -265,3 +265,39 @@ async fn a_fresh_key_is_private_and_lets_its_agent_in() {
     signal(&agent, Signal::TERM);
     assert_eq!(ended(&mut agent).await.code(), Some(0));
 }
+
+#[tokio::test]
+async fn tasks_are_listed_with_how_they_ended() {
+    let world = World::new().await;
+    let _agent = world.agent(&[]);
+    world.submit("good", "true").await;
+    world.submit("bad", "exit 7").await;
+    until("both have ended", async || {
+        world.state("good").await == "final" && world.state("bad").await == "final"
+    })
+    .await;
+    // More than the server gives at once.
+    for n in 0..120 {
+        let id = format!("w{n}");
+        let said = world.ask("submit", &["--agent", "nobody", "--id", &id, "true"]).await;
+        assert_eq!(said.code, Some(0), "{said:?}");
+    }
+    let said = world.ask("list", &["--limit", "1000"]).await;
+    assert_eq!((said.code, said.out.lines().count()), (Some(0), 122), "{said:?}");
+    assert!(said.out.starts_with("pending       - nobody"), "{}", said.out);
+    let said = world.ask("list", &["--agent", "worker"]).await;
+    let words: Vec<Vec<&str>> =
+        said.out.lines().map(|line| line.split_whitespace().collect()).collect();
+    let (bad, good) = ("final 7 worker bad exit 7", "final 0 worker good true");
+    assert_eq!(words, [bad, good].map(|line| line.split(' ').collect::<Vec<_>>()));
+    let said = world.ask("list", &["--state", "final", "--limit", "1", "--json"]).await;
+    let task: serde_json::Value = serde_json::from_str(said.out.trim()).expect("one object");
+    assert_eq!((&task["task"], &task["exit_code"]), (&"bad".into(), &7.into()));
+    let said = world.ask("list", &["--state", "lost"]).await;
+    assert_eq!(said.code, Some(2), "{said:?}");
+    let token = world.server.path("data/subscriber.token");
+    let url = world.server.url();
+    let said = run(&["task", "list", "--url", &url, "--token-file", &token], "").await;
+    assert_eq!(said.code, Some(4), "{said:?}");
+    assert!(said.err.contains("hint:") && said.err.contains("`tasks`"), "{said:?}");
+}

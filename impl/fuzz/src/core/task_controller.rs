@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gapless::database::Synchronous;
 use gapless::recovery::{BackoffConfig, Epoch, MAX_SEQUENCE, Range, WallTime};
-use gapless::tasks::controller::record::{Command, Submission};
+use gapless::tasks::controller::record::{AttemptState, Command, Listing, Submission};
 use gapless::tasks::controller::sqlite::{RecordConfig, SqliteRecord};
 use gapless::tasks::controller::{Controller, ControllerConfig, Input, Output};
 use gapless::tasks::wire::{
@@ -36,6 +36,8 @@ fn config(source: &mut Source<'_>) -> ControllerConfig {
         },
         deliveries_max: 1 + source.below(3),
         inbound_max: 1 + source.below(6),
+        outbound_bytes: 256 * (1 + source.below(4)),
+        outbound_max: 16 + source.below(64),
         ..ControllerConfig::default()
     }
 }
@@ -210,7 +212,10 @@ impl World {
             }
             17 => {
                 let conn = self.any_conn(source);
-                self.feed(Input::Alive { conn });
+                self.feed(match source.below(3) {
+                    0 => Input::Alive { conn },
+                    frames => Input::Written { conn, frames: 4 * frames },
+                });
             }
             18 if source.rarely(8) => self.restart(),
             _ => {
@@ -370,6 +375,13 @@ impl World {
             }),
             4 => Command::Retry { task: task(source), after: source.sequence() },
             5 => Command::Cancel(task(source)),
+            6 if source.rarely(2) => Command::List(Listing {
+                agent: source.rarely(2).then(|| agent(source)),
+                state: source.rarely(2).then(|| *source.pick(&AttemptState::ALL)),
+                before: source.rarely(2).then(|| source.sequence()),
+                count_max: 1 + source.below(3),
+                look_max: 1 + source.below(3),
+            }),
             6 => Command::Look(task(source)),
             7 => Command::ReadOutput {
                 attempt: self.attempt(source),

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::header::{HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument as _;
 
 use super::publishing::{Answer, BatchAnswer, answer, publication, publications};
 use crate::Core;
@@ -21,7 +22,7 @@ use crate::events::{AgentId, CloseCode, ConnectionId, Ticket};
 use crate::net::http::{self, BodyError, Service, UpgradedStream};
 use crate::net::{
     Access, Admission, Clock, Grant, Holder, Limits, OpenSockets, Socket, SocketEvent,
-    Transactions, WallClock, farewell,
+    Transactions, WallClock, farewell, trace,
 };
 use crate::storage::Store;
 
@@ -398,6 +399,14 @@ impl EventService {
         let Some(agent) = grant.stream else {
             return http::error(StatusCode::FORBIDDEN, "the token does not stand for a stream");
         };
+        trace::agent(agent.as_str());
+        let who = trace::Connected {
+            protocol: "events",
+            principal: Some(&grant.principal),
+            agent: Some(agent.as_str()),
+            ..trace::Connected::default()
+        };
+        let span = trace::connection(&who, request.headers());
         let holder = Holder::Principal(grant.principal);
         let admitted = match self.admission.admit(request.headers(), holder) {
             Ok(admitted) => admitted,
@@ -408,13 +417,15 @@ impl EventService {
             Ok(http::Upgrade { response, subprotocol, pending }) => {
                 let service = self.clone();
                 let open = self.handle.sockets.enter();
-                tokio::spawn(async move {
+                span.record("extension", subprotocol);
+                let serve = async move {
                     let _open = (open, admitted);
                     if let Some(stream) = pending.open().await {
                         let socket = Socket::new(stream, &service.limits);
                         service.serve_socket(socket, agent, subprotocol).await;
                     }
-                });
+                };
+                tokio::spawn(serve.instrument(span));
                 response
             }
             Err(http::NotAnUpgrade) => {
@@ -430,6 +441,7 @@ impl EventService {
         extension: bool,
     ) {
         let conn = ConnectionId(self.handle.connections.fetch_add(1, Ordering::Relaxed) + 1);
+        trace::connection_number(conn.0);
         let (frames, mut outgoing) = mpsc::unbounded_channel();
         let (close, mut closing) = oneshot::channel();
         let link = Link { frames, close };
@@ -453,13 +465,15 @@ impl EventService {
                         self.handle.input(Input::Disconnected { conn }).await;
                         match farewell(code) {
                             Some(goodbye) => break goodbye,
-                            None => return,
+                            None => return trace::closed(code),
                         }
                     }
                     event => self.handle.input(self.input(conn, event)).await,
                 },
             }
         };
+        trace::closed(Some(goodbye.0.0));
+        self.handle.sockets.closed(goodbye.0);
         socket.close(goodbye.0.0, goodbye.1).await;
     }
 
@@ -496,6 +510,7 @@ impl EventService {
             Ok(agent) => agent,
             Err(error) => return refused(StatusCode::BAD_REQUEST, &error.to_string()),
         };
+        trace::agent(agent.as_str());
         match http::body(request, bytes_max, BODY_TIMEOUT).await {
             Ok(body) => Ok((grant, agent, body)),
             Err(BodyError::TooLarge) => {
@@ -551,12 +566,22 @@ impl Service for EventService {
         let batch = agent.and_then(|path| path.strip_suffix("/events/batch"));
         let agent = agent.and_then(|path| path.strip_suffix("/events"));
         match (request.method(), path.as_str(), agent.or(batch)) {
-            (&Method::GET, "/v1/ws", _) => self.connect(request),
+            (&Method::GET, "/v1/ws", _) => {
+                trace::route("/v1/ws");
+                self.connect(request)
+            }
             (&Method::POST, _, Some(agent)) if batch.is_some() => {
+                trace::route("/v1/agents/{agent}/events/batch");
                 self.publish_all(request, agent).await
             }
-            (&Method::POST, _, Some(agent)) => self.publish(request, agent).await,
-            (&Method::GET, "/healthz", _) => http::empty(StatusCode::NO_CONTENT),
+            (&Method::POST, _, Some(agent)) => {
+                trace::route("/v1/agents/{agent}/events");
+                self.publish(request, agent).await
+            }
+            (&Method::GET, "/healthz", _) => {
+                trace::route("/healthz");
+                http::empty(StatusCode::NO_CONTENT)
+            }
             (_, "/v1/ws" | "/healthz", _) | (_, _, Some(_)) => {
                 http::error(StatusCode::METHOD_NOT_ALLOWED, "this path has another method")
             }

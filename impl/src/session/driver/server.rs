@@ -13,6 +13,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, REFERRER_POLICY};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use super::application::{Application, Speaker};
 use crate::Core;
@@ -20,7 +21,7 @@ use crate::frame::integer;
 use crate::net::http::{self, Service, UpgradedStream};
 use crate::net::{
     Access, Admission, Clock, Holder, Limits, OpenSockets, Socket, SocketEvent, Transactions,
-    farewell,
+    farewell, trace,
 };
 use crate::recovery::Epoch;
 use crate::session::conversation::{Command, Ending, Saying};
@@ -356,19 +357,29 @@ impl SessionService {
             }
         };
         let subprotocol = self.extension.then_some(SUBPROTOCOL);
+        let headers = request.headers().clone();
         match http::upgrade(request, subprotocol, &self.limits) {
             Ok(http::Upgrade { response, subprotocol, pending }) => {
+                let who = trace::Connected {
+                    protocol: "sessions",
+                    principal: Some(&grant.principal),
+                    client_id: Some(client.as_str()),
+                    extension: Some(subprotocol),
+                    ..trace::Connected::default()
+                };
+                let span = trace::connection(&who, &headers);
                 let identity = Identity { principal: grant.principal.into(), client };
                 let hello = Hello::parse(identity, subprotocol, &query);
                 let service = self.clone();
                 let open = self.handle.sockets.enter();
-                tokio::spawn(async move {
+                let serve = async move {
                     let _open = (open, admitted);
                     if let Some(stream) = pending.open().await {
                         let socket = Socket::new(stream, &service.limits);
                         service.serve_socket(socket, conn, hello).await;
                     }
-                });
+                };
+                tokio::spawn(serve.instrument(span));
                 response
             }
             Err(http::NotAnUpgrade) => {
@@ -383,6 +394,7 @@ impl SessionService {
         conn: ConnectionId,
         hello: Hello,
     ) {
+        trace::connection_number(conn.0);
         let (frames, mut outgoing) = mpsc::unbounded_channel();
         let (close, mut closing) = oneshot::channel();
         let link = Link { extension: hello.extension, frames, close };
@@ -406,13 +418,15 @@ impl SessionService {
                         self.handle.input(Input::Disconnected { conn }).await;
                         match farewell(code) {
                             Some(goodbye) => break goodbye,
-                            None => return,
+                            None => return trace::closed(code),
                         }
                     }
                     event => self.handle.input(input(conn, event)).await,
                 },
             }
         };
+        trace::closed(Some(goodbye.0.0));
+        self.handle.sockets.closed(goodbye.0);
         socket.close(goodbye.0.0, goodbye.1).await;
     }
 }
@@ -420,9 +434,18 @@ impl SessionService {
 impl Service for SessionService {
     async fn call(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         match (request.method(), request.uri().path(), self.page) {
-            (&Method::GET, "/ws", _) => self.connect(request),
-            (&Method::GET, "/health", _) => http::empty(StatusCode::NO_CONTENT),
-            (&Method::GET, "/", Some(page)) => html(page),
+            (&Method::GET, "/ws", _) => {
+                trace::route("/ws");
+                self.connect(request)
+            }
+            (&Method::GET, "/health", _) => {
+                trace::route("/health");
+                http::empty(StatusCode::NO_CONTENT)
+            }
+            (&Method::GET, "/", Some(page)) => {
+                trace::route("/");
+                html(page)
+            }
             (_, "/ws" | "/health", _) | (_, "/", Some(_)) => {
                 http::error(StatusCode::METHOD_NOT_ALLOWED, "this path has another method")
             }

@@ -21,7 +21,7 @@ use crate::session::conversation::{
 };
 use crate::session::wire::InputRejection;
 use crate::session::{Name, Turn};
-use crate::storage::{StoreCommand, StoreError, Transact};
+use crate::storage::{Copied, StoreCommand, StoreError, Transact};
 
 /// "gpsc".
 const SCHEMA: Schema = Schema {
@@ -131,10 +131,19 @@ impl SqliteConversations {
 
 impl Transact<Command> for SqliteConversations {
     fn transact(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+        self.transact_while_copied(commands)
+    }
+}
+
+impl Copied<Command> for SqliteConversations {
+    fn database(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn transact_while_copied(&self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let read_only = commands.iter().all(Command::is_read_only);
         let not_applied = |error: rusqlite::Error| StoreError::NotApplied(error.to_string());
-        let transaction =
-            Transaction::begin(&mut self.connection, read_only).map_err(not_applied)?;
+        let transaction = Transaction::begin(&self.connection, read_only).map_err(not_applied)?;
         let run = Run { transaction: &transaction, retain_rows: self.retain_rows };
         let replies: rusqlite::Result<Vec<Reply>> =
             commands.into_iter().map(|command| run.command(command)).collect();

@@ -61,7 +61,7 @@ impl SqliteInFlight {
 impl Transact<Command> for SqliteInFlight {
     fn transact(&mut self, commands: Vec<Command>) -> Result<Vec<()>, StoreError> {
         let not_applied = |error: rusqlite::Error| StoreError::NotApplied(error.to_string());
-        let transaction = Transaction::begin(&mut self.connection, false).map_err(not_applied)?;
+        let transaction = Transaction::begin(&self.connection, false).map_err(not_applied)?;
         let replies: rusqlite::Result<Vec<()>> =
             commands.iter().map(|command| run(&transaction, command)).collect();
         let replies = replies.map_err(not_applied)?;

@@ -7,6 +7,7 @@
 //! What is accepted and what is not is decided in the record's transactions, see [`record`]; the
 //! core decides who is told what, and when.
 
+mod outbound;
 pub mod record;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
@@ -15,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
+use self::outbound::Outbound;
 use self::record::{
     AttemptState, Cancelled, Command, FinalTaken, OutputTaken, Reconciled, Reply, Submitted,
 };
@@ -46,6 +48,13 @@ pub struct ControllerConfig {
     /// How many attempts an agent is still to be asked about; what is beyond is asked about after
     /// its next hello: 4,096.
     pub unasked_max: usize,
+    /// How many bytes may wait for the socket of an agent before deliveries wait with them: 256 KiB.
+    pub outbound_bytes: usize,
+    /// How many frames may wait for the socket of an agent: 2,048. Beyond, more is asked than answers
+    /// are read.
+    pub outbound_max: usize,
+    /// How long a socket may take nothing: 30 s.
+    pub write_stall: Duration,
 }
 
 impl Default for ControllerConfig {
@@ -62,6 +71,9 @@ impl Default for ControllerConfig {
             deliveries_max: 64,
             inbound_max: 1_024,
             unasked_max: 4_096,
+            outbound_bytes: 256 << 10,
+            outbound_max: 2_048,
+            write_stall: Duration::from_secs(30),
         }
     }
 }
@@ -94,6 +106,13 @@ pub enum Input {
     Alive {
         /// Where.
         conn: ConnectionId,
+    },
+    /// The oldest messages that were to be sent have left for the network.
+    Written {
+        /// Where.
+        conn: ConnectionId,
+        /// How many.
+        frames: usize,
     },
     /// The connection is gone.
     Disconnected {
@@ -259,6 +278,10 @@ struct Peer {
     deliveries: BTreeMap<Attempt, Delivery>,
     /// Attempts that it is to be asked about when there is room: each once.
     unasked: VecDeque<Attempt>,
+    /// What its socket has not taken yet.
+    outbound: Outbound,
+    /// The numbers of deliveries that wait until it has.
+    held: BTreeSet<u64>,
     /// The record is asked what there is to deliver.
     asking: bool,
     /// There may be more to deliver than was asked for.
@@ -336,6 +359,8 @@ enum Timer {
     Hello(ConnectionId),
     /// Nothing is heard.
     Silence(ConnectionId),
+    /// The socket takes nothing.
+    WriteStall(ConnectionId),
     /// Time to ask the record again what there is to deliver.
     Refill(ConnectionId),
     /// Time to deliver an attempt again, by the delivery's number.
@@ -366,13 +391,35 @@ impl Controller {
         self.outputs.push_back(Output::Store(id, command));
     }
 
-    fn send(&mut self, conn: ConnectionId, message: ControllerMessage) {
-        if !self.peers.contains_key(&conn) {
+    fn send(&mut self, now: Instant, conn: ConnectionId, message: ControllerMessage) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        if peer.outbound.frames() >= self.config.outbound_max {
+            mark!("tasks.answers_not_read");
+            self.close(conn, CloseCode::PROTOCOL, "more questions than answers are read");
             return;
         }
+        if peer.outbound.frames() == 0 {
+            self.timers.set(Timer::WriteStall(conn), now + self.config.write_stall);
+        }
+        peer.outbound.push(&message);
         let id = random_hex_128(&mut *self.entropy);
         let message_id = MessageId::parse(&id).expect("32 digits are a message id");
         self.outputs.push_back(Output::Send { conn, message_id, message });
+    }
+
+    fn written(&mut self, now: Instant, conn: ConnectionId, frames: usize) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        peer.outbound.written(frames);
+        match peer.outbound.frames() {
+            0 => self.timers.stop(Timer::WriteStall(conn)),
+            _ => self.timers.set(Timer::WriteStall(conn), now + self.config.write_stall),
+        }
+        while let Some(peer) = self.peers.get_mut(&conn)
+            && peer.outbound.bytes() < self.config.outbound_bytes
+            && let Some(number) = peer.held.pop_first()
+        {
+            self.deliver(now, conn, number);
+        }
     }
 
     fn notify(&mut self, notice: Notice) {
@@ -396,6 +443,8 @@ impl Controller {
             inbound: 0,
             deliveries: BTreeMap::new(),
             unasked: VecDeque::new(),
+            outbound: Outbound::default(),
+            held: BTreeSet::new(),
             asking: false,
             more: true,
         };
@@ -420,6 +469,7 @@ impl Controller {
         }
         self.timers.stop(Timer::Hello(conn));
         self.timers.stop(Timer::Silence(conn));
+        self.timers.stop(Timer::WriteStall(conn));
         self.timers.stop(Timer::Refill(conn));
         for delivery in peer.deliveries.values() {
             self.timers.stop(Timer::Delivery(delivery.number));
@@ -446,7 +496,7 @@ impl Controller {
         let (agent, message_id) = (peer.agent.clone(), frame.message_id);
         if frame.agent != agent {
             let problem = "the frame names another agent than the handshake".to_owned();
-            self.refuse(conn, &message_id, &problem);
+            self.refuse(now, conn, &message_id, &problem);
             return;
         }
         match (peer.stage, &frame.message) {
@@ -542,9 +592,10 @@ impl Controller {
     }
 
     /// The message will never be accepted: the agent passes it over [TK-10].
-    fn refuse(&mut self, conn: ConnectionId, message_id: &MessageId, problem: &str) {
+    fn refuse(&mut self, now: Instant, conn: ConnectionId, message_id: &MessageId, problem: &str) {
         mark!("tasks.message_refused");
         self.send(
+            now,
             conn,
             ControllerMessage::Error(ErrorFrame {
                 code: codes::INVALID_MESSAGE.to_owned(),
@@ -563,7 +614,7 @@ impl Controller {
         }
         mark!("tasks.malformed_frame_refused");
         if let Some(message_id) = error.message_id.clone() {
-            self.refuse(conn, &message_id, &error.problem);
+            self.refuse(now, conn, &message_id, &error.problem);
         }
         if let Some(peer) = self.peers.get(&conn) {
             let agent = peer.agent.clone();
@@ -654,6 +705,11 @@ impl Controller {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         let delivery = peer.deliveries.values_mut().find(|it| it.number == number && it.noted);
         let Some(delivery) = delivery else { return };
+        if peer.outbound.bytes() >= self.config.outbound_bytes {
+            mark!("tasks.delivery_waits_for_socket");
+            peer.held.insert(number);
+            return;
+        }
         let delay = delivery.backoff.next_delay(&mut *self.entropy);
         self.timers.set(Timer::Delivery(number), now + delay);
         let message = match delivery.query {
@@ -663,7 +719,7 @@ impl Controller {
             }
             false => ControllerMessage::Deliver(delivery.deliver.clone()),
         };
-        self.send(conn, message);
+        self.send(now, conn, message);
     }
 
     fn deliver_again(&mut self, now: Instant, number: u64) {
@@ -682,6 +738,7 @@ impl Controller {
         {
             // What had no room on the way may have it now.
             peer.more = true;
+            peer.held.remove(&delivery.number);
             self.timers.stop(Timer::Delivery(delivery.number));
             self.ask_about(now, conn);
             self.refill(conn);
@@ -790,7 +847,7 @@ impl Controller {
                 match taken {
                     OutputTaken::Stored { highest, unexpected } => {
                         let (kind, about) = ("task.output_lost", Some(attempt.clone()));
-                        self.ack(conn, message_id, kind, about, Some(highest));
+                        self.ack(now, conn, message_id, kind, about, Some(highest));
                         if unexpected {
                             self.ask_about_unexpected(now, conn, attempt);
                         }
@@ -798,7 +855,7 @@ impl Controller {
                     // It is declared again when what is before it has come.
                     OutputTaken::Gap { .. } => mark!("tasks.lost_end_too_early"),
                     OutputTaken::Foreign => {
-                        self.refuse(conn, &message_id, "the attempt is another agent's");
+                        self.refuse(now, conn, &message_id, "the attempt is another agent's");
                     }
                 }
             }
@@ -818,8 +875,8 @@ impl Controller {
             (Pending::Progress { conn, message_id, attempt, kind }, Ok(Reply::State(state))) => {
                 self.arrived(now, conn, &attempt);
                 match state {
-                    Some(_) => self.ack(conn, message_id, kind, Some(attempt), None),
-                    None => self.refuse(conn, &message_id, "the attempt is another agent's"),
+                    Some(_) => self.ack(now, conn, message_id, kind, Some(attempt), None),
+                    None => self.refuse(now, conn, &message_id, "the attempt is another agent's"),
                 }
             }
             (Pending::Output { conn, message_id, attempt }, Ok(Reply::OutputTaken(taken))) => {
@@ -835,10 +892,10 @@ impl Controller {
                 match taken {
                     // What came too late is not wanted; the agent need not keep it.
                     FinalTaken::Stored | FinalTaken::TooLate => {
-                        self.ack(conn, message_id, "task.final", Some(attempt), None);
+                        self.ack(now, conn, message_id, "task.final", Some(attempt), None);
                     }
                     FinalTaken::Foreign => {
-                        self.refuse(conn, &message_id, "the attempt is another agent's");
+                        self.refuse(now, conn, &message_id, "the attempt is another agent's");
                     }
                 }
             }
@@ -893,6 +950,7 @@ impl Controller {
             Reconciled::Forked => {
                 mark!("tasks.fork_refused");
                 self.send(
+                    now,
                     conn,
                     ControllerMessage::Error(ErrorFrame {
                         code: codes::STORE_FORKED.to_owned(),
@@ -917,6 +975,7 @@ impl Controller {
             peer.is_to_be_asked(attempt, self.config.unasked_max);
         }
         self.send(
+            now,
             conn,
             ControllerMessage::HelloAck(HelloAck {
                 acked: hello,
@@ -945,7 +1004,14 @@ impl Controller {
     ) {
         match taken {
             OutputTaken::Stored { highest, unexpected } => {
-                self.ack(conn, message_id, "task.output", Some(attempt.clone()), Some(highest));
+                self.ack(
+                    now,
+                    conn,
+                    message_id,
+                    "task.output",
+                    Some(attempt.clone()),
+                    Some(highest),
+                );
                 if unexpected {
                     self.ask_about_unexpected(now, conn, attempt);
                 }
@@ -953,6 +1019,7 @@ impl Controller {
             OutputTaken::Gap { highest } => {
                 mark!("tasks.gap_named");
                 self.send(
+                    now,
                     conn,
                     ControllerMessage::Error(ErrorFrame {
                         code: codes::OUTPUT_SEQUENCE_GAP.to_owned(),
@@ -965,13 +1032,14 @@ impl Controller {
                 );
             }
             OutputTaken::Foreign => {
-                self.refuse(conn, &message_id, "the attempt is another agent's");
+                self.refuse(now, conn, &message_id, "the attempt is another agent's");
             }
         }
     }
 
     fn ack(
         &mut self,
+        now: Instant,
         conn: ConnectionId,
         acked: MessageId,
         kind: &str,
@@ -980,7 +1048,7 @@ impl Controller {
     ) {
         let acked_type = kind.to_owned();
         let ack = Ack { acked, acked_type, attempt, highest_output_sequence };
-        self.send(conn, ControllerMessage::Ack(ack));
+        self.send(now, conn, ControllerMessage::Ack(ack));
     }
 
     fn answer(&mut self, now: Instant, ticket: Ticket, result: Result<Reply, StoreError>) {
@@ -1041,6 +1109,10 @@ impl Controller {
                     mark!("tasks.silent_agent_closed");
                     self.close(conn, CloseCode::SILENT, "nothing was heard from the agent");
                 }
+                Timer::WriteStall(conn) => {
+                    mark!("tasks.slow_reader_closed");
+                    self.close(conn, CloseCode::RESUME, "the agent does not read");
+                }
                 Timer::Refill(conn) => self.refill(conn),
                 Timer::Delivery(number) => self.deliver_again(now, number),
             }
@@ -1080,6 +1152,7 @@ impl crate::Core for Controller {
             Input::Alive { conn } => {
                 self.heard(now, conn);
             }
+            Input::Written { conn, frames } => self.written(now, conn, frames),
             Input::Disconnected { conn } => self.forget(conn),
             Input::Stored(id, result) => self.stored(now, id, result),
             Input::Ask { ticket, command } => self.store(Pending::Ask(ticket), command),

@@ -28,6 +28,8 @@ pub enum Command {
     Cancel(TaskId),
     /// What is known of a task?
     Look(TaskId),
+    /// What tasks are there?
+    List(Listing),
     /// The output of a stream, in order.
     ReadOutput {
         /// The attempt.
@@ -127,7 +129,10 @@ impl StoreCommand for Command {
     type Reply = Reply;
 
     fn is_read_only(&self) -> bool {
-        matches!(self, Self::Look(_) | Self::ReadOutput { .. } | Self::Deliverable { .. })
+        matches!(
+            self,
+            Self::Look(_) | Self::List(_) | Self::ReadOutput { .. } | Self::Deliverable { .. }
+        )
     }
 }
 
@@ -155,6 +160,8 @@ pub enum Reply {
     Cancelled(Option<Cancelled>),
     /// To [`Command::Look`].
     Task(Option<TaskView>),
+    /// To [`Command::List`].
+    Tasks(TaskPage),
     /// To [`Command::ReadOutput`].
     Output(OutputPage),
     /// To [`Command::Reconcile`].
@@ -226,6 +233,22 @@ pub enum AttemptState {
 }
 
 impl AttemptState {
+    /// All of them, in their order.
+    pub const ALL: [Self; 7] = [
+        Self::Pending,
+        Self::Delivered,
+        Self::Received,
+        Self::Running,
+        Self::Discarded,
+        Self::Interrupted,
+        Self::Final,
+    ];
+
+    /// The state with a name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == name)
+    }
+
     /// Its name for people and programs.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -257,6 +280,56 @@ pub struct TaskView {
     /// The attempts, oldest first.
     pub attempts: Vec<AttemptView>,
 }
+
+/// Which tasks somebody wants to see. A task stands where its last attempt does, the newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Only those of this agent.
+    pub agent: Option<AgentId>,
+    /// Only those whose last attempt is in this state.
+    pub state: Option<AttemptState>,
+    /// Only those after [`TaskPage::next`] of the page before.
+    pub before: Option<u64>,
+    /// At most this many.
+    pub count_max: usize,
+    /// How many attempts are looked at, so that a page of what is rare takes no longer than others.
+    pub look_max: usize,
+}
+
+/// Some of the tasks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TaskPage {
+    /// The newest first; there may be none although there are more on the next page.
+    pub tasks: Vec<TaskSummary>,
+    /// Where the next page begins, if there may be more.
+    pub next: Option<u64>,
+}
+
+/// A task in a list: with its last attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskSummary {
+    /// The last attempt at it.
+    pub attempt: Attempt,
+    /// Who is to do it.
+    pub agent: AgentId,
+    /// How what is to be run begins: [`COMMAND_CHARS`] characters at most.
+    pub command: String,
+    /// For the order: higher first.
+    pub priority: i64,
+    /// Whether it is not wanted any more.
+    pub cancelled: bool,
+    /// Counts the attempts of the task, with holes.
+    pub ordinal: u64,
+    /// How far the last attempt is.
+    pub state: AttemptState,
+    /// How it ended, once it has a result.
+    pub outcome: Option<Outcome>,
+    /// Its exit code, once it has a result.
+    pub exit_code: Option<i64>,
+}
+
+/// How much of a command is shown in a list, in characters.
+pub const COMMAND_CHARS: usize = 256;
 
 /// An attempt, for whoever wants to know.
 #[derive(Debug, Clone, PartialEq)]

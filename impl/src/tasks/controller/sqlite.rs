@@ -8,14 +8,15 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::record::{
-    Agreement, AttemptState, AttemptView, Cancelled, Command, FinalTaken, OutputPage, OutputTaken,
-    Reconciled, Reply, StreamView, Submission, Submitted, TaskView,
+    Agreement, AttemptState, AttemptView, COMMAND_CHARS, Cancelled, Command, FinalTaken, Listing,
+    OutputPage, OutputTaken, Reconciled, Reply, StreamView, Submission, Submitted, TaskPage,
+    TaskSummary, TaskView,
 };
 use crate::AgentId;
 use crate::database::{self, Medium, OpenError, Schema, Synchronous, Transaction, damaged};
 use crate::mark;
 use crate::recovery::{Epoch, MAX_SEQUENCE, WallTime};
-use crate::storage::{StoreCommand, StoreError, Transact};
+use crate::storage::{Copied, StoreCommand, StoreError, Transact};
 use crate::tasks::wire::{
     Deliver, Discarded, Final, Hello, LostOutput, Output, ReplayFrom, StoreLife,
 };
@@ -143,13 +144,12 @@ impl SqliteRecord {
         Ok(Self { connection, config, nonces: Cell::new(None) })
     }
 
-    fn run_as_one(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+    fn run_as_one(&self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let read_only = commands.iter().all(Command::is_read_only);
         let not_applied = |error: rusqlite::Error| StoreError::NotApplied(error.to_string());
         // What a transaction that fails has counted is counted anew.
         let nonces = Cell::new(self.nonces.take());
-        let transaction =
-            Transaction::begin(&mut self.connection, read_only).map_err(not_applied)?;
+        let transaction = Transaction::begin(&self.connection, read_only).map_err(not_applied)?;
         let run = Run { transaction: &transaction, config: &self.config, nonces: &nonces };
         let replies: rusqlite::Result<Vec<Reply>> =
             commands.into_iter().map(|command| run.command(command)).collect();
@@ -168,6 +168,16 @@ impl SqliteRecord {
 
 impl Transact<Command> for SqliteRecord {
     fn transact(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
+        self.run_as_one(commands)
+    }
+}
+
+impl Copied<Command> for SqliteRecord {
+    fn database(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn transact_while_copied(&self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         self.run_as_one(commands)
     }
 }
@@ -270,6 +280,7 @@ impl Run<'_> {
             Command::Retry { task, after } => self.retry(&task, after).map(Reply::Submitted),
             Command::Cancel(task) => self.cancel(&task).map(Reply::Cancelled),
             Command::Look(task) => self.look(&task).map(Reply::Task),
+            Command::List(listing) => self.list(&listing).map(Reply::Tasks),
             Command::ReadOutput { attempt, stream, after, count_max } => {
                 self.read_output(&attempt, stream, after, count_max).map(Reply::Output)
             }
@@ -1031,6 +1042,49 @@ impl Run<'_> {
         }
         let attempts = attempts.into_iter().map(|(_, attempt)| attempt).collect();
         Ok(Some(TaskView { agent, command, cancelled, attempts }))
+    }
+
+    /// A page of the tasks, which is found by looking at a bounded number of attempts.
+    fn list(&self, listing: &Listing) -> rusqlite::Result<TaskPage> {
+        let mut statement = self.transaction.prepare_cached(
+            "SELECT task, id, tasks.agent, substr(command, 1, ?3), priority, cancelled, ordinal,
+                    state, outcome, exit_code, attempt,
+                    NOT EXISTS (SELECT 1 FROM attempts AS later WHERE later.task = attempts.task
+                                AND later.ordinal > attempts.ordinal)
+             FROM attempts JOIN tasks USING (task)
+             WHERE attempt < ?1 ORDER BY attempt DESC LIMIT ?2",
+        )?;
+        let before = listing.before.map_or(i64::MAX, |it| i64::try_from(it).unwrap_or(i64::MAX));
+        let mut rows =
+            statement.query(params![before, listing.look_max as i64, COMMAND_CHARS as i64])?;
+        let (mut page, mut looked) = (TaskPage::default(), 0);
+        while let Some(row) = rows.next()? {
+            looked += 1;
+            let (attempt, is_last): (u64, bool) = (row.get(10)?, row.get(11)?);
+            let outcome: Option<String> = row.get(8)?;
+            let task = TaskSummary {
+                attempt: attempt_of(row, 0)?,
+                agent: agent_of(row, 2)?,
+                command: row.get(3)?,
+                priority: row.get(4)?,
+                cancelled: row.get(5)?,
+                ordinal: row.get(6)?,
+                state: state_of(row.get(7)?),
+                outcome: outcome.as_deref().map(outcome_of),
+                exit_code: row.get(9)?,
+            };
+            let wanted = is_last
+                && listing.agent.as_ref().is_none_or(|agent| *agent == task.agent)
+                && listing.state.is_none_or(|state| state == task.state);
+            if wanted {
+                page.tasks.push(task);
+            }
+            if page.tasks.len() >= listing.count_max || looked >= listing.look_max {
+                page.next = Some(attempt);
+                break;
+            }
+        }
+        Ok(page)
     }
 
     fn lost(&self, attempt: i64, stream: OutputStream) -> rusqlite::Result<Vec<Range>> {

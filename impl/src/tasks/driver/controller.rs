@@ -11,12 +11,13 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument as _;
 
 use super::controller_http::{self, Answer, Caller, Callers, Question, Route};
 use crate::net::http::{self, BodyError, Service, UpgradedStream};
 use crate::net::{
     Access, Admission, Clock, Holder, Limits, OpenSockets, Socket, SocketEvent, Transactions,
-    WallClock, farewell,
+    WallClock, farewell, trace,
 };
 use crate::storage::{Store, StoreError};
 use crate::tasks::MessageId;
@@ -75,6 +76,7 @@ enum ControllerRequest {
 
 /// The way from the core to a connection's task.
 struct Link {
+    /// Bounded by the core: it closes what takes nothing, or asks for more than it reads.
     frames: mpsc::UnboundedSender<Bytes>,
     close: oneshot::Sender<(CloseCode, &'static str)>,
 }
@@ -291,7 +293,7 @@ where
 /// | `/api/v1/agents/ws` | GET | agent | the WebSocket |
 /// | `/api/v1/agents/{agent}/tasks` | GET | agent | what is to be done, while the WebSocket is down |
 /// | `/api/v1/tasks/{task}` | PUT | agent | a result, while the WebSocket is down |
-/// | `/v1/tasks` | POST | token | submit |
+/// | `/v1/tasks` | GET, POST | token | list, submit |
 /// | `/v1/tasks/{task}` | GET, DELETE | token | look, cancel |
 /// | `/v1/tasks/{task}/attempts` | POST | token | try again |
 /// | `/v1/tasks/{task}/attempts/{attempt}/{stream}` | GET | token | output |
@@ -357,17 +359,25 @@ impl ControllerService {
             Ok(admitted) => admitted,
             Err(refusal) => return *refusal,
         };
+        trace::agent(agent.as_str());
+        let who = trace::Connected {
+            protocol: "tasks",
+            agent: Some(agent.as_str()),
+            ..trace::Connected::default()
+        };
+        let span = trace::connection(&who, request.headers());
         match http::upgrade(request, None, &self.limits) {
             Ok(http::Upgrade { response, pending, .. }) => {
                 let service = self.clone();
                 let open = self.handle.sockets.enter();
-                tokio::spawn(async move {
+                let serve = async move {
                     let _open = (open, admitted);
                     if let Some(stream) = pending.open().await {
                         let socket = Socket::new(stream, &service.limits);
                         service.serve_socket(socket, agent).await;
                     }
-                });
+                };
+                tokio::spawn(serve.instrument(span));
                 response
             }
             Err(http::NotAnUpgrade) => {
@@ -379,6 +389,7 @@ impl ControllerService {
 
     async fn serve_socket(&self, mut socket: Socket<UpgradedStream>, agent: AgentId) {
         let conn = ConnectionId(self.handle.connections.fetch_add(1, Ordering::Relaxed) + 1);
+        trace::connection_number(conn.0);
         let (frames, mut outgoing) = mpsc::unbounded_channel();
         let (close, mut closing) = oneshot::channel();
         let link = Link { frames, close };
@@ -396,7 +407,7 @@ impl ControllerService {
                 }
                 event = socket.next(true) => {
                     let input = match event {
-                        SocketEvent::Wrote(_) => continue,
+                        SocketEvent::Wrote(frames) => Input::Written { conn, frames },
                         SocketEvent::Text(text) => match wire::parse_agent(&text) {
                             Ok(frame) => Input::Frame { conn, frame },
                             Err(error) => Input::Malformed { conn, error },
@@ -410,7 +421,7 @@ impl ControllerService {
                             self.handle.send(gone).await;
                             match farewell(code) {
                                 Some(goodbye) => break goodbye,
-                                None => return,
+                                None => return trace::closed(code),
                             }
                         }
                     };
@@ -422,6 +433,8 @@ impl ControllerService {
         while let Ok(frame) = outgoing.try_recv() {
             socket.queue(frame);
         }
+        trace::closed(Some(goodbye.0.0));
+        self.handle.sockets.closed(goodbye.0);
         socket.close(goodbye.0.0, goodbye.1).await;
     }
 
@@ -454,6 +467,7 @@ impl ControllerService {
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Answer> {
         let route = Route::of(request.method().as_str(), request.uri().path())?;
+        trace::route(route.template());
         match (self.caller(&route, &request).await?, &route) {
             (Caller::Agent(agent), Route::Connect) => Ok(self.connect(request, agent)),
             (caller, _) => self.ask(&route, caller, request).await.map(response),

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::http_wire::{
     self, ErrorBody, FinalBody, OutputBody, RetryBody, SubmitBody, SubmittedBody, TaskBody,
-    TasksBody,
+    TaskListBody, TasksBody,
 };
 use crate::AgentId;
 use crate::recovery::WallTime;
@@ -130,6 +130,8 @@ pub enum Route {
     Result(String),
     /// A task is to be done.
     Submit,
+    /// What tasks are there?
+    List,
     /// What is known of a task?
     Look(String),
     /// A task is not wanted any more.
@@ -174,6 +176,7 @@ impl Route {
             ("GET", ["api", "v1", "agents", agent, "tasks"]) => Ok(Self::Tasks(text(agent))),
             ("PUT", ["api", "v1", "tasks", task]) => Ok(Self::Result(text(task))),
             ("POST", ["v1", "tasks"]) => Ok(Self::Submit),
+            ("GET", ["v1", "tasks"]) => Ok(Self::List),
             ("GET", ["v1", "tasks", task]) => Ok(Self::Look(text(task))),
             ("DELETE", ["v1", "tasks", task]) => Ok(Self::Cancel(text(task))),
             ("POST", ["v1", "tasks", task, "attempts"]) => Ok(Self::Retry(text(task))),
@@ -196,13 +199,30 @@ impl Route {
         }
     }
 
+    /// The path, with names in place of what differs.
+    pub fn template(&self) -> &'static str {
+        match self {
+            Self::Connect => "/api/v1/agents/ws",
+            Self::Tasks(_) => "/api/v1/agents/{agent}/tasks",
+            Self::Result(_) => "/api/v1/tasks/{task}",
+            Self::Submit | Self::List => "/v1/tasks",
+            Self::Look(_) | Self::Cancel(_) => "/v1/tasks/{task}",
+            Self::Retry(_) => "/v1/tasks/{task}/attempts",
+            Self::Output(..) => "/v1/tasks/{task}/attempts/{attempt}/{stream}",
+            Self::Health => "/healthz",
+        }
+    }
+
     /// Who may ask for it.
     pub fn callers(&self) -> Callers {
         match self {
             Self::Connect | Self::Tasks(_) | Self::Result(_) => Callers::Agents,
-            Self::Submit | Self::Look(_) | Self::Cancel(_) | Self::Retry(_) | Self::Output(..) => {
-                Callers::Submitters
-            }
+            Self::Submit
+            | Self::List
+            | Self::Look(_)
+            | Self::Cancel(_)
+            | Self::Retry(_)
+            | Self::Output(..) => Callers::Submitters,
             Self::Health => Callers::All,
         }
     }
@@ -244,6 +264,11 @@ impl Route {
                 let SubmitBody { id: task, command, priority, .. } = wish;
                 let submission = Submission { task, principal, agent, command, priority };
                 Question::Ask(Command::Submit(submission))
+            }
+            (Self::List, Caller::Submitter(_)) => {
+                let listing = http_wire::listing(query);
+                let listing = listing.map_err(|error| Answer::error(400, &error))?;
+                Question::Ask(Command::List(listing))
             }
             (Self::Look(task), Caller::Submitter(_)) => {
                 Question::Ask(Command::Look(id(task, TaskId::parse)?))
@@ -302,6 +327,7 @@ impl Route {
                 Ok(task) => Answer::json(200, &TaskBody::of(task, view)),
                 Err(error) => Answer::error(400, &error.to_string()),
             },
+            (_, Reply::Tasks(page)) => Answer::json(200, &TaskListBody::from(page)),
             (_, Reply::Output(page)) => Answer::json(200, &OutputBody::from(page)),
             (Self::Output(..), _) => Answer::error(404, "there is no such attempt"),
             _ => Answer::error(404, "there is no such task"),

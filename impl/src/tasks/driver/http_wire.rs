@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::AgentId;
 use crate::recovery::MAX_SEQUENCE;
-use crate::tasks::controller::record::{AttemptView, OutputPage, TaskView};
+use crate::tasks::controller::record::{
+    AttemptState, AttemptView, Listing, OutputPage, TaskPage, TaskView,
+};
 use crate::tasks::wire::{Deliver, Final, RawFinal, whole};
 use crate::tasks::{Attempt, AttemptId, MessageId, Outcome, OutputStream, Range, TaskId};
 
@@ -142,6 +144,82 @@ struct StreamBody {
     /// Whether the result says that some of it is lost.
     #[serde(skip_serializing_if = "Option::is_none")]
     truncated: Option<bool>,
+}
+
+/// `GET /v1/tasks`.
+#[derive(Debug, Serialize)]
+pub(super) struct TaskListBody {
+    tasks: Vec<TaskSummaryBody>,
+    /// For `before` of the next page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct TaskSummaryBody {
+    task: TaskId,
+    agent: AgentName,
+    command: String,
+    priority: i64,
+    cancelled: bool,
+    attempt: AttemptId,
+    ordinal: u64,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<Outcome>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i64>,
+}
+
+impl From<TaskPage> for TaskListBody {
+    fn from(page: TaskPage) -> Self {
+        let tasks = page.tasks.into_iter().map(|it| TaskSummaryBody {
+            task: it.attempt.task,
+            agent: AgentId::as_str(&it.agent).to_owned(),
+            command: it.command,
+            priority: it.priority,
+            cancelled: it.cancelled,
+            attempt: it.attempt.id,
+            ordinal: it.ordinal,
+            state: it.state.as_str(),
+            outcome: it.outcome,
+            exit_code: it.exit_code,
+        });
+        Self { tasks: tasks.collect(), next: page.next }
+    }
+}
+
+/// How many tasks a page has if nothing is said.
+const TASKS_DEFAULT: usize = 50;
+
+/// How many tasks a page has at most.
+pub(super) const TASKS_MAX: usize = 100;
+
+/// How many attempts are looked at for a page.
+const ATTEMPTS_LOOKED_AT_MAX: usize = 2_000;
+
+/// What a query wants of a list.
+pub(super) fn listing(query: Option<&str>) -> Result<Listing, String> {
+    let value = |name| query.and_then(|query| crate::net::http::query(query, name));
+    let agent = value("agent").map(|it| AgentId::parse(&it)).transpose();
+    let state = value("state").map(|it| {
+        AttemptState::parse(&it).ok_or_else(|| {
+            let names = AttemptState::ALL.map(AttemptState::as_str).join("`, `");
+            format!("`state` must be one of `{names}`")
+        })
+    });
+    let number = |name, max: u64| {
+        let number = value(name).map(|text| text.parse().ok().filter(|it| (1..=max).contains(it)));
+        number.map(|it| it.ok_or_else(|| format!("`{name}` must be an integer from 1 to {max}")))
+    };
+    let limit = number("limit", TASKS_MAX as u64).transpose()?;
+    Ok(Listing {
+        agent: agent.map_err(|error| format!("`agent`: {error}"))?,
+        state: state.transpose()?,
+        before: number("before", MAX_SEQUENCE).transpose()?,
+        count_max: limit.map_or(TASKS_DEFAULT, |limit| limit as usize),
+        look_max: ATTEMPTS_LOOKED_AT_MAX,
+    })
 }
 
 impl TaskBody {

@@ -15,6 +15,6 @@ pub use agent::{AgentHandle, AgentTarget, agent};
 pub use controller::{ControllerHandle, ControllerService, ControllerTaskConfig, controller};
 pub use executor::{Execution, Executor, ExecutorEvent, ProcessExecutor};
 pub use submitter::{
-    AttemptStatus, OutputPage, StreamStatus, SubmitFailure, Submitter, SubmitterConfig, TaskStatus,
-    Wish,
+    AttemptStatus, OutputPage, StreamStatus, SubmitFailure, Submitter, SubmitterConfig, TaskFilter,
+    TaskPage, TaskStatus, TaskSummary, Wish,
 };

@@ -85,6 +85,71 @@ pub struct TaskStatus {
     pub attempts: Vec<AttemptStatus>,
 }
 
+/// Which tasks are to be listed. The newest come first, by their last attempts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TaskFilter {
+    /// Only those of this agent.
+    pub agent: Option<AgentId>,
+    /// Only those whose last attempt is in this state, as in [`TaskSummary::state`].
+    pub state: Option<String>,
+    /// How many are on a page: 1 to 100; 50 if it is not said.
+    pub limit: Option<u64>,
+    /// Only those after [`TaskPage::next`] of the page before.
+    pub before: Option<u64>,
+}
+
+impl TaskFilter {
+    fn query(&self) -> String {
+        let Self { agent, state, limit, before } = self;
+        let values = [
+            ("agent", agent.as_ref().map(ToString::to_string)),
+            ("state", state.clone()),
+            ("limit", limit.map(|it| it.to_string())),
+            ("before", before.map(|it| it.to_string())),
+        ];
+        let pair = |(name, value): (_, Option<String>)| {
+            value.map(|value| format!("{name}={}", crate::net::http::escape(&value)))
+        };
+        values.into_iter().filter_map(pair).collect::<Vec<_>>().join("&")
+    }
+}
+
+/// A page of a list of tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskPage {
+    /// The newest first. There may be none although a page follows.
+    pub tasks: Vec<TaskSummary>,
+    /// For [`TaskFilter::before`] of the next page; absent on the last one.
+    pub next: Option<u64>,
+}
+
+/// A task in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskSummary {
+    /// Its id.
+    pub task: TaskId,
+    /// The agent that is to do it.
+    pub agent: String,
+    /// How what is to be run begins, 256 characters at most; empty if only the agent knows.
+    pub command: String,
+    /// For the order: higher first.
+    pub priority: i64,
+    /// Whether it is not wanted any more.
+    pub cancelled: bool,
+    /// The last attempt.
+    pub attempt: AttemptId,
+    /// Counts the attempts of the task; for [`Submitter::retry`].
+    pub ordinal: u64,
+    /// That of the last attempt, as in [`AttemptStatus::state`].
+    pub state: String,
+    /// How the last attempt ended, if it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// The exit code, if the last attempt has a result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i64>,
+}
+
 /// What a controller knows of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptStatus {
@@ -220,6 +285,15 @@ impl<N: Connector> Submitter<N> {
     /// [`SubmitFailure`].
     pub async fn look(&mut self, task: &TaskId) -> Result<TaskStatus, SubmitFailure> {
         self.ask(Method::GET, &format!("/v1/tasks/{task}"), Bytes::new()).await
+    }
+
+    /// A page of the tasks that there are.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitFailure`].
+    pub async fn list(&mut self, filter: &TaskFilter) -> Result<TaskPage, SubmitFailure> {
+        self.ask(Method::GET, &format!("/v1/tasks?{}", filter.query()), Bytes::new()).await
     }
 
     /// A page of what an attempt wrote, after a number; 0 = from the start.

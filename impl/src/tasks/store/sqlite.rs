@@ -331,8 +331,7 @@ impl SqliteTaskStore {
     fn run_as_one(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let read_only = commands.iter().all(Command::is_read_only);
         let not_applied = |error: rusqlite::Error| StoreError::NotApplied(error.to_string());
-        let transaction =
-            Transaction::begin(&mut self.connection, read_only).map_err(not_applied)?;
+        let transaction = Transaction::begin(&self.connection, read_only).map_err(not_applied)?;
         // A transaction that fails leaves nothing that was known in it.
         let known = std::mem::take(&mut self.known);
         let before = Cache { tally: known.tally, life: known.life, ..Cache::default() };

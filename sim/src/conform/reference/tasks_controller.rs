@@ -29,6 +29,7 @@ use crate::seed::Seed;
 
 pub(super) const FEATURES: &[&str] = &[
     feature::EXTENSION,
+    feature::SOCK_SENT,
     feature::SOCK_ALIVE,
     feature::SUSPEND,
     feature::RECORD_REPORTS,
@@ -327,6 +328,10 @@ impl Life {
                 let bytes = STANDARD.decode(b64.unwrap_or_default()).unwrap_or_default();
                 let error = FrameError::binary(bytes.len());
                 Some(Input::Malformed { conn: ConnectionId(conn), error })
+            }
+            Event::SockSent { conn, count } => {
+                let frames = usize::try_from(count).unwrap_or(usize::MAX);
+                Some(Input::Written { conn: ConnectionId(conn), frames })
             }
             Event::SockAlive { conn } => Some(Input::Alive { conn: ConnectionId(conn) }),
             Event::SockClose { conn, .. } => {

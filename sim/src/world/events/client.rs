@@ -468,8 +468,8 @@ impl App {
             epoch: epoch.map(Epoch::as_str),
             sequence: offer.event.sequence(),
         };
-        let mut database = self.database();
-        let transaction = Transaction::begin(&mut database, false)?;
+        let database = self.database();
+        let transaction = Transaction::begin(&database, false)?;
         self.desk.apply(&taken, &transaction)?;
         if let Some(position) = &offer.position {
             self.cursor.store(&transaction, position)?;

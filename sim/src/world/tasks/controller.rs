@@ -322,6 +322,7 @@ fn describe(command: &Command) -> String {
         Command::Retry { task, after } => format!("retry {task} after {after}"),
         Command::Cancel(task) => format!("cancel {task}"),
         Command::Look(task) => format!("look at {task}"),
+        Command::List(_) => "list the tasks".to_owned(),
         Command::ReadOutput { attempt, stream, after, .. } => {
             format!("read {attempt} {} after {after}", stream.as_str())
         }
@@ -353,6 +354,7 @@ fn describe_reply(reply: &Reply) -> String {
             cancelled.as_ref().map_or("unknown", |it| it.state.as_str()).to_owned()
         }
         Reply::Task(view) => view.as_ref().map_or("unknown", |_| "known").to_owned(),
+        Reply::Tasks(page) => format!("{} tasks", page.tasks.len()),
         Reply::Output(page) => format!("{} pieces", page.pieces.len()),
         Reply::Reconciled(Reconciled::Forked) => "forked".to_owned(),
         Reply::Reconciled(Reconciled::Agreed(agreement)) => format!(
