@@ -315,3 +315,105 @@ impl User {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(position: u64, role: Role, kind: Kind, text: &str) -> HistoryMessage {
+        HistoryMessage {
+            role,
+            text: text.to_owned(),
+            position: Some(position),
+            kind: Some(kind),
+            input: None,
+            question: None,
+            attachments: vec![],
+        }
+    }
+
+    fn said(position: u64, what: Said, n: u64) -> HistoryMessage {
+        row(position, Role::User, Kind::Message, &what.text(n))
+    }
+
+    fn reply(position: u64, text: &str) -> HistoryMessage {
+        row(position, Role::Assistant, Kind::Message, text)
+    }
+
+    /// A message, its replies, and a request that was interrupted.
+    fn good() -> Vec<HistoryMessage> {
+        vec![
+            said(1, Said::Message, 1),
+            reply(2, "Those are 2 words."),
+            reply(3, "Backwards: 1 egassem"),
+            reply(4, "…"),
+            reply(5, "…"),
+            said(6, Said::Request, 2),
+            row(7, Role::Assistant, Kind::Interrupted, "…"),
+        ]
+    }
+
+    /// Gives the rows their places anew, so that only what they say is wrong.
+    fn placed(mut rows: Vec<HistoryMessage>) -> Vec<HistoryMessage> {
+        rows.iter_mut().zip(1..).for_each(|(row, place)| row.position = Some(place));
+        rows
+    }
+
+    /// What a user has seen who has said two things.
+    fn seen(rows: Vec<HistoryMessage>) -> Talk {
+        let mut talk = Talk { said: 2, kept: 2, ..Talk::default() };
+        let messages = rows.into_iter().map(Arc::new).collect();
+        let connection = Connection::Live;
+        talk.look(&View { connection, loaded: true, messages, ..View::default() });
+        talk
+    }
+
+    #[test]
+    fn a_talk_in_which_everything_comes_once_is_exact_and_settled() {
+        let talk = seen(good());
+        assert!(talk.counts().is_exact() && talk.settled, "{talk:?}");
+        assert_eq!(talk.interrupted, 1);
+    }
+
+    #[test]
+    fn a_row_that_is_missing_is_lost_whether_its_place_is_or_not() {
+        for missing in 0..good().len() {
+            let mut rows = good();
+            rows.remove(missing);
+            let hole = seen(rows.clone());
+            assert!(!hole.settled || !hole.counts().is_exact(), "{missing}: {hole:?}");
+            let talk = seen(placed(rows));
+            assert!(!talk.counts().is_exact(), "{missing}: {talk:?}");
+        }
+    }
+
+    #[test]
+    fn a_row_that_comes_twice_or_in_the_wrong_order_is_found() {
+        for twice in 0..good().len() {
+            // Two of the replies are the same to the judge, and then it is one too many.
+            let mut rows = good();
+            rows.insert(twice, rows[twice].clone());
+            let talk = seen(placed(rows));
+            assert!(!talk.counts().is_exact(), "{twice}: {talk:?}");
+        }
+        for (one, other) in [(0, 1), (1, 2), (0, 5)] {
+            let mut rows = good();
+            rows.swap(one, other);
+            let talk = seen(placed(rows));
+            assert!(!talk.counts().is_exact(), "{one} and {other}: {talk:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_being_said_when_the_process_ended_may_be_there_or_not() {
+        let mut talk = Talk { said: 2, kept: 1, ..Talk::default() };
+        talk.begin([].into_iter());
+        assert_eq!(talk.unsure, Some((2, 2)));
+        talk.take_said(&said(1, Said::Message, 1));
+        assert_eq!(talk.counts().lost, 4, "the replies to the first are owed");
+        let mut kept = Talk { said: 2, kept: 1, ..Talk::default() };
+        kept.begin([2].into_iter());
+        assert_eq!((kept.unsure, kept.kept), (None, 2));
+        assert_eq!(kept.counts().lost, 2);
+    }
+}
