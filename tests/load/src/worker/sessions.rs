@@ -27,8 +27,8 @@ use crate::tally::Counts;
 /// How long a user thinks before it says something, in milliseconds.
 const THINKS_MS: std::ops::Range<u64> = 1_000..12_000;
 
-/// How many of its turns may be under way when a user says something more.
-const TURNS_MAX: usize = 2;
+/// How much the application may have still to say when a user says something more: some two turns.
+const OWED_MAX: u64 = 8;
 
 /// What a user has said, and what of it has been seen.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,8 @@ struct Turn {
     n: u64,
     what: Said,
     seen: usize,
+    /// It may have been interrupted: nobody knows whether that was said of it or of the one before.
+    perhaps_over: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +100,11 @@ impl Said {
 }
 
 impl Turn {
+    /// Whether everything was said. That it is over is not known then: only a question is the end.
+    fn is_said(&self) -> bool {
+        self.seen == self.what.rows()
+    }
+
     /// Whether a row is the next that the application has to say.
     fn expects(&self, row: &HistoryMessage) -> bool {
         let said = self.what.text(self.n);
@@ -154,7 +161,7 @@ impl Talk {
         self.settled = view.connection == Connection::Live
             && view.loaded
             && view.pending.is_empty()
-            && self.turns.is_empty()
+            && self.owed() == 0
             && last == self.row
             && all_rows;
     }
@@ -162,22 +169,45 @@ impl Talk {
     fn take(&mut self, row: &HistoryMessage) {
         match (row.role, row.kind) {
             (Role::User, _) => self.take_said(row),
-            (Role::Assistant, Some(Kind::Interrupted)) => {
-                self.interrupted += 1;
-                match self.turns.is_empty() {
-                    true => self.counts.damaged += 1,
-                    false => drop(self.turns.remove(0)),
+            (Role::Assistant, Some(Kind::Interrupted)) => self.take_interruption(),
+            (Role::Assistant, _) => self.take_reply(row),
+        }
+    }
+
+    /// A turn that had said everything may be interrupted as well, before its end was stored. Then it
+    /// cannot be told from one that had begun after it.
+    fn take_interruption(&mut self) {
+        self.interrupted += 1;
+        match &mut self.turns[..] {
+            [] => self.counts.damaged += 1,
+            [first, next, ..] if first.is_said() => {
+                next.perhaps_over = true;
+                self.turns.remove(0);
+            }
+            [..] => drop(self.turns.remove(0)),
+        }
+    }
+
+    fn take_reply(&mut self, row: &HistoryMessage) {
+        while self.turns.first().is_some_and(Turn::is_said) {
+            self.turns.remove(0);
+        }
+        while let [first, next, ..] = &mut self.turns[..]
+            && first.perhaps_over
+            && !first.expects(row)
+        {
+            // The first reply to a message is the same for all.
+            next.seen = first.seen;
+            self.turns.remove(0);
+        }
+        match self.turns.first_mut() {
+            Some(turn) if turn.expects(row) => {
+                turn.seen += 1;
+                if turn.what == Said::Request {
+                    self.turns.remove(0);
                 }
             }
-            (Role::Assistant, _) => match self.turns.first_mut() {
-                Some(turn) if turn.expects(row) => {
-                    turn.seen += 1;
-                    if turn.seen == turn.what.rows() {
-                        self.turns.remove(0);
-                    }
-                }
-                _ => self.counts.damaged += 1,
-            },
+            _ => self.counts.damaged += 1,
         }
     }
 
@@ -192,10 +222,13 @@ impl Talk {
         }
         self.counts.lost += (self.seen + 1..n).filter(|n| !self.is_unsure(*n)).count() as u64;
         self.seen = n;
-        let turn = Turn { n, what, seen: 0 };
+        let turn = Turn { n, what, seen: 0, perhaps_over: false };
         match what {
             // An answer goes before messages that wait.
-            Said::Answer => self.turns.insert(0, turn),
+            Said::Answer => {
+                self.turns.retain(|turn| !turn.is_said());
+                self.turns.insert(0, turn);
+            }
             Said::Message | Said::Request => self.turns.push(turn),
         }
         if self.unsure.is_some_and(|(_, to)| to < n) {
@@ -206,8 +239,13 @@ impl Talk {
     /// What is lost besides, now that nothing more will come.
     pub(crate) fn counts(&self) -> Counts {
         let owed = (self.seen + 1..=self.kept).filter(|n| !self.is_unsure(*n)).count() as u64;
-        let said = self.turns.iter().map(|turn| (turn.what.rows() - turn.seen) as u64).sum::<u64>();
-        Counts { lost: self.counts.lost + owed + said, ..self.counts }
+        Counts { lost: self.counts.lost + owed + self.owed(), ..self.counts }
+    }
+
+    /// How much the application has still to say.
+    fn owed(&self) -> u64 {
+        let turns = self.turns.iter().filter(|turn| !turn.perhaps_over);
+        turns.map(|turn| (turn.what.rows() - turn.seen) as u64).sum()
     }
 }
 
@@ -274,7 +312,8 @@ impl User {
             }
             let finished = *self.shop.finish.borrow();
             let view = views.borrow().clone();
-            if !finished && self.may_speak(&view) {
+            // What is asked is answered in any case: messages wait until it is.
+            if self.may_speak(&view) && (!finished || view.open_question.is_some()) {
                 self.speak(&view).await?;
             }
         }
@@ -286,7 +325,7 @@ impl User {
 
     fn may_speak(&self, view: &View) -> bool {
         let waited_for = view.open_question.is_some() || view.status != Status::Waiting;
-        view.loaded && view.pending.is_empty() && waited_for && self.talk.turns.len() <= TURNS_MAX
+        view.loaded && view.pending.is_empty() && waited_for && self.talk.owed() <= OWED_MAX
     }
 
     async fn speak(&mut self, view: &View) -> Result<()> {
@@ -402,6 +441,23 @@ mod tests {
             let talk = seen(placed(rows));
             assert!(!talk.counts().is_exact(), "{one} and {other}: {talk:?}");
         }
+    }
+
+    #[test]
+    fn a_turn_that_is_interrupted_after_it_has_said_everything_is_not_mistaken_for_the_next() {
+        let mut rows = good();
+        rows.truncate(6);
+        rows[5] = said(6, Said::Message, 2);
+        rows.push(row(7, Role::Assistant, Kind::Interrupted, "…"));
+        // Of the first one, or of the second before it said anything.
+        let either = seen(rows.clone());
+        assert!(either.counts().is_exact() && either.settled, "{either:?}");
+        rows.extend([reply(8, "Those are 2 words."), reply(9, "Backwards: 2 egassem")]);
+        rows.extend([reply(10, "…"), reply(11, "…")]);
+        let first = seen(rows.clone());
+        assert!(first.counts().is_exact() && first.settled, "{first:?}");
+        rows.push(reply(12, "…"));
+        assert_eq!(seen(rows).counts().damaged, 1, "one too many");
     }
 
     #[test]
