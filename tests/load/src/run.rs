@@ -30,6 +30,9 @@ const SETTLE_MAX: Duration = Duration::from_secs(300);
 /// How often to look whether it has.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long the server may take to say how many are connected; otherwise that is not known.
+const ANSWER_MAX: Duration = Duration::from_millis(250);
+
 /// How long to go on after that, to see what comes twice.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -168,12 +171,11 @@ impl Run {
     /// Lets something go wrong every now and then until the time is over.
     async fn go_wrong(&mut self, fault_every: Duration) -> Result<()> {
         let mut faults = Faults::new(self.mix.seed, self.mix.workers);
-        let ticker = |every| {
-            let mut ticker = interval(every);
-            ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            ticker
-        };
-        let (mut next, mut look) = (ticker(fault_every), ticker(LOOK_EVERY));
+        // What is late because a process had to be waited for is made up for.
+        let mut next = interval(fault_every);
+        next.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = self.began + self.mix.length;
         loop {
             let over = self.lasting.iter().map(|(until, _)| *until).min();
@@ -204,7 +206,7 @@ impl Run {
             true => None,
             false => {
                 let asked = nodes::connections(self.mix.server);
-                tokio::time::timeout(LOOK_EVERY, asked).await.ok().and_then(Result::ok)
+                tokio::time::timeout(ANSWER_MAX, asked).await.ok().and_then(Result::ok)
             }
         };
         self.memory.samples.push(Sample { at: self.began.elapsed(), resident, connections });
