@@ -11,7 +11,7 @@ mod tasks;
 
 pub use self::symptom::Symptom;
 use crate::history::History;
-use crate::plan::{Plan, Protocol};
+use crate::plan::{Plan, Protocol, Topology};
 use crate::world::Run;
 
 /// The result of judging a run.
@@ -157,31 +157,14 @@ pub fn judge(run: &Run) -> Verdict {
 
 /// What the checkers say of a history: violations of safety, and of progress, oldest first.
 pub fn violations(history: &History, plan: &Plan) -> (Vec<Violation>, Vec<Violation>) {
-    let (mut safety, mut liveness) = (Vec::new(), Vec::new());
-    let mut take = |checker: &Checker, findings: Vec<Finding>| {
-        let list = if checker.liveness { &mut liveness } else { &mut safety };
-        list.extend(findings.into_iter().map(|finding| Violation {
-            checker: checker.name,
-            statements: checker.statements,
-            message: finding.message,
-            at_ms: finding.at_ms,
-            client: finding.client,
-        }));
-    };
+    let mut found = Found::default();
     match plan.options.protocol() {
-        Protocol::Events => {
-            let facts = events::Facts::new(history, &plan.topology);
-            for checker in CHECKERS {
-                if let Check::Events(check) = checker.check {
-                    take(checker, check(&facts));
-                }
-            }
-        }
+        Protocol::Events => return event_violations(history, &plan.topology),
         Protocol::Tasks => {
             let facts = tasks::Facts::new(history, plan);
             for checker in CHECKERS {
                 if let Check::Tasks(check) = checker.check {
-                    take(checker, check(&facts));
+                    found.take(checker, check(&facts));
                 }
             }
         }
@@ -189,12 +172,52 @@ pub fn violations(history: &History, plan: &Plan) -> (Vec<Violation>, Vec<Violat
             let facts = session::Facts::new(history, plan);
             for checker in CHECKERS {
                 if let Check::Session(check) = checker.check {
-                    take(checker, check(&facts));
+                    found.take(checker, check(&facts));
                 }
             }
         }
     }
-    safety.sort_by_key(|violation| violation.at_ms);
-    liveness.sort_by_key(|violation| violation.at_ms);
-    (safety, liveness)
+    found.in_order()
+}
+
+/// The same of a history of events that no plan led to: of real processes, say.
+pub fn event_violations(
+    history: &History,
+    topology: &Topology,
+) -> (Vec<Violation>, Vec<Violation>) {
+    let facts = events::Facts::new(history, topology);
+    let mut found = Found::default();
+    for checker in CHECKERS {
+        if let Check::Events(check) = checker.check {
+            found.take(checker, check(&facts));
+        }
+    }
+    found.in_order()
+}
+
+/// What the checkers have said so far.
+#[derive(Default)]
+struct Found {
+    safety: Vec<Violation>,
+    liveness: Vec<Violation>,
+}
+
+impl Found {
+    fn take(&mut self, checker: &Checker, findings: Vec<Finding>) {
+        let list = if checker.liveness { &mut self.liveness } else { &mut self.safety };
+        list.extend(findings.into_iter().map(|finding| Violation {
+            checker: checker.name,
+            statements: checker.statements,
+            message: finding.message,
+            at_ms: finding.at_ms,
+            client: finding.client,
+        }));
+    }
+
+    fn in_order(self) -> (Vec<Violation>, Vec<Violation>) {
+        let Self { mut safety, mut liveness } = self;
+        safety.sort_by_key(|violation| violation.at_ms);
+        liveness.sort_by_key(|violation| violation.at_ms);
+        (safety, liveness)
+    }
 }

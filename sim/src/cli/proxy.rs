@@ -10,10 +10,13 @@ use std::time::Duration;
 use clap::Args;
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::broadcast;
 
 use super::{Failure, usage};
 use crate::exit;
-use crate::proxy::{Decision, Faults, Group, Proxy, Report, Summary, Target};
+use crate::proxy::{
+    CONNECTIONS_MAX, Decision, Faults, Group, Proxy, Report, Strike, Summary, Target,
+};
 use crate::scenario::parse_duration;
 
 #[derive(Debug, Args)]
@@ -39,6 +42,13 @@ pub(super) struct ProxyArgs {
     /// Inject the faults of a file that was written with `--json` instead
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
+    /// How many connections may be open at once
+    #[arg(long, value_name = "COUNT", default_value_t = CONNECTIONS_MAX)]
+    connections: usize,
+    /// Read faults that hit many connections at once from standard input, one JSON object per line:
+    /// {"percent":20,"seed":7,"fault":{"cut":{"how":"reset"}}}
+    #[arg(long)]
+    strikes: bool,
     /// Write everything that happens to a file, one JSON object per line
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -68,6 +78,10 @@ pub(super) fn run(args: &ProxyArgs, out: &mut dyn Write) -> Result<u8, Failure> 
             let hint = "give an address of this machine whose port is free, or port 0";
             usage(format!("`{}` cannot be listened at: {error}", args.listen), hint)
         })?;
+        let proxy = proxy.with_connections_max(args.connections);
+        if args.strikes {
+            read_strikes(proxy.strikes());
+        }
         write!(out, "{}", heading(proxy.address()?, &upstream, &faults))?;
         out.flush()?;
         let end = end(duration)?;
@@ -88,6 +102,20 @@ pub(super) fn run(args: &ProxyArgs, out: &mut dyn Write) -> Result<u8, Failure> 
         writeln!(file, "{line}")?;
     }
     Ok(exit::OK)
+}
+
+/// Passes on what standard input says, to its end. A line that is no strike is told and hits nobody.
+fn read_strikes(strikes: broadcast::Sender<Strike>) {
+    #[expect(clippy::disallowed_methods, reason = "standard input blocks whoever reads it")]
+    std::thread::spawn(move || {
+        for line in io::stdin().lines().map_while(Result::ok) {
+            match serde_json::from_str::<Strike>(&line) {
+                // Without connections nobody listens.
+                Ok(strike) => drop(strikes.send(strike)),
+                Err(error) => eprintln!("no strike: {error}: {line}"),
+            }
+        }
+    });
 }
 
 fn option<T: FromStr<Err: std::fmt::Display>>(name: &str, text: &str) -> Result<T, Failure> {

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 use super::relay::{Carried, Relay, Upstream, break_off, ignore};
-use super::{Decision, Fault, Pace, Report};
+use super::{Decision, Fault, Pace, Report, Strike};
 use crate::plan::{Cut, Strange};
 use crate::trace::{Fact, Kind, Text};
 use crate::world::frames::{BINARY, Frame, TEXT};
@@ -86,6 +87,8 @@ pub(super) struct Foreign<D> {
     pub(super) client: TcpStream,
     pub(super) upstream: String,
     pub(super) decisions: D,
+    /// What hits many connections at once.
+    pub(super) strikes: broadcast::Receiver<Strike>,
     pub(super) reports: mpsc::Sender<Report>,
     /// When the proxy began.
     pub(super) began: Instant,
@@ -94,7 +97,16 @@ pub(super) struct Foreign<D> {
 
 impl<D: Iterator<Item = Decision>> Foreign<D> {
     pub(super) async fn run(self) {
-        let Self { number: connection, client, upstream, decisions, reports, began, place } = self;
+        let Self {
+            number: connection,
+            client,
+            upstream,
+            decisions,
+            strikes,
+            reports,
+            began,
+            place,
+        } = self;
         let (link, pace) = (Link::default(), Pace::default());
         // The only connection of its link, whatever it carries.
         link.is_newest(1);
@@ -115,8 +127,14 @@ impl<D: Iterator<Item = Decision>> Foreign<D> {
             });
             say(Report::Fault { decision, time_ms: time_ms(), passed_over: None }).await;
         }
-        let course =
-            Course { link: link.clone(), pace: pace.clone(), decisions, lasting: Vec::new() };
+        let course = Course {
+            connection,
+            link: link.clone(),
+            pace: pace.clone(),
+            decisions,
+            strikes: Some(strikes),
+            lasting: Vec::new(),
+        };
         let watch = Arc::new(AnyMessages);
         let accepted = Accepted { client, upstream, link, pace, watch, site: Nowhere, place };
         let carried = tokio::select! { biased;
@@ -150,9 +168,12 @@ enum Lasting {
 
 /// The faults of a connection, one after the other.
 struct Course<D: Iterator<Item = Decision>> {
+    connection: u64,
     link: Link,
     pace: Pace,
     decisions: Peekable<D>,
+    /// `None` once nobody can strike any more.
+    strikes: Option<broadcast::Receiver<Strike>>,
     /// What lasts, and until when.
     lasting: Vec<(Instant, Lasting)>,
 }
@@ -164,18 +185,37 @@ impl<D: Iterator<Item = Decision>> Course<D> {
             let due = |due_ms| opened + Duration::from_millis(due_ms);
             let next = self.decisions.peek().map(|decision| due(decision.due_ms));
             let over = self.lasting.iter().map(|(until, _)| *until).min();
-            let Some(at) = next.into_iter().chain(over).min() else {
-                return std::future::pending().await;
-            };
-            tokio::time::sleep_until(at).await;
-            self.end(at);
-            while let Some(decision) = self.decisions.next_if(|it| due(it.due_ms) <= at) {
-                let passed_over = self.begin(&decision.fault, at).err().map(str::to_owned);
-                let time_ms = millis(began.elapsed());
-                // Without a reader the proxy is at its end.
-                let _ = reports.send(Report::Fault { decision, time_ms, passed_over }).await;
+            let at = next.into_iter().chain(over).min();
+            tokio::select! { biased;
+                strike = struck(&mut self.strikes) => {
+                    let now = Instant::now();
+                    let due_ms = millis(now.duration_since(opened));
+                    if let Some(fault) = strike.hits(self.connection) {
+                        let connection = self.connection;
+                        self.happen(Decision { connection, due_ms, fault }, now, began, reports).await;
+                    }
+                }
+                at = sleep_until(at) => {
+                    self.end(at);
+                    while let Some(decision) = self.decisions.next_if(|it| due(it.due_ms) <= at) {
+                        self.happen(decision, at, began, reports).await;
+                    }
+                }
             }
         }
+    }
+
+    async fn happen(
+        &mut self,
+        decision: Decision,
+        at: Instant,
+        began: Instant,
+        reports: &mpsc::Sender<Report>,
+    ) {
+        let passed_over = self.begin(&decision.fault, at).err().map(str::to_owned);
+        let time_ms = millis(began.elapsed());
+        // Without a reader the proxy is at its end.
+        let _ = reports.send(Report::Fault { decision, time_ms, passed_over }).await;
     }
 
     /// Lets a fault begin, or says why it cannot.
@@ -228,6 +268,30 @@ impl<D: Iterator<Item = Decision>> Course<D> {
                 Lasting::Reading => self.link.set_reading(Reading::Normal),
             }
         }
+    }
+}
+
+/// The next strike; for ever if there will be none.
+async fn struck(strikes: &mut Option<broadcast::Receiver<Strike>>) -> Strike {
+    while let Some(receiver) = strikes {
+        match receiver.recv().await {
+            Ok(strike) => return strike,
+            // More came at once than are kept: those that are gone hit nobody here.
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => *strikes = None,
+        }
+    }
+    std::future::pending().await
+}
+
+/// Sleeps until a time, which it returns; for ever if there is none.
+async fn sleep_until(at: Option<Instant>) -> Instant {
+    match at {
+        Some(at) => {
+            tokio::time::sleep_until(at).await;
+            at
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -215,6 +215,26 @@ pub struct Decision {
     pub fault: Fault,
 }
 
+/// A fault that hits a share of the connections that are open, all at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Strike {
+    /// How many of a hundred.
+    pub percent: u32,
+    /// From which follows whom it hits.
+    pub seed: u64,
+    /// What.
+    pub fault: Fault,
+}
+
+impl Strike {
+    /// The fault, if it hits the connection of this number.
+    pub(super) fn hits(&self, connection: u64) -> Option<Fault> {
+        let mut rng = Seed(self.seed).stream("proxy", "strike", connection);
+        (rng.random_range(0..100) < self.percent).then(|| self.fault.clone())
+    }
+}
+
 /// How many of a hundred connections are refused, and how many are never answered.
 const REFUSED_PERCENT: u32 = 8;
 const NEVER_ANSWERED_PERCENT: u32 = 5;
@@ -320,6 +340,18 @@ mod tests {
         assert_eq!(draw(1, 3), draw(1, 3));
         assert_ne!(draw(1, 3), draw(2, 3));
         assert_ne!(draw(1, 3)[0].due_ms, draw(1, 4)[0].due_ms);
+    }
+
+    #[test]
+    fn a_strike_hits_its_share_of_the_connections_and_the_same_ones_for_the_same_seed() {
+        let hit = |seed, percent| -> Vec<u64> {
+            let strike = Strike { percent, seed, fault: Fault::Hold { for_ms: 1 } };
+            (1..=1_000).filter(|connection| strike.hits(*connection).is_some()).collect()
+        };
+        assert_eq!(hit(1, 20), hit(1, 20));
+        assert_ne!(hit(1, 20), hit(2, 20));
+        assert!((150..250).contains(&hit(1, 20).len()), "a fifth of them");
+        assert_eq!((hit(1, 0).len(), hit(1, 100).len()), (0, 1_000));
     }
 
     #[test]

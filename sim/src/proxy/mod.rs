@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::http::Uri;
@@ -32,13 +32,16 @@ use tokio_tungstenite::tungstenite::http::Uri;
 pub(crate) use self::connection::Accepted;
 use self::connection::Foreign;
 use self::fault::Draw;
-pub use self::fault::{Decision, Fault, Group, InvalidRate, Rate, UnknownGroup};
+pub use self::fault::{Decision, Fault, Group, InvalidRate, Rate, Strike, UnknownGroup};
 pub(crate) use self::pace::Pace;
 pub(crate) use self::relay::break_off;
 use crate::seed::Seed;
 
-/// How many connections are open at once; more are refused.
+/// How many connections are open at once, if nothing else is said; more are refused.
 pub const CONNECTIONS_MAX: usize = 1_024;
+
+/// How many strikes a connection may be behind; it misses older ones.
+const STRIKES_MAX: usize = 16;
 
 /// How many reports may wait to be written.
 const REPORTS_MAX: usize = 1_024;
@@ -214,6 +217,8 @@ pub struct Proxy {
     listener: TcpListener,
     upstream: Target,
     faults: Faults,
+    connections_max: usize,
+    strikes: broadcast::Sender<Strike>,
 }
 
 impl Proxy {
@@ -224,7 +229,19 @@ impl Proxy {
     /// If nobody can listen there.
     pub async fn listen(at: SocketAddr, upstream: Target, faults: Faults) -> io::Result<Self> {
         let listener = TcpListener::bind(at).await?;
-        Ok(Self { listener, upstream, faults })
+        let (connections_max, strikes) = (CONNECTIONS_MAX, broadcast::channel(STRIKES_MAX).0);
+        Ok(Self { listener, upstream, faults, connections_max, strikes })
+    }
+
+    /// With so many connections at once, at most.
+    #[must_use]
+    pub fn with_connections_max(self, connections_max: usize) -> Self {
+        Self { connections_max, ..self }
+    }
+
+    /// Hits connections that are open, beside what was decided about each.
+    pub fn strikes(&self) -> broadcast::Sender<Strike> {
+        self.strikes.clone()
     }
 
     /// Where it listens.
@@ -243,7 +260,7 @@ impl Proxy {
         mut tell: impl FnMut(&Report),
     ) -> Summary {
         let began = Instant::now();
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let places = Arc::new(Semaphore::new(self.connections_max));
         let (sender, mut reports) = mpsc::channel(REPORTS_MAX);
         let (mut tasks, mut summary) = (JoinSet::new(), Summary::default());
         let mut number = 0;
@@ -271,6 +288,7 @@ impl Proxy {
                         client: accepted,
                         upstream: self.upstream.to_string(),
                         decisions: self.faults.of(number),
+                        strikes: self.strikes.subscribe(),
                         reports: sender.clone(),
                         began,
                         place,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{accept_async, client_async};
@@ -76,6 +76,7 @@ async fn echo() -> (SocketAddr, mpsc::UnboundedReceiver<Heard>) {
 struct Running {
     address: SocketAddr,
     reports: mpsc::UnboundedReceiver<Report>,
+    strikes: broadcast::Sender<Strike>,
     end: oneshot::Sender<()>,
 }
 
@@ -83,7 +84,7 @@ async fn proxy(upstream: SocketAddr, faults: Faults) -> Running {
     let upstream = format!("ws://{upstream}").parse().expect("a URL");
     let loopback = "127.0.0.1:0".parse().expect("an address");
     let proxy = Proxy::listen(loopback, upstream, faults).await.expect("a port");
-    let address = proxy.address().expect("an address");
+    let (address, strikes) = (proxy.address().expect("an address"), proxy.strikes());
     let (sender, reports) = mpsc::unbounded_channel();
     let (end, ended) = oneshot::channel();
     tokio::spawn(async move {
@@ -96,7 +97,7 @@ async fn proxy(upstream: SocketAddr, faults: Faults) -> Running {
             })
             .await
     });
-    Running { address, reports, end }
+    Running { address, reports, strikes, end }
 }
 
 impl Running {
@@ -178,6 +179,33 @@ fn a_reset_is_seen_as_a_reset_by_both() {
             other => panic!("a reset was expected instead of {other:?}"),
         }
         assert_eq!(heard.recv().await, Some(Heard::Broken));
+    });
+}
+
+#[test]
+fn a_strike_hits_what_is_open_and_nothing_that_is_opened_later() {
+    real(async {
+        let (server, _heard) = echo().await;
+        let mut proxy = proxy(server, planned([])).await;
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            let mut client = connect(proxy.address).await.expect("a connection");
+            say(&mut client, "before").await;
+            assert_eq!(hear(&mut client).await, "before");
+            clients.push(client);
+        }
+        let strike = Strike { percent: 100, seed: 1, fault: Fault::Cut { how: Cut::Reset } };
+        proxy.strikes.send(strike).expect("the connections listen");
+        let mut hit: Vec<u64> =
+            proxy.faults(3).await.iter().map(|decision| decision.connection).collect();
+        hit.sort_unstable();
+        assert_eq!(hit, [1, 2, 3]);
+        for mut client in clients {
+            assert!(matches!(client.next().await, Some(Err(Error::Io(_)))));
+        }
+        let mut later = connect(proxy.address).await.expect("a connection");
+        say(&mut later, "after").await;
+        assert_eq!(hear(&mut later).await, "after");
     });
 }
 

@@ -156,6 +156,8 @@ impl Work {
             all => self.publish_all(all).await,
         };
         for (number, receipt) in numbers.iter().zip(&receipts) {
+            let (epoch, sequence) = (receipt.epoch.as_str(), receipt.sequence);
+            tracing::debug!(line = *number, epoch, sequence, "published");
             self.done.events += 1;
             self.done.line = *number;
             self.done.last = Some(receipt.clone());

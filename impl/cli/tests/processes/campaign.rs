@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use gapless_sim::history::{History, Seen};
 use rand::rngs::SysRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _, TryRng as _};
@@ -13,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::disk::Disk;
-use crate::judge;
+use crate::judge::{self, Published};
 use crate::nodes::{self, Server, in_time, signal};
 use crate::relay::Relay;
 
@@ -198,7 +199,7 @@ impl Campaign {
     }
 
     /// No more faults: everything that is wanted is published, and comes to the output.
-    async fn settle(mut self) -> (Vec<String>, BTreeMap<String, u64>) {
+    async fn settle(mut self) -> History {
         self.relay.cut();
         self.relay.heal();
         let through = *self.wanted.borrow();
@@ -224,7 +225,17 @@ impl Campaign {
         signal(&self.tail, Signal::TERM);
         let ended = in_time(self.tail.wait()).await.expect("it ends");
         assert_eq!(ended.code(), Some(0), "`tail` has heard of no gap");
-        (nodes::output(&path), BTreeMap::from([("main".to_owned(), through)]))
+        self.server.kill().await;
+        let published = |who: &str, given, all| {
+            let log = std::fs::read_to_string(path.join(nodes::publisher_log(who)));
+            let receipts = judge::receipts(&log.unwrap_or_default());
+            (who.to_owned(), Published { given, receipts, all })
+        };
+        let given_up = (1..=self.given_up).map(|number| format!("given-up-{number}"));
+        let publishers = given_up.map(|who| published(&who, LINES, false));
+        let publishers = publishers.chain([published("main", through, true)]).collect();
+        let output = judge::parse(&nodes::output(&path)).expect("events only");
+        judge::history(&publishers, &output, &judge::stored(&self.disk.path().join("events.db")))
     }
 }
 
@@ -263,10 +274,12 @@ async fn every_acknowledged_event_is_in_the_output_once_and_in_order_whatever_br
         }
     }
     let failures = campaign.failures();
-    let (lines, acknowledged) = campaign.settle().await;
-    let events = judge::parse(&lines).expect("events only");
-    let problems = judge::judge(&events, &acknowledged);
-    println!("{} events, {acknowledged:?} acknowledged, {happened:?}", events.len());
+    let history = campaign.settle().await;
+    let published =
+        history.entries.iter().filter(|entry| matches!(entry.what, Seen::Published { .. })).count();
+    println!("{} events, {published} receipts, {happened:?}", history.delivered());
     println!("{failures} transactions failed for want of space");
+    assert!(history.delivered() > 0 && published > 0, "seed {seed}: something was seen");
+    let problems = judge::judge(&history);
     assert!(problems.is_empty(), "seed {seed}: {problems:#?}");
 }

@@ -133,10 +133,18 @@ pub(crate) fn publish(
     wanted: watch::Receiver<u64>,
 ) -> Child {
     let mut command = client(folder, data, address, "publish", "publisher.token");
+    // Each receipt is a line of the log.
+    command.args(["--log", "json", "--log-level", "debug"]);
+    command.stderr(log(folder, &publisher_log(who)));
     command.args(["--id-prefix", who]).stdin(Stdio::piped());
     let mut child = command.spawn().expect("it starts");
     tokio::spawn(feed(child.stdin.take().expect("piped"), who.to_owned(), wanted));
     child
+}
+
+/// The log of a publisher, over its lives.
+pub(crate) fn publisher_log(who: &str) -> String {
+    format!("publish-{who}.log")
 }
 
 async fn feed(mut stdin: ChildStdin, who: String, mut wanted: watch::Receiver<u64>) {

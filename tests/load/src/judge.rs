@@ -1,0 +1,156 @@
+//! Whether what the clients have is what was published, said and wanted.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::failure::{Failure, Result};
+use crate::mix::{JOBS, Mix, STREAMS, SUBSCRIBERS, TALKS, done_file, runs_file};
+use crate::slots::Slots;
+use crate::tally::Counts;
+use crate::worker::events::{Stream, Subscriber, stream_of};
+use crate::worker::sessions::Talk;
+use crate::worker::tasks::Job;
+
+/// What the clients have now.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) published: u64,
+    pub(crate) delivered: u64,
+    pub(crate) events: Counts,
+    pub(crate) said: u64,
+    pub(crate) turns_interrupted: u64,
+    pub(crate) sessions: Counts,
+    pub(crate) tasks_done: u64,
+    pub(crate) attempts: u64,
+    pub(crate) attempts_interrupted: u64,
+    pub(crate) tasks: Counts,
+    /// What is still on its way, and whose.
+    pub(crate) waiting: Vec<String>,
+}
+
+impl Verdict {
+    pub(crate) fn is_exact(&self) -> bool {
+        self.events.is_exact() && self.sessions.is_exact() && self.tasks.is_exact()
+    }
+
+    /// Looks at all slots. While the processes run, one may just be written: then there is an error.
+    pub(crate) fn of(mix: &Mix) -> Result<Self> {
+        let mut verdict = Self::default();
+        verdict.events(mix)?;
+        verdict.sessions(mix)?;
+        verdict.tasks(mix)?;
+        Ok(verdict)
+    }
+
+    fn events(&mut self, mix: &Mix) -> Result<()> {
+        let slots = Slots::open(&mix.file(STREAMS))?;
+        let mut heads = Vec::new();
+        for number in 0..mix.streams() {
+            let stream: Stream = slots.read(number)?;
+            self.published += stream.acknowledged;
+            self.events += stream.counts;
+            if stream.acknowledged < stream.begun {
+                self.waiting.push(format!("the publisher of stream {number}"));
+            }
+            heads.push(stream.acknowledged);
+        }
+        let slots = Slots::open(&mix.file(SUBSCRIBERS))?;
+        for number in 0..mix.subscribers() {
+            let subscriber: Subscriber = slots.read(number)?;
+            let head = heads[stream_of(mix, number)];
+            self.delivered += subscriber.tally.highest;
+            self.events += subscriber.tally.counts(head);
+            if subscriber.tally.highest < head {
+                self.waiting.push(format!(
+                    "subscriber {number}, which has {} of {head} events",
+                    subscriber.tally.highest
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn sessions(&mut self, mix: &Mix) -> Result<()> {
+        let slots = Slots::open(&mix.file(TALKS))?;
+        for number in 0..mix.sessions() {
+            let talk: Talk = slots.read(number)?;
+            self.said += talk.seen;
+            self.turns_interrupted += talk.interrupted;
+            self.sessions += talk.counts();
+            if !talk.settled {
+                self.waiting.push(format!("user {number}: {talk:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn tasks(&mut self, mix: &Mix) -> Result<()> {
+        let slots = Slots::open(&mix.file(JOBS))?;
+        for number in 0..mix.agents() {
+            let job: Job = slots.read(number)?;
+            self.tasks_done += job.done;
+            self.attempts_interrupted += job.interrupted;
+            self.tasks += job.counts;
+            if job.done < job.wanted {
+                self.waiting.push(format!("task {} of agent {number}", job.wanted));
+            }
+        }
+        let mut runs: BTreeMap<String, u64> = BTreeMap::new();
+        for worker in 0..mix.workers {
+            for attempt in lines(mix, &runs_file(worker))? {
+                *runs.entry(attempt).or_default() += 1;
+            }
+        }
+        self.attempts = runs.values().sum();
+        self.tasks.doubled += runs.values().map(|times| times - 1).sum::<u64>();
+        for worker in 0..mix.workers {
+            let done = lines(mix, &done_file(worker))?;
+            let lost = done.iter().filter(|attempt| !runs.contains_key(*attempt)).count();
+            self.tasks.lost += lost as u64;
+        }
+        Ok(())
+    }
+}
+
+/// The whole lines of a file that may not be there.
+fn lines(mix: &Mix, name: &str) -> Result<Vec<String>> {
+    let text = match std::fs::read_to_string(mix.file(name)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        read => read.map_err(|error| Failure::from(error).context(name))?,
+    };
+    let whole = text.rfind('\n').map_or(0, |end| end + 1);
+    Ok(text[..whole].lines().map(str::to_owned).collect())
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = |counts: &Counts| {
+            let Counts { lost, doubled, swapped, damaged, refused } = counts;
+            format!(
+                "{lost} lost, {doubled} doubled, {swapped} swapped, {damaged} damaged, {refused} refused"
+            )
+        };
+        writeln!(
+            f,
+            "  events     {} published, {} delivered: {}",
+            self.published,
+            self.delivered,
+            counts(&self.events)
+        )?;
+        writeln!(
+            f,
+            "  sessions   {} inputs, {} turns interrupted: {}",
+            self.said,
+            self.turns_interrupted,
+            counts(&self.sessions)
+        )?;
+        writeln!(
+            f,
+            "  tasks      {} done in {} runs, {} interrupted: {}",
+            self.tasks_done,
+            self.attempts,
+            self.attempts_interrupted,
+            counts(&self.tasks)
+        )
+    }
+}
