@@ -19,6 +19,10 @@ const PING_EVERY: Duration = Duration::from_secs(1);
 /// How many messages may wait to be handled before no more are read.
 const QUEUE_MAX: usize = 32;
 
+/// How many messages that it publishes are on their way at once. They have to fit into the network: a
+/// client that waits until it can write does not read, and neither does a server.
+const WINDOW: usize = 8;
+
 /// A life of a client.
 pub(super) async fn live(node: Node) -> Result<(), Box<dyn Error>> {
     let options: ClientOptions = node.options()?;
@@ -71,12 +75,16 @@ impl Client {
             };
             socket.send(&ToServer::Subscribe { topic: topic.clone(), after }).await?;
         }
-        for (topic, key) in self.outbox.clone() {
-            socket.send(&ToServer::Publish { topic, key }).await?;
-        }
+        // How many of the outbox are on their way, the first ones.
+        let mut sent = 0;
         let mut queue: VecDeque<(String, u64, String)> = VecDeque::new();
         let (mut heard, mut ping, mut done) = (Instant::now(), Instant::now(), Instant::now());
         let ended = loop {
+            while let Some((topic, key)) = self.outbox.get(sent).filter(|_| sent < WINDOW) {
+                let (topic, key) = (topic.clone(), key.clone());
+                socket.send(&ToServer::Publish { topic, key }).await?;
+                sent += 1;
+            }
             tokio::select! { biased;
                 frame = socket.receive(), if queue.len() < QUEUE_MAX => {
                     heard = Instant::now();
@@ -90,7 +98,10 @@ impl Client {
                             queue.push_back((topic, seq, key));
                         }
                         Ok(ToClient::Published { topic, seq, key }) => {
-                            self.outbox.retain(|(_, waiting)| *waiting != key);
+                            if let Some(at) = self.outbox.iter().position(|(_, it)| *it == key) {
+                                self.outbox.remove(at);
+                                sent -= 1;
+                            }
                             self.node.see(&Seen::Published { topic, seq, key });
                         }
                         Ok(ToClient::Pong) => {}
@@ -133,8 +144,7 @@ impl Client {
                     let (name, life) = (self.node.name(), self.node.life());
                     let key = format!("{name}.{life}-{}", self.published);
                     self.outbox.push_back((topic.clone(), key.clone()));
-                    self.node.see(&Seen::Publishes { topic: topic.clone(), key: key.clone() });
-                    socket.send(&ToServer::Publish { topic: topic.clone(), key }).await?;
+                    self.node.see(&Seen::Publishes { topic: topic.clone(), key });
                 }
                 Ok(())
             }
