@@ -75,7 +75,8 @@ const TOPICS: [&str; 2] = ["news", "sport"];
 /// The most messages that one step publishes.
 const COUNT_MAX: u32 = 1_000;
 
-struct PubSub;
+/// The protocol.
+pub(crate) struct PubSub;
 
 gapless_sim::protocol!(PubSub);
 
