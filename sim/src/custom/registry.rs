@@ -16,7 +16,7 @@ pub static PROTOCOLS: [&'static dyn CustomProtocol];
 /// Makes a protocol one of this program: it is known by its name from then on.
 ///
 /// Takes a constant expression of a type that implements
-/// [`CustomProtocol`]. A program into which protocols are linked is
+/// [`CustomProtocol`](crate::custom::CustomProtocol). A program into which protocols are linked is
 /// about them: its scenarios are those of their folder, and `NAME/swarm` of the first is run where
 /// no scenario is named.
 #[macro_export]
