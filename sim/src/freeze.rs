@@ -3,7 +3,7 @@
 //! The scenario says everything that the plan says: drawn with its seed it is the same plan. It is
 //! about what the checker that failed stands for.
 
-use crate::check::CHECKERS;
+use crate::check::find;
 use crate::plan::Plan;
 use crate::scenario::{Frozen, Invalid, Scenario, draw};
 use crate::seed::Seed;
@@ -38,8 +38,7 @@ pub fn freeze(
     checker: &str,
     shows: &str,
 ) -> Result<Scenario, FreezeError> {
-    let known = CHECKERS.iter().find(|known| known.name == checker);
-    let known = known.ok_or_else(|| FreezeError::Checker(checker.to_owned()))?;
+    let known = find(checker).ok_or_else(|| FreezeError::Checker(checker.to_owned()))?;
     let seed = Seed(plan.seed);
     let scenario = Scenario {
         id: format!("{FOLDER}/{name}"),

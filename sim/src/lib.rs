@@ -12,6 +12,7 @@
 //! * [`spec`]: the statements of the specification, for which scenarios and checkers stand;
 //! * [`sweep`]: many runs on all cores, judged together;
 //! * [`shrink`]: a failing plan made small; [`freeze`]: a scenario made of it;
+//! * [`custom`]: the same for a protocol that is none of the three;
 //! * [`capsule`]: a failing run in one file;
 //! * [`localise`]: from when on a run could not have ended otherwise;
 //! * [`report`]: a run, or many, as a page to be looked at;
@@ -34,6 +35,7 @@ mod chain;
 pub mod check;
 pub mod cli;
 pub mod conform;
+pub mod custom;
 pub mod exit;
 pub mod freeze;
 pub mod heap;

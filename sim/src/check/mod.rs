@@ -10,6 +10,7 @@ mod symptom;
 mod tasks;
 
 pub use self::symptom::Symptom;
+use crate::custom::{self, Sighting};
 use crate::history::History;
 use crate::plan::{Plan, Protocol, Topology};
 use crate::world::Run;
@@ -72,27 +73,74 @@ enum Check {
     Events(fn(&events::Facts<'_>) -> Vec<Finding>),
     Tasks(fn(&tasks::Facts<'_>) -> Vec<Finding>),
     Session(fn(&session::Facts<'_>) -> Vec<Finding>),
+    Custom(fn(&History, &Plan) -> Vec<Finding>),
 }
 
 impl Checker {
-    /// The protocol whose runs it judges.
-    pub fn protocol(&self) -> Protocol {
-        match self.check {
-            Check::Events(_) => Protocol::Events,
-            Check::Tasks(_) => Protocol::Tasks,
-            Check::Session(_) => Protocol::Session,
-        }
+    /// A checker of safety for a protocol that the user brought: `check` reads a history, and has a
+    /// finding for each thing in it that must not have happened.
+    pub const fn custom(
+        name: &'static str,
+        demands: &'static str,
+        check: fn(&History, &Plan) -> Vec<Finding>,
+    ) -> Self {
+        let check = Check::Custom(check);
+        Self { name, statements: &[], liveness: false, demands, check }
+    }
+
+    /// The same, for progress: what is owed at the end of a run, and did not arrive in time after
+    /// healing.
+    #[must_use]
+    pub const fn of_progress(self) -> Self {
+        Self { liveness: true, ..self }
+    }
+
+    /// The same, with the statements of a specification that it stands for.
+    #[must_use]
+    pub const fn standing_for(self, statements: &'static [&'static str]) -> Self {
+        Self { statements, ..self }
     }
 }
 
 /// What a checker has to say.
-struct Finding {
-    at_ms: u64,
-    client: Option<u32>,
-    message: String,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// When it became visible.
+    pub at_ms: u64,
+    /// The client that it concerns, if it is one.
+    pub client: Option<u32>,
+    /// What is wrong, as one sentence.
+    pub message: String,
 }
 
-/// Every invariant, safety first.
+impl Finding {
+    /// A finding that became visible with something that a host told.
+    pub fn at<T>(seen: &Sighting<T>, message: impl Into<String>) -> Self {
+        Self { at_ms: seen.at_ms, client: seen.host.client(), message: message.into() }
+    }
+}
+
+/// The checkers of a protocol.
+pub fn of(protocol: Protocol) -> Vec<&'static Checker> {
+    if let Protocol::Custom(custom) = protocol {
+        return custom.checkers().iter().collect();
+    }
+    let is_of = |checker: &&Checker| match checker.check {
+        Check::Events(_) => protocol == Protocol::Events,
+        Check::Tasks(_) => protocol == Protocol::Tasks,
+        Check::Session(_) => protocol == Protocol::Session,
+        Check::Custom(_) => false,
+    };
+    CHECKERS.iter().filter(is_of).collect()
+}
+
+/// The checker of a name, of any protocol of this program.
+pub fn find(name: &str) -> Option<&'static Checker> {
+    let custom = custom::registered().into_iter().flat_map(|protocol| protocol.checkers());
+    CHECKERS.iter().chain(custom).find(|checker| checker.name == name)
+}
+
+/// Every invariant of the three protocols, safety first.
 pub const CHECKERS: &[Checker] = &[
     events::LOSS,
     events::CURSOR,
@@ -173,6 +221,13 @@ pub fn violations(history: &History, plan: &Plan) -> (Vec<Violation>, Vec<Violat
             for checker in CHECKERS {
                 if let Check::Session(check) = checker.check {
                     found.take(checker, check(&facts));
+                }
+            }
+        }
+        Protocol::Custom(custom) => {
+            for checker in custom.checkers() {
+                if let Check::Custom(check) = checker.check {
+                    found.take(checker, check(history, plan));
                 }
             }
         }

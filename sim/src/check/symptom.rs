@@ -1,6 +1,6 @@
 //! What makes two violations the same.
 
-use super::{CHECKERS, Verdict, Violation};
+use super::{Verdict, Violation, find};
 
 /// What a violation shows. Two are the same if the same invariant does not hold, whatever its
 /// sentence says.
@@ -17,7 +17,7 @@ pub struct Symptom {
 impl Symptom {
     /// The symptom that a violation is.
     pub fn of(violation: &Violation) -> Self {
-        let checker = CHECKERS.iter().find(|checker| checker.name == violation.checker);
+        let checker = find(violation.checker);
         Self {
             checker: violation.checker.to_owned(),
             liveness: checker.is_some_and(|checker| checker.liveness),

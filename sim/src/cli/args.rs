@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::proxy::ProxyArgs;
 use super::{Failure, usage};
+use crate::custom;
 use crate::scenario::Library;
 use crate::seed::Seed;
 
@@ -270,7 +271,7 @@ pub(super) struct DiffArgs {
     /// A seed, or a file written by `run --trace` or `run --save-plan`
     pub(super) right: String,
     /// The scenario of the seeds
-    #[arg(long, default_value = DEFAULT_SCENARIO)]
+    #[arg(long, default_value_t = default_scenario())]
     pub(super) scenario: String,
     /// Read scenarios from a folder instead of those built in
     #[arg(long, value_name = "DIR")]
@@ -532,8 +533,14 @@ impl Source {
             }
         }
         let seed = seed.map_or_else(random_seed, |(_, seed)| seed);
-        Ok((scenario.unwrap_or(DEFAULT_SCENARIO).to_owned(), seed))
+        Ok((scenario.map_or_else(default_scenario, str::to_owned), seed))
     }
+}
+
+/// The scenario that is run if none is named.
+fn default_scenario() -> String {
+    let own = custom::registered().first().map(|protocol| format!("{}/swarm", protocol.name()));
+    own.unwrap_or_else(|| DEFAULT_SCENARIO.to_owned())
 }
 
 /// A seed that nobody has chosen. It is printed, so the run can be had again.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::args::FreezeArgs;
 use super::shrink::{blames_the_mutant, nothing_fails, the_violation};
 use super::{Failure, Request, carry_out, certain_request, report, save, usage, word};
+use crate::custom::{command, program};
 use crate::exit;
 use crate::freeze::{FOLDER, FreezeError, freeze, snapshot};
 use crate::plan::Plan;
@@ -60,7 +61,8 @@ fn target(args: &FreezeArgs, plan: &Plan, checker: &str) -> Result<(PathBuf, Str
         (None, None) => format!("{}-{}", checker.replace('_', "-"), plan.seed),
     };
     let name = checked(&name)?;
-    let root = args.source.scenarios.clone().unwrap_or_else(|| PathBuf::from("scenarios"));
+    let root = args.source.scenarios.clone().or_else(own);
+    let root = root.unwrap_or_else(|| PathBuf::from("scenarios"));
     if !root.is_dir() {
         let message = format!("there is no folder `{}` here", root.display());
         return Err(usage(
@@ -79,6 +81,11 @@ fn target(args: &FreezeArgs, plan: &Plan, checker: &str) -> Result<(PathBuf, Str
         return Err(usage(message, "give this one another name with `--name NAME`"));
     }
     Ok((path, name))
+}
+
+/// The folder of the scenarios of a program that is about protocols of its own.
+fn own() -> Option<PathBuf> {
+    program().map(|program| PathBuf::from(program.scenarios))
 }
 
 /// A name that can be an id.
@@ -115,17 +122,20 @@ fn tell(
     line("frozen", &format!("{}: {}", scenario.id, scenario.title))?;
     line("file", &path.display().to_string())?;
     line("snapshot", &story.display().to_string())?;
+    let program = command();
     let seed = scenario.frozen.as_ref().map(|frozen| frozen.seed.to_string()).unwrap_or_default();
     let folder = path.parent().and_then(Path::parent);
     let again = match folder {
+        // They are found without being told where.
+        Some(folder) if own().is_some_and(|own| own == folder) => format!("{} {seed}", scenario.id),
         Some(folder) if path.parent().is_some_and(|folder| folder.ends_with(FOLDER)) => {
             format!("{} {seed} --scenarios {}", scenario.id, word(folder))
         }
         _ => format!("{} {seed} --scenarios DIR", scenario.id),
     };
-    writeln!(out, "\n  run it       cargo sim {again}")?;
+    writeln!(out, "\n  run it       {program} {again}")?;
     if let Some(mutant) = scenario.frozen.as_ref().and_then(|frozen| frozen.mutant.as_deref()) {
-        writeln!(out, "  see it fail  cargo sim {again} --mutant {mutant}")?;
+        writeln!(out, "  see it fail  {program} {again} --mutant {mutant}")?;
     }
     Ok(exit::OK)
 }

@@ -6,6 +6,7 @@ use super::args::LocaliseArgs;
 use super::report::{BAD, QUIET, heading};
 use super::{Failure, Request, carry_out, guarded, library, page, request, usage};
 use crate::check::{Symptom, Verdict, judge};
+use crate::custom::command;
 use crate::exit;
 use crate::localise::{DRAWS, Failing, Likelihood, Point, RUNS_MAX, localise};
 use crate::plan::Plan;
@@ -30,7 +31,7 @@ pub(super) fn run(args: &LocaliseArgs, out: &mut dyn Write) -> Result<u8, Failur
     let verdict = guarded(request.plan.seed, &request.again, || judge(&failed))?;
     let Some(symptom) = Symptom::first_of(&verdict) else {
         return Err(usage(
-            format!("nothing fails in `cargo sim {}`", request.again),
+            format!("nothing fails in `{} {}`", command(), request.again),
             "give the seed of a run that fails; `gapless-sim sweep` finds some",
         ));
     };

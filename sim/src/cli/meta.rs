@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use super::args::MetaArgs;
 use super::{Failure, library, usage};
+use crate::custom::program;
 use crate::exit;
 use crate::seed::Seed;
 
@@ -68,8 +69,9 @@ fn runs(args: &MetaArgs) -> Result<Vec<Asked>, Failure> {
         None => vec![first],
     };
     let mut folder: Vec<OsString> = Vec::new();
-    if let Some(path) = &args.source.scenarios {
-        folder = vec!["--scenarios".into(), whole(path)?.into()];
+    let own = || program().map(|program| PathBuf::from(program.scenarios));
+    if let Some(path) = args.source.scenarios.clone().or_else(own) {
+        folder = vec!["--scenarios".into(), whole(&path)?.into()];
     }
     let asked = seeds.into_iter().map(|seed| {
         let mut words = vec!["show".into(), scenario.clone().into(), seed.to_string().into()];

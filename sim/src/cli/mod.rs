@@ -33,6 +33,7 @@ use self::args::{Cli, Command, DiffArgs, RunArgs, ScenariosArgs, ShowArgs, Sourc
 use self::output::Output;
 use crate::capsule::{self, Capsule, Recorded};
 use crate::check::{Verdict, judge};
+use crate::custom::{self, command};
 use crate::exit;
 use crate::plan::{FORMAT, Plan};
 use crate::real_time;
@@ -134,7 +135,10 @@ fn diagnostic(error: impl Diagnostic + Send + Sync + 'static) -> Failure {
 fn library(folder: Option<&Path>) -> Result<Library, Failure> {
     match folder {
         Some(folder) => Library::from_dir(folder).map_err(diagnostic),
-        None => Ok(Library::embedded()),
+        None => match custom::program() {
+            Some(own) => Library::from_dir(Path::new(own.scenarios)).map_err(diagnostic),
+            None => Ok(Library::embedded()),
+        },
     }
 }
 
@@ -278,7 +282,8 @@ fn broke(seed: u64, again: &str, error: &RunError) -> Failure {
         }
         text += "  ╰─\n";
     }
-    Failure::Run(text + &format!("  seed       {seed}\n  reproduce  cargo sim {again}\n"))
+    let program = command();
+    Failure::Run(text + &format!("  seed       {seed}\n  reproduce  {program} {again}\n"))
 }
 
 fn save(path: &Path, text: &str) -> Result<(), Failure> {
@@ -296,14 +301,14 @@ fn plan_text(plan: &Plan) -> String {
 
 /// The capsule of a run, for a file.
 fn capsule_text(request: &Request, recorded: &Recorded, path: &Path) -> String {
-    let path = word(path);
+    let (path, program) = (word(path), command());
     let mut commands = BTreeMap::from([
-        ("run".to_owned(), format!("cargo sim run --plan {path}")),
-        ("show".to_owned(), format!("cargo sim show --plan {path}")),
+        ("run".to_owned(), format!("{program} run --plan {path}")),
+        ("show".to_owned(), format!("{program} show --plan {path}")),
     ]);
     if !recorded.findings.is_empty() {
-        commands.insert("shrink".to_owned(), format!("cargo sim shrink --plan {path}"));
-        commands.insert("freeze".to_owned(), format!("cargo sim freeze --plan {path}"));
+        commands.insert("shrink".to_owned(), format!("{program} shrink --plan {path}"));
+        commands.insert("freeze".to_owned(), format!("{program} freeze --plan {path}"));
     }
     let capsule = Capsule {
         capsule: capsule::FORMAT,

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::args::MutantsArgs;
 use super::page::commit;
-use super::{Failure, diagnostic, save, usage};
+use super::{Failure, diagnostic, library, save, usage};
 use crate::check::violations;
+use crate::custom;
 use crate::exit;
 use crate::mutants::{Mutant, catalogue};
 use crate::plan::Plan;
 use crate::report::{Kill, mutants_page};
-use crate::scenario::{Library, Scenario, draw, nearest};
+use crate::scenario::{Scenario, draw, nearest};
 use crate::seed::Seed;
 use crate::sweep::cores;
 use crate::world;
@@ -28,6 +29,14 @@ pub(super) fn named(id: &str) -> Result<&'static Mutant, Failure> {
         );
         usage(format!("there is no mutant `{id}`"), hint)
     })
+}
+
+/// Those of the protocols that this program is about.
+fn all() -> Vec<&'static Mutant> {
+    match custom::registered().as_slice() {
+        [] => catalogue().collect(),
+        own => own.iter().flat_map(|protocol| protocol.mutants()).collect(),
+    }
 }
 
 /// What came of a mutant.
@@ -47,7 +56,7 @@ struct Trial {
 
 pub(super) fn run(args: &MutantsArgs, out: &mut dyn Write) -> Result<u8, Failure> {
     let wanted: Vec<&'static Mutant> = match args.words.is_empty() {
-        true => catalogue().collect(),
+        true => all(),
         false => args.words.iter().map(|id| named(id)).collect::<Result<_, _>>()?,
     };
     if args.list {
@@ -55,7 +64,7 @@ pub(super) fn run(args: &MutantsArgs, out: &mut dyn Write) -> Result<u8, Failure
     }
     let base: Seed =
         args.base.parse().map_err(|error| usage(error, "give `--base` a seed or a commit"))?;
-    let library = Library::embedded();
+    let library = library(None)?;
     let homes: Vec<Scenario> = wanted
         .iter()
         .map(|mutant| library.get(mutant.home).map_err(diagnostic))

@@ -9,8 +9,9 @@ use gapless::session::conversation::Kind as RowKind;
 
 use crate::capsule::{Capsule, Recorded};
 use crate::check::{Verdict, Violation};
+use crate::custom::command;
 use crate::history::{Said, Seen, SessionSeen, TaskSeen};
-use crate::plan::{Host, Options, Plan, Protocol};
+use crate::plan::{Action, Host, Options, Plan, Protocol};
 use crate::scenario::Scenario;
 use crate::trace::{Kind, Record};
 use crate::world::Run;
@@ -64,6 +65,8 @@ struct Counts {
     answers: u64,
     rows: u64,
     interrupted: u64,
+    asked: u64,
+    told: u64,
 }
 
 impl Counts {
@@ -146,6 +149,7 @@ impl Report<'_> {
                 Seen::Delivered { .. } => counts.delivered += 1,
                 Seen::Gap { .. } => counts.gaps += 1,
                 Seen::Crashed { .. } => counts.crashes += 1,
+                Seen::Custom(_) => counts.told += 1,
                 Seen::Task(seen) => counts.see(seen, &mut acknowledged_tasks),
                 Seen::Session(seen) => {
                     counts.see_session(seen);
@@ -154,6 +158,8 @@ impl Report<'_> {
                 _ => {}
             }
         }
+        let steps = self.run.plan.steps.iter();
+        counts.asked = steps.filter(|step| matches!(step.action, Action::Work(_))).count() as u64;
         let accepted = inputs.submitted.intersection(&inputs.accepted).count();
         counts.acknowledged = (acknowledged.len() + acknowledged_tasks.len() + accepted) as u64;
         let Inputs { submitted, accepted, refused, shown_as_rejected } = inputs;
@@ -179,6 +185,7 @@ impl Report<'_> {
                         Protocol::Events => "nothing lost, duplicated or reordered",
                         Protocol::Tasks => "everything ran once, and nothing of it was lost unsaid",
                         Protocol::Session => "everything said is shown once, or visibly rejected",
+                        Protocol::Custom(protocol) => protocol.promise(),
                     }
                 );
             }
@@ -235,6 +242,7 @@ impl Report<'_> {
                 plural(topology.agents, "agent")
             ),
             Protocol::Tasks => format!("{}, 1 controller", plural(topology.agents, "agent")),
+            Protocol::Custom(_) => format!("{}, 1 server", plural(topology.clients, "client")),
             Protocol::Session => format!(
                 "{} of {}, 1 server",
                 plural(topology.clients, "client"),
@@ -255,6 +263,7 @@ impl Report<'_> {
                 Protocol::Events => "events",
                 Protocol::Tasks => "tasks",
                 Protocol::Session => "messages",
+                Protocol::Custom(_) => "pieces of work",
             };
             line("drawn", &wrapped(&drawn.words(work)));
         }
@@ -268,10 +277,11 @@ impl Report<'_> {
                 _ => wrapped(&format!("{injected} injected: {}", faults.join(", "))),
             },
         );
-        let of_others = match run.plan.options.protocol() {
-            Protocol::Events => ["tasks.", "session."],
-            Protocol::Tasks => ["events.", "session."],
-            Protocol::Session => ["events.", "tasks."],
+        let of_others: &[&str] = match protocol {
+            Protocol::Events => &["tasks.", "session."],
+            Protocol::Tasks => &["events.", "session."],
+            Protocol::Session => &["events.", "tasks."],
+            Protocol::Custom(_) => &["events.", "tasks.", "session."],
         };
         let of_this = |mark: &&&str| !of_others.iter().any(|other| mark.starts_with(other));
         let known = gapless::marks::all().iter().filter(of_this).count();
@@ -313,6 +323,10 @@ impl Report<'_> {
                 );
                 line("stored", &rows);
             }
+            Protocol::Custom(_) => {
+                line("work", &format!("{} things asked for", counts.asked));
+                line("seen", &format!("{} things told by the hosts", counts.told));
+            }
         }
         line(
             "time",
@@ -340,10 +354,9 @@ impl Report<'_> {
         for violation in violations.iter().take(VIOLATIONS_MAX) {
             let _ = writeln!(
                 text,
-                "\n  {BAD}×{BAD:#} {}\n    {QUIET}{} ({}), seen at {}{QUIET:#}",
+                "\n  {BAD}×{BAD:#} {}\n    {QUIET}{}, seen at {}{QUIET:#}",
                 violation.message,
-                violation.checker,
-                violation.statements.join(", "),
+                found_by(violation),
                 seconds(violation.at_ms)
             );
         }
@@ -398,15 +411,16 @@ impl Report<'_> {
             let _ = writeln!(text, "  keep it      {again} --save-plan failing.json");
             return;
         }
+        let program = command();
         let show = again.strip_prefix("run ").unwrap_or(again);
-        let _ = writeln!(text, "\n  reproduce    cargo sim {again}");
-        let _ = writeln!(text, "  whole trace  cargo sim show {show}");
+        let _ = writeln!(text, "\n  reproduce    {program} {again}");
+        let _ = writeln!(text, "  whole trace  {program} show {show}");
         if matches!(self.verdict, Verdict::Violation(_) | Verdict::Liveness(_)) {
-            let _ = writeln!(text, "  shrink       cargo sim shrink {show}");
-            let _ = writeln!(text, "  freeze       cargo sim freeze {show}");
+            let _ = writeln!(text, "  shrink       {program} shrink {show}");
+            let _ = writeln!(text, "  freeze       {program} freeze {show}");
         }
         if !again.contains("--plan") {
-            let _ = writeln!(text, "  keep it      cargo sim {again} --capsule failing.json");
+            let _ = writeln!(text, "  keep it      {program} {again} --capsule failing.json");
         }
     }
 
@@ -451,8 +465,16 @@ impl Report<'_> {
             "virtual_ms": self.run.virtual_ms,
             "real_ms": u64::try_from(self.real.as_millis()).unwrap_or(u64::MAX),
             "trace_hash": self.run.trace.hash(),
-            "reproduce": format!("cargo sim {}", self.again),
+            "reproduce": format!("{} {}", command(), self.again),
         })
+    }
+}
+
+/// The checker that says so, and the statements that it stands for.
+pub(super) fn found_by(violation: &Violation) -> String {
+    match violation.statements {
+        [] => violation.checker.to_owned(),
+        statements => format!("{} ({})", violation.checker, statements.join(", ")),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::capsule::Recorded;
 use crate::check::{Symptom, Violation, judge, violations};
 use crate::conform::profile::{Fit, Profile};
 use crate::conform::suite::{SEATS_MAX, Verdicted, attach, play};
+use crate::custom::command;
 use crate::exit;
 use crate::plan::{Plan, Protocol, Step, When};
 use crate::real_time;
@@ -95,20 +96,20 @@ pub(super) fn run(
     }
     if let Some(violation) = the_violation(&run) {
         writeln!(out, "\n  {BAD}×{BAD:#} {}", violation.message)?;
-        let statements = violation.statements.join(", ");
-        writeln!(out, "    {QUIET}{} ({statements}){QUIET:#}", violation.checker)?;
+        writeln!(out, "    {QUIET}{}{QUIET:#}", report::found_by(&violation))?;
     }
+    let program = command();
     match &foreign {
         Some(foreign) => {
             let plan = word(&args.out);
-            writeln!(out, "\n  run it       cargo sim {} --plan {plan}", foreign.again)?;
+            writeln!(out, "\n  run it       {program} {} --plan {plan}", foreign.again)?;
         }
         None => {
-            writeln!(out, "\n  run it       cargo sim {}", small.again)?;
-            writeln!(out, "  whole trace  cargo sim {}", small.with("show"))?;
+            writeln!(out, "\n  run it       {program} {}", small.again)?;
+            writeln!(out, "  whole trace  {program} {}", small.with("show"))?;
         }
     }
-    writeln!(out, "  freeze       cargo sim {}", small.with("freeze"))?;
+    writeln!(out, "  freeze       {program} {}", small.with("freeze"))?;
     Ok(exit::OK)
 }
 
@@ -176,7 +177,7 @@ pub(super) fn nothing_fails(request: &Request, out: &mut dyn Write) -> Result<u8
         out,
         "  {BAD}nothing{BAD:#}    no invariant is violated in this run, so there is nothing to keep"
     )?;
-    writeln!(out, "\n  look at it   cargo sim {}", request.again)?;
+    writeln!(out, "\n  look at it   {} {}", command(), request.again)?;
     Ok(exit::INCONCLUSIVE)
 }
 
@@ -207,6 +208,7 @@ fn world_text(plan: &Plan) -> String {
             counted(topology.agents, "agent")
         ),
         Protocol::Tasks => counted(topology.agents, "agent"),
+        Protocol::Custom(_) => counted(topology.clients, "client"),
         Protocol::Session => {
             format!(
                 "{} of {}",

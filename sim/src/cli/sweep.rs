@@ -10,6 +10,7 @@ use super::args::{MergeArgs, SweepArgs};
 use super::page::commit;
 use super::progress::Meter;
 use super::{Failure, diagnostic, library, save, usage, word};
+use crate::custom;
 use crate::exit;
 use crate::report::{SweepPage, sweep_page};
 use crate::scenario::{Scenario, parse_duration};
@@ -392,7 +393,9 @@ impl Judged<'_> {
             }
         }
         if summary.exit_code(reach_seeds) == exit::OK {
-            writeln!(out, "\n  ok         nothing lost, duplicated or reordered")?;
+            let own = custom::registered().first().map(|protocol| protocol.promise());
+            let promise = own.unwrap_or("nothing lost, duplicated or reordered");
+            writeln!(out, "\n  ok         {promise}")?;
         }
         Ok(())
     }

@@ -287,6 +287,7 @@ fn is_extended(options: &Options) -> bool {
         Options::Events { server, client } => server.extension && client.extension,
         Options::Tasks { controller, agent } => controller.extension && agent.extension,
         Options::Session { server, client } => server.extension && client.extension,
+        Options::Custom { .. } => true,
     }
 }
 

@@ -13,6 +13,7 @@ pub use self::session::{
 };
 pub use self::tasks::{AttemptEnd, Message, Stage, StreamEnd, TaskSeen};
 pub use crate::chain::Chain;
+pub use crate::custom::CustomSeen;
 
 /// Everything that could be seen, in the order in which it happened.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -242,6 +243,8 @@ pub enum Seen {
     Task(TaskSeen),
     /// Something of sessions.
     Session(SessionSeen),
+    /// Something of a protocol that the user brought.
+    Custom(CustomSeen),
     /// A host's process ended.
     Crashed {
         /// The host.

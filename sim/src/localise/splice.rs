@@ -61,6 +61,7 @@ fn rename(action: &mut Action) {
         | Action::Say(_)
         | Action::Refresh { .. }
         | Action::Reconnect { .. }
+        | Action::Work(_)
         | Action::Fault(_) => {}
     }
 }

@@ -28,6 +28,7 @@ use gapless::tasks::controller::{self as controller_core, Controller};
 use gapless::tasks::store as task_store;
 use gapless::tasks::store::sqlite::SqliteTaskStore;
 
+use crate::custom;
 use crate::world::HostClock;
 
 /// A client's core, as it is or distorted.
@@ -97,6 +98,7 @@ enum Distortion {
     Conversations(fn(ConversationStore) -> ConversationStore),
     World(fn(&mut Settings)),
     Entropy(fn() -> Box<dyn Entropy>),
+    Custom,
 }
 
 /// What of the world a mutant can configure.
@@ -117,7 +119,8 @@ pub const CANARY: &str = "canary";
 
 /// Every mutant; the canary is the first.
 pub fn catalogue() -> impl Iterator<Item = &'static Mutant> {
-    [events::CATALOGUE, tasks::CATALOGUE, session::CATALOGUE].into_iter().flatten()
+    let custom = custom::registered().into_iter().flat_map(|protocol| protocol.mutants());
+    [events::CATALOGUE, tasks::CATALOGUE, session::CATALOGUE].into_iter().flatten().chain(custom)
 }
 
 /// The mutant of a name.
@@ -126,6 +129,19 @@ pub fn find(id: &str) -> Option<&'static Mutant> {
 }
 
 impl Mutant {
+    /// A bug of a protocol that the user brought, which asks for it with
+    /// [`Node::is_mutant`](crate::custom::Node::is_mutant). `does` is a sentence without a subject; in the
+    /// scenario `home` the checker has to catch it.
+    pub const fn custom(
+        id: &'static str,
+        does: &'static str,
+        home: &'static str,
+        checker: &'static str,
+    ) -> Self {
+        let distortion = Distortion::Custom;
+        Self { id, does, reference: &[], statements: &[], home, checker, distortion }
+    }
+
     /// Where it enters.
     pub fn seam(&self) -> &'static str {
         match self.distortion {
@@ -142,6 +158,7 @@ impl Mutant {
             Distortion::Conversations(_) => "conversations",
             Distortion::World(_) => "world",
             Distortion::Entropy(_) => "policy",
+            Distortion::Custom => "protocol",
         }
     }
 }

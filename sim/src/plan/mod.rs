@@ -21,6 +21,7 @@ pub use self::options::{
 };
 pub use self::unusual::Unusual;
 pub use self::work::{Publish, Say, Script, Submit, Text, TurnScript};
+use crate::custom::{Custom, Work};
 use crate::mutants;
 
 /// The version of the plan format.
@@ -69,6 +70,8 @@ pub enum Protocol {
     Tasks,
     /// Sessions: a `server`, and `client-1` and so on.
     Session,
+    /// One that the user of the simulator brought: a `server`, and `client-1` and so on.
+    Custom(Custom),
 }
 
 /// The hosts and the network between them.
@@ -180,6 +183,8 @@ pub enum Action {
         /// Which client, by number.
         client: u32,
     },
+    /// Let a host of a protocol that the user brought do something.
+    Work(Work),
     /// Break something.
     Fault(Fault),
 }
@@ -195,14 +200,22 @@ pub enum Host {
 }
 
 impl Host {
+    /// The number of the client, if it is one.
+    pub fn client(self) -> Option<u32> {
+        match self {
+            Self::Server => None,
+            Self::Client(number) => Some(number),
+        }
+    }
+
     /// Its name in the world.
     pub fn name(self, protocol: Protocol) -> &'static str {
         const CLIENTS: [&str; 4] = ["client-1", "client-2", "client-3", "client-4"];
         const AGENTS: [&str; 4] = ["agent-1", "agent-2", "agent-3", "agent-4"];
         match (self, protocol) {
-            (Self::Server, Protocol::Events | Protocol::Session) => "server",
+            (Self::Server, Protocol::Events | Protocol::Session | Protocol::Custom(_)) => "server",
             (Self::Server, Protocol::Tasks) => "controller",
-            (Self::Client(number), Protocol::Events | Protocol::Session) => {
+            (Self::Client(number), Protocol::Events | Protocol::Session | Protocol::Custom(_)) => {
                 CLIENTS[number as usize - 1]
             }
             (Self::Client(number), Protocol::Tasks) => AGENTS[number as usize - 1],
@@ -259,6 +272,7 @@ impl Plan {
                 }
                 Action::Say(say) => (Some(say.client), None),
                 Action::Refresh { client } | Action::Reconnect { client } => (Some(*client), None),
+                Action::Work(work) => (work.at.client(), None),
                 Action::Fault(Fault::Retain { agent, .. }) => (None, Some(*agent)),
                 Action::Fault(fault) => (fault.client(), None),
             };
@@ -270,6 +284,11 @@ impl Plan {
             }
             if !step.action.is_of(protocol) {
                 return Err(format!("step {index} is not one of the plan's protocol"));
+            }
+            if let (Action::Work(work), Protocol::Custom(custom)) = (&step.action, protocol) {
+                custom
+                    .check_work(work)
+                    .map_err(|problem| format!("step {index} cannot be done: {problem}"))?;
             }
         }
         Ok(())
@@ -298,6 +317,7 @@ impl Action {
             Self::Say(_) | Self::Refresh { .. } | Self::Reconnect { .. } => {
                 protocol == Protocol::Session
             }
+            Self::Work(_) => matches!(protocol, Protocol::Custom(_)),
             Self::Fault(fault) => match fault {
                 Fault::SlowHandler { .. }
                 | Fault::FailHandler { .. }
@@ -306,11 +326,17 @@ impl Action {
                 Fault::SlowCommit { host, .. } => {
                     protocol != Protocol::Events || *host == Host::Server
                 }
+                // Nobody else knows when the files of a database that is in use are whole.
+                Fault::Backup { .. } | Fault::Restore { .. }
+                    if matches!(protocol, Protocol::Custom(_)) =>
+                {
+                    false
+                }
                 Fault::Backup { host }
                 | Fault::Restore { host, .. }
                 | Fault::LoseStore { host, .. } => match protocol {
                     Protocol::Events => *host == Host::Server,
-                    Protocol::Tasks => true,
+                    Protocol::Tasks | Protocol::Custom(_) => true,
                     // A conversation that is lost or goes back is nothing that a client can notice.
                     Protocol::Session => *host != Host::Server,
                 },

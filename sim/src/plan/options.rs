@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use serde_json::{Map, Value};
+
 use super::Protocol;
+use crate::custom::Custom;
 
 /// The options of both sides of a protocol: those of their configuration that scenarios vary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +32,15 @@ pub enum Options {
         /// The clients'.
         client: SessionClientOptions,
     },
+    /// Of a protocol that the user brought.
+    Custom {
+        /// Which.
+        protocol: Custom,
+        /// The server's.
+        server: Map<String, Value>,
+        /// The clients'.
+        client: Map<String, Value>,
+    },
 }
 
 impl Options {
@@ -38,6 +50,7 @@ impl Options {
             Self::Events { .. } => Protocol::Events,
             Self::Tasks { .. } => Protocol::Tasks,
             Self::Session { .. } => Protocol::Session,
+            Self::Custom { protocol, .. } => Protocol::Custom(*protocol),
         }
     }
 }

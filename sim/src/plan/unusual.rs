@@ -39,6 +39,7 @@ impl Options {
                 let server = SessionServerOptions::default();
                 Self::Session { server, client: SessionClientOptions::default() }
             }
+            Protocol::Custom(custom) => custom.usual_options(),
         }
     }
 

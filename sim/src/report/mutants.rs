@@ -3,6 +3,7 @@
 use maud::html;
 
 use super::page::{Page, theme_button};
+use crate::custom::command;
 use crate::mutants::Mutant;
 
 /// What came of a known-bad variant.
@@ -69,7 +70,7 @@ pub fn mutants_page(kills: &[Kill], seeds: u64, commit: Option<&str>) -> String 
                                         td { @if kill.others.is_empty() { "nothing was found" } @else { "only " (kill.others.join(", ")) } }
                                     }
                                 }
-                                td { @if let Some(seed) = kill.seed { code.command { "cargo sim " (mutant.home) " " (seed) " --mutant " (mutant.id) } } @else { code { (mutant.home) } } }
+                                td { @if let Some(seed) = kill.seed { code.command { (command()) " " (mutant.home) " " (seed) " --mutant " (mutant.id) } } @else { code { (mutant.home) } } }
                             }
                         }
                     }

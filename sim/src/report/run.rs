@@ -8,6 +8,7 @@ use super::likelihood::section;
 use super::page::{Page, embedded, seconds, theme_button};
 use super::timeline::{RECORDS_MAX, Timeline};
 use crate::check::{Verdict, Violation};
+use crate::custom::command;
 use crate::localise::Likelihood;
 use crate::mutants;
 use crate::plan::{
@@ -49,7 +50,7 @@ pub fn run_page(page: &RunPage<'_>) -> String {
             }
             (found_by(page.verdict))
             dl.facts {
-                div.line { dt { "run again" } dd { code.command { "cargo sim " (page.again) } } }
+                div.line { dt { "run again" } dd { code.command { (command()) " " (page.again) } } }
                 div.line { dt { "scenario" } dd { b { (plan.scenario) } " " span.dim { (page.title) } } }
                 @if let Some(id) = &plan.mutant {
                     @let does = mutants::find(id).map_or("", |mutant| mutant.does);
@@ -135,11 +136,11 @@ fn badge(verdict: &Verdict) -> Markup {
 fn sentence(verdict: &Verdict, plan: &Plan) -> String {
     match verdict {
         Verdict::Pass => match plan.options.protocol() {
-            Protocol::Events => "Nothing was lost, duplicated or reordered.",
-            Protocol::Tasks => "Everything ran once, and nothing of it was lost unsaid.",
-            Protocol::Session => "Everything said is shown once, or visibly rejected.",
-        }
-        .to_owned(),
+            Protocol::Events => "Nothing was lost, duplicated or reordered.".to_owned(),
+            Protocol::Tasks => "Everything ran once, and nothing of it was lost unsaid.".to_owned(),
+            Protocol::Session => "Everything said is shown once, or visibly rejected.".to_owned(),
+            Protocol::Custom(protocol) => capital(protocol.promise()),
+        },
         Verdict::Violation(violations) | Verdict::Liveness(violations) => {
             violations.first().map_or_else(String::new, |first| first.message.clone())
         }
@@ -147,6 +148,13 @@ fn sentence(verdict: &Verdict, plan: &Plan) -> String {
             "Nothing was violated, but what the scenario is about did not happen.".to_owned()
         }
     }
+}
+
+/// A clause as a sentence of its own.
+fn capital(clause: &str) -> String {
+    let mut letters = clause.chars();
+    let first = letters.next().map(char::to_uppercase);
+    first.into_iter().flatten().chain(letters).chain(['.']).collect()
 }
 
 fn found_by(verdict: &Verdict) -> Markup {
@@ -159,7 +167,8 @@ fn found_by(verdict: &Verdict) -> Markup {
             let others = violations.len() - 1;
             html! {
                 p.by {
-                    "found by " b { (checker) } ", which stands for " (statements.join(", "))
+                    "found by " b { (checker) }
+                    @if !statements.is_empty() { ", which stands for " (statements.join(", ")) }
                     "; seen at " (seconds(*at_ms))
                     @if let Verdict::Liveness(_) = verdict { " of virtual time, after everything had healed" }
                     @match others {
@@ -187,7 +196,7 @@ fn findings(verdict: &Verdict) -> Markup {
             @for violation in violations.iter().take(FINDINGS_MAX) {
                 tr {
                     th { (seconds(violation.at_ms)) }
-                    td { (violation.message) br; span.dim { (violation.checker) " · " (violation.statements.join(", ")) } }
+                    td { (violation.message) br; span.dim { (violation.checker) @if !violation.statements.is_empty() { " · " (violation.statements.join(", ")) } } }
                 }
             }
             @if violations.len() > FINDINGS_MAX {
@@ -217,6 +226,13 @@ fn sides(options: &Options) -> [Side; 2] {
             ("server", value(server), value(&SessionServerOptions::default())),
             ("client", value(client), value(&SessionClientOptions::default())),
         ],
+        Options::Custom { protocol, server, client } => {
+            let usual = protocol.options();
+            [
+                ("server", value(server), value(&usual.server)),
+                ("client", value(client), value(&usual.client)),
+            ]
+        }
     }
 }
 
@@ -256,7 +272,7 @@ fn window_note(timeline: &Timeline) -> Markup {
         false => html! {
             span.note.part {
                 "records " (first + 1) " to " (first + shown) " of " (all)
-                ": a page shows " (RECORDS_MAX) " around the first finding; `cargo sim show` prints all"
+                ": a page shows " (RECORDS_MAX) " around the first finding; `" (command()) " show` prints all"
             }
         },
     }

@@ -15,7 +15,8 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha12Rng;
 
 use super::{Scenario, Swarm};
-use crate::plan::{Drawn, FORMAT, Options, Plan, Protocol, Step, Topology};
+use crate::custom::{Custom, Wanted};
+use crate::plan::{Action, Drawn, FORMAT, Options, Plan, Protocol, Step, Topology, When};
 use crate::seed::Seed;
 
 /// The plan of a scenario under a seed.
@@ -45,6 +46,7 @@ pub fn draw(scenario: &Scenario, seed: Seed) -> Plan {
             Protocol::Events => events::options(rng),
             Protocol::Tasks => tasks::options(rng),
             Protocol::Session => session::options(&plan.topology, rng),
+            Protocol::Custom(protocol) => protocol.with(protocol.draw_options(rng)),
         };
         fill(&mut plan, swarm, seed);
     }
@@ -68,12 +70,20 @@ fn fill(plan: &mut Plan, swarm: &Swarm, seed: Seed) {
         Protocol::Events => events::publications(plan, work_per_minute, rng),
         Protocol::Tasks => tasks::submissions(plan, work_per_minute, rng),
         Protocol::Session => session::conversations(plan, work_per_minute, rng),
+        Protocol::Custom(protocol) => own_work(plan, protocol, work_per_minute, rng),
     });
     let rng = &mut seed.stream("faults", "", 0);
     let mix = faults::mix(plan, &swarm.groups, rng);
     let faults_per_minute = within(rng, swarm.faults_per_minute);
     plan.steps.extend(faults::faults(plan, &mix, faults_per_minute, rng));
     plan.drawn = Some(Drawn { work_per_minute, faults_per_minute, weights: mix.weights() });
+}
+
+/// What the hosts of a protocol that the user brought do.
+fn own_work(plan: &Plan, protocol: Custom, per_minute: u32, rng: &mut ChaCha12Rng) -> Vec<Step> {
+    let wanted = Wanted { topology: &plan.topology, duration_ms: plan.duration_ms, per_minute };
+    let work = protocol.draw_work(&wanted, rng).into_iter();
+    work.map(|(at, work)| Step { when: When::At(at), action: Action::Work(work) }).collect()
 }
 
 /// One of a few values.
@@ -92,6 +102,8 @@ fn speaks_extension(plan: &Plan) -> bool {
         Options::Events { server, client } => server.extension && client.extension,
         Options::Tasks { controller, agent } => controller.extension && agent.extension,
         Options::Session { server, client } => server.extension && client.extension,
+        // It has no base contract.
+        Options::Custom { .. } => true,
     }
 }
 
@@ -105,6 +117,7 @@ fn topology(swarm: &Swarm, base: &Topology, protocol: Protocol, rng: &mut ChaCha
                 within(rng, (swarm.agents.0, swarm.agents.1.min(clients)))
             }
             Protocol::Tasks => clients,
+            Protocol::Custom(_) => 1,
         },
         latency_ms: pick(rng, &[10, 10, 20, 50, 120]),
         // Small enough for a slow reader to be felt, large enough for all that connect at once.

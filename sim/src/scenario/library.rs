@@ -8,11 +8,18 @@ use miette::Diagnostic;
 
 use super::reader::distance;
 use super::{Invalid, Scenario};
+use crate::custom;
 
 static EMBEDDED: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../scenarios");
 
 /// The folders under `scenarios/` that hold scenarios.
 const FOLDERS: [&str; 4] = ["events", "regressions", "session", "tasks"];
+
+/// The same, and those of the protocols that the user brought.
+fn folders() -> Vec<&'static str> {
+    let brought = custom::registered().into_iter().map(|protocol| protocol.name());
+    FOLDERS.into_iter().chain(brought).collect()
+}
 
 /// How many ids are suggested for one that is not known.
 const NEAR_MAX: usize = 3;
@@ -68,7 +75,7 @@ impl Library {
     pub fn from_dir(path: &Path) -> Result<Self, LibraryError> {
         let mut texts = BTreeMap::new();
         std::fs::read_dir(path).map_err(|error| unreadable(path, &error))?;
-        for folder in FOLDERS {
+        for folder in folders() {
             let inner = path.join(folder);
             if inner.is_dir() {
                 files(path, &inner, &mut texts)?;

@@ -19,7 +19,8 @@ pub(crate) use writer::{action as action_text, duration as duration_text};
 
 use self::reader::DURATION_MS_MAX;
 use self::step::{End, Hosts};
-use crate::check::CHECKERS;
+use crate::check;
+use crate::custom::{self, Custom};
 use crate::mutants::catalogue;
 use crate::plan::{
     Action, AgentOptions, ClientOptions, ControllerOptions, Fault, Host, Options, Protocol,
@@ -182,13 +183,19 @@ fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
             "say in one sentence what it shows",
         );
     }
-    let protocols =
-        [("events", Protocol::Events), ("tasks", Protocol::Tasks), ("session", Protocol::Session)];
+    let mut protocols = vec![
+        ("events", Protocol::Events),
+        ("tasks", Protocol::Tasks),
+        ("session", Protocol::Session),
+    ];
+    let brought = custom::registered().into_iter();
+    protocols.extend(brought.map(|protocol| (protocol.name(), Protocol::Custom(protocol))));
     let known = root.one_of("protocol", &protocols);
     let protocol = known.unwrap_or(Protocol::Events);
     let statements = root.texts("statements");
     for (statement, span) in &statements {
-        if !is_id(statement) {
+        // Those of a protocol that was brought are its own.
+        if !is_id(statement) && !matches!(protocol, Protocol::Custom(_)) {
             root.problem(
                 format!("`{statement}` is no statement"),
                 span,
@@ -221,7 +228,7 @@ fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
     };
     let topology = topology(protocol, root.table("topology").as_ref());
     let sides = match protocol {
-        Protocol::Events | Protocol::Session => ["server", "client"],
+        Protocol::Events | Protocol::Session | Protocol::Custom(_) => ["server", "client"],
         Protocol::Tasks => ["controller", "agent"],
     };
     let options = match protocol {
@@ -237,6 +244,7 @@ fn read(id: &str, root: &Table<'_>) -> Option<Scenario> {
             server: session_server_options(root.table("server").as_ref()),
             client: session_client_options(root.table("client").as_ref()),
         },
+        Protocol::Custom(protocol) => own_options(protocol, root),
     };
     let swarm = root.table("swarm").map(|table| swarm(protocol, &table));
     for key in sides {
@@ -306,11 +314,8 @@ fn frozen(table: &Table<'_>, protocol: Protocol) -> Option<Frozen> {
     });
     let mutants: Vec<_> = catalogue().map(|mutant| (mutant.id, mutant.id)).collect();
     let mutant = table.one_of_optional("mutant", &mutants);
-    let checkers: Vec<_> = CHECKERS
-        .iter()
-        .filter(|checker| checker.protocol() == protocol)
-        .map(|checker| (checker.name, checker.name))
-        .collect();
+    let checkers: Vec<_> =
+        check::of(protocol).into_iter().map(|checker| (checker.name, checker.name)).collect();
     let checker = table.one_of("checker", &checkers);
     let shows = table.text("shows");
     table.finish();
@@ -320,6 +325,17 @@ fn frozen(table: &Table<'_>, protocol: Protocol) -> Option<Frozen> {
         checker: checker?.to_owned(),
         shows: shows?.0,
     })
+}
+
+/// The options of a protocol that the user brought: as they are by default, but for what stands here.
+fn own_options(protocol: Custom, root: &Table<'_>) -> Options {
+    let mut sides = protocol.options();
+    for (key, options) in [("server", &mut sides.server), ("client", &mut sides.client)] {
+        if let Some(table) = root.table(key) {
+            table.set_json(options);
+        }
+    }
+    protocol.with(sides)
 }
 
 fn topology(protocol: Protocol, table: Option<&Table<'_>>) -> Topology {
@@ -346,6 +362,10 @@ fn topology(protocol: Protocol, table: Option<&Table<'_>>) -> Topology {
         None if table.has("clients") => topology.clients = CLIENTS_MAX,
         None => {}
     }
+    if let Protocol::Custom(_) = protocol {
+        network(&mut topology, protocol, table);
+        return topology;
+    }
     match count(agents) {
         Some((count, span)) if count > topology.clients => {
             let remedy = format!("each {what}; raise `clients`");
@@ -365,7 +385,9 @@ fn topology(protocol: Protocol, table: Option<&Table<'_>>) -> Topology {
 /// What clients belong to: the key of their number, and why there are no more of them.
 fn followed(protocol: Protocol) -> (&'static str, &'static str) {
     match protocol {
-        Protocol::Events | Protocol::Tasks => ("agents", "agent needs a client that follows it"),
+        Protocol::Events | Protocol::Tasks | Protocol::Custom(_) => {
+            ("agents", "agent needs a client that follows it")
+        }
         Protocol::Session => ("users", "user has a client at least"),
     }
 }
@@ -565,6 +587,12 @@ fn swarm(protocol: Protocol, table: &Table<'_>) -> Swarm {
         None if table.has("clients") => swarm.clients = (CLIENTS_MAX, CLIENTS_MAX),
         None => {}
     }
+    if let Protocol::Custom(_) = protocol {
+        let work = table.integer_range("work-per-minute", 1..=100_000);
+        table.set(&mut swarm.work_per_minute, work);
+        table.finish();
+        return swarm;
+    }
     let (agents, what) = followed(protocol);
     match table.integer_range(agents, 1..=clients_max) {
         Some((count, span)) => {
@@ -581,7 +609,7 @@ fn swarm(protocol: Protocol, table: &Table<'_>) -> Swarm {
         None => {}
     }
     let work = match protocol {
-        Protocol::Events | Protocol::Tasks => "events-per-minute",
+        Protocol::Events | Protocol::Tasks | Protocol::Custom(_) => "events-per-minute",
         Protocol::Session => "messages-per-minute",
     };
     let work = table.integer_range(work, 1..=100_000);

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::{Range, RangeInclusive};
 
+use serde_json::{Map, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -347,6 +348,75 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// Takes over everything that stands here, for options of which the names and the defaults are
+    /// known and nothing else.
+    pub(super) fn set_json(&self, options: &mut Map<String, Value>) {
+        for (key, value) in self.table.iter() {
+            let name: &str = key.get_ref();
+            let Some(usual) = options.get_mut(name) else {
+                let remedy = match nearest(name, options.keys().map(String::as_str)) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => {
+                        let known: Vec<_> = options.keys().map(|key| format!("`{key}`")).collect();
+                        format!("known here: {}", known.join(", "))
+                    }
+                };
+                self.problem(format!("unknown key `{name}`"), &key.span(), "unknown", remedy);
+                continue;
+            };
+            match self.json(value) {
+                Some(value) if json_kind(&value) == json_kind(usual) => *usual = value,
+                Some(_) => self.wrong(name, value, json_kind(usual)),
+                None => {}
+            }
+        }
+    }
+
+    /// Everything that stands here but for one key, for whoever knows what it means.
+    pub(super) fn json_without(&self, without: &str) -> Map<String, Value> {
+        let others = self.table.iter().filter(|(key, _)| key.get_ref() != without);
+        others
+            .filter_map(|(key, value)| Some((key.get_ref().to_string(), self.json(value)?)))
+            .collect()
+    }
+
+    fn json(&self, value: &Spanned<DeValue<'_>>) -> Option<Value> {
+        Some(match value.get_ref() {
+            DeValue::String(text) => Value::from(text.to_string()),
+            DeValue::Boolean(boolean) => Value::from(*boolean),
+            DeValue::Integer(integer) => {
+                let digits = integer.as_str().replace('_', "");
+                match i64::from_str_radix(&digits, integer.radix()) {
+                    Ok(integer) => Value::from(integer),
+                    Err(_) => {
+                        self.problem(
+                            "the number is too large",
+                            &value.span(),
+                            "this number",
+                            "write one of at most 63 bits",
+                        );
+                        return None;
+                    }
+                }
+            }
+            DeValue::Array(items) => {
+                items.iter().map(|item| self.json(item)).collect::<Option<_>>()?
+            }
+            DeValue::Table(table) => {
+                let fields = table
+                    .iter()
+                    .map(|(key, value)| Some((key.get_ref().to_string(), self.json(value)?)));
+                Value::Object(fields.collect::<Option<_>>()?)
+            }
+            DeValue::Float(_) | DeValue::Datetime(_) => {
+                let remedy = "write a string, an integer, a boolean, a list or a table";
+                let label = format!("this is {}", kind(value.get_ref()));
+                self.problem("this cannot be kept in a plan", &value.span(), label, remedy);
+                return None;
+            }
+        })
+    }
+
     pub(super) fn table(&self, key: &'static str) -> Option<Table<'a>> {
         let value = self.get(key)?;
         match value.get_ref() {
@@ -397,6 +467,18 @@ fn kind(value: &DeValue<'_>) -> &'static str {
         DeValue::Datetime(_) => "a date",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
+    }
+}
+
+/// What an option has to be, by its default.
+fn json_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "`true` or `false`",
+        Value::Number(_) => "an integer",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a table",
     }
 }
 

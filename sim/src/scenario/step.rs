@@ -1,6 +1,7 @@
 //! Reads a `[[step]]`: when, and what.
 
 use super::reader::{At, Table, known_mark, nearest};
+use crate::custom::{self, Work};
 use crate::plan::{
     Action, Answer, Cut, Fault, Host, Protocol, Publish, Say, Script, Step, Strange, Submit, Text,
     TurnScript, When,
@@ -132,11 +133,13 @@ pub(super) fn read(table: &Table<'_>, hosts: &Hosts, end: End, marks: &[&str]) -
         }
         Some(say)
     });
+    let work = table.table("work").and_then(|inner| work(&inner, hosts));
     let user = |key| table.text_optional(key).and_then(|name| client(table, &name, hosts));
     let (refresh, reconnect) = (user("refresh"), user("reconnect"));
     let wish = |key| table.text_optional(key).and_then(|name| task_id(table, &name));
     let (cancel, retry) = (wish("cancel"), wish("retry"));
-    let named = ["publish", "submit", "cancel", "retry", "say", "refresh", "reconnect", "fault"];
+    let named =
+        ["publish", "submit", "cancel", "retry", "say", "refresh", "reconnect", "work", "fault"];
     let named: Vec<&str> = named.into_iter().filter(|key| table.has(key)).collect();
     let action = match named[..] {
         ["publish"] => publish.map(Action::Publish),
@@ -146,6 +149,7 @@ pub(super) fn read(table: &Table<'_>, hosts: &Hosts, end: End, marks: &[&str]) -
         ["say"] => say.map(Action::Say),
         ["refresh"] => refresh.map(|client| Action::Refresh { client }),
         ["reconnect"] => reconnect.map(|client| Action::Reconnect { client }),
+        ["work"] => work.map(Action::Work),
         ["fault"] => fault.map(Action::Fault),
         _ => {
             let (message, label) = match named.is_empty() {
@@ -156,6 +160,7 @@ pub(super) fn read(table: &Table<'_>, hosts: &Hosts, end: End, marks: &[&str]) -
                 Protocol::Events => "`publish = { … }`",
                 Protocol::Tasks => "`submit = { … }`, `cancel = \"…\"`, `retry = \"…\"`",
                 Protocol::Session => "`say = { … }`, `refresh = \"…\"`, `reconnect = \"…\"`",
+                Protocol::Custom(_) => "`work = { … }`",
             };
             let remedy = format!("write {work} or `fault = {{ … }}`, one of them in each step");
             table.problem(message, &table.span(), label, remedy);
@@ -168,10 +173,14 @@ pub(super) fn read(table: &Table<'_>, hosts: &Hosts, end: End, marks: &[&str]) -
             Action::Say(_) | Action::Refresh { .. } | Action::Reconnect { .. } => {
                 "users say something"
             }
+            Action::Work(_) => "hosts are given `work`",
             Action::Fault(_) => "this goes wrong",
             _ => "tasks are submitted",
         };
-        let remedy = "see what the scenarios of this protocol do; `cargo sim scenarios` lists them";
+        let remedy = format!(
+            "see what the scenarios of this protocol do; `{} scenarios` lists them",
+            custom::command()
+        );
         let message = format!("{what} in scenarios of another protocol");
         table.problem(message, &table.span(), "not in this protocol", remedy);
     }
@@ -347,6 +356,24 @@ fn say(table: &Table<'_>, hosts: &Hosts) -> Option<Say> {
     at.map(|_| say)
 }
 
+/// Work for a host of a protocol that the user brought, who knows what it means.
+fn work(table: &Table<'_>, hosts: &Hosts) -> Option<Work> {
+    let (name, span) = table.text("at")?;
+    let at = match name.as_str() {
+        _ if name == Host::Server.name(hosts.protocol) => Host::Server,
+        _ => Host::Client(client(table, &(name, span), hosts)?),
+    };
+    let work = Work { at, what: table.json_without("at") };
+    if let Protocol::Custom(protocol) = hosts.protocol
+        && let Err(problem) = protocol.check_work(&work)
+    {
+        let remedy = format!("see what other scenarios of `{}` do", protocol.name());
+        table.problem(problem, &table.span(), "cannot be done", remedy);
+        return None;
+    }
+    Some(work)
+}
+
 fn fault(table: &Table<'_>, hosts: &Hosts) -> Option<Fault> {
     let named: Vec<At<String>> =
         table.keys().into_iter().filter(|(key, _)| FAULTS.contains(&key.as_str())).collect();
@@ -404,7 +431,7 @@ fn read_fault(table: &Table<'_>, kind: &str, hosts: &Hosts) -> Option<Fault> {
     let restart = || table.duration("restart").map_or(100, |(restart, _)| restart);
     // Of event streams only the server has a database that the world copies and replaces.
     let database = |key| match hosts.protocol {
-        Protocol::Tasks | Protocol::Session => host(key),
+        Protocol::Tasks | Protocol::Session | Protocol::Custom(_) => host(key),
         Protocol::Events => {
             let (name, span) = table.text(key)?;
             if name != "server" {
@@ -587,7 +614,9 @@ fn read_fault(table: &Table<'_>, kind: &str, hosts: &Hosts) -> Option<Fault> {
                 ],
             );
             let ends = match hosts.protocol {
-                Protocol::Events | Protocol::Session => [("server", true), ("client", false)],
+                Protocol::Events | Protocol::Session | Protocol::Custom(_) => {
+                    [("server", true), ("client", false)]
+                }
                 Protocol::Tasks => [("controller", true), ("agent", false)],
             };
             let to_server = table.one_of("to", &ends);
@@ -604,7 +633,7 @@ fn read_fault(table: &Table<'_>, kind: &str, hosts: &Hosts) -> Option<Fault> {
 
 fn client(table: &Table<'_>, name: &At<String>, hosts: &Hosts) -> Option<u32> {
     let what = match hosts.protocol {
-        Protocol::Events | Protocol::Session => "client",
+        Protocol::Events | Protocol::Session | Protocol::Custom(_) => "client",
         Protocol::Tasks => "agent",
     };
     numbered(table, name, (what, hosts.clients), hosts.table)

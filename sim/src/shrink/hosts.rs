@@ -70,6 +70,10 @@ fn keep(
             Action::Submit(submit) => (&mut submit.agent, clients),
             Action::Say(say) => (&mut say.client, clients),
             Action::Refresh { client } | Action::Reconnect { client } => (client, clients),
+            Action::Work(work) => match &mut work.at {
+                Host::Client(client) => (client, clients),
+                Host::Server => return true,
+            },
             Action::Fault(Fault::Retain { agent, .. }) => (agent, agents),
             Action::Fault(fault) => match hit(fault) {
                 Some(client) => (client, clients),

@@ -1,7 +1,9 @@
 //! Makes what the steps do simple: fewer and smaller things, for a shorter time.
 
 use super::{Search, fewer, shorter};
-use crate::plan::{Action, Cut, Fault, Publish, Say, Script, Step, Submit, Text, TurnScript, When};
+use crate::plan::{
+    Action, Cut, Fault, Protocol, Publish, Say, Script, Step, Submit, Text, TurnScript, When,
+};
 
 impl Search<'_> {
     /// Simplifies all steps at once, or each as a whole, or its numbers one by one.
@@ -38,7 +40,13 @@ impl Search<'_> {
 
     /// What a step could do instead, the nth of it.
     fn choice(&self, index: usize, nth: usize) -> Option<Action> {
-        choices(&self.plan.steps.get(index)?.action).into_iter().nth(nth)
+        let action = &self.plan.steps.get(index)?.action;
+        match (action, self.plan.options.protocol()) {
+            (Action::Work(work), Protocol::Custom(protocol)) => {
+                protocol.simpler(work).into_iter().nth(nth).map(Action::Work)
+            }
+            _ => choices(action).into_iter().nth(nth),
+        }
     }
 
     /// What the nth number of a step is tried as; `None` if it has no such number.
@@ -140,7 +148,8 @@ fn numbers(step: &mut Step) -> Vec<(Place<'_>, u64)> {
         Action::Cancel { .. }
         | Action::Retry { .. }
         | Action::Refresh { .. }
-        | Action::Reconnect { .. } => {}
+        | Action::Reconnect { .. }
+        | Action::Work(_) => {}
         Action::Fault(fault) => places.extend(numbers_of_fault(fault)),
     }
     places
@@ -237,7 +246,9 @@ fn choices(action: &Action) -> Vec<Action> {
         Action::Cancel { .. }
         | Action::Retry { .. }
         | Action::Refresh { .. }
-        | Action::Reconnect { .. } => Vec::new(),
+        | Action::Reconnect { .. }
+        // Only its protocol knows.
+        | Action::Work(_) => Vec::new(),
     }
 }
 

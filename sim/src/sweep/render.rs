@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 use super::{Group, Reach, Summary, Word};
+use crate::custom::command;
 
 /// How many annotations there are at most: GitHub shows no more than ten of a step.
 pub const ANNOTATIONS_MAX: usize = 10;
@@ -130,7 +131,7 @@ impl Group {
 
     /// The command that carries the shortest of them out; `more` is added to it.
     pub fn again(&self, more: &str) -> String {
-        format!("cargo sim {} {}{more}", self.shortest.scenario, self.shortest.seed)
+        format!("{} {} {}{more}", command(), self.shortest.scenario, self.shortest.seed)
     }
 }
 

@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 
 use super::{Fact, Kind, Passage, Record, Trace};
+use crate::custom::name_of_work;
 use crate::plan::{Action, Fault, Host, Plan, When};
 
 /// The causes of all records of a trace.
@@ -203,7 +204,8 @@ impl<'a> Finder<'a> {
             | Action::Submit(_)
             | Action::Cancel { .. }
             | Action::Retry { .. }
-            | Action::Say(_) => return None,
+            | Action::Say(_)
+            | Action::Work(_) => return None,
         };
         Some(host.name(protocol))
     }
@@ -228,6 +230,7 @@ fn asked(plan: &Plan) -> BTreeMap<String, Vec<usize>> {
             Action::Say(say) => (1..=say.count).map(|nth| format!("m{index}-{nth}")).collect(),
             Action::Submit(submit) => (1..=submit.count).map(|nth| submit.task(nth)).collect(),
             Action::Cancel { task } | Action::Retry { task } => vec![task.clone()],
+            Action::Work(_) => vec![name_of_work(index)],
             Action::Refresh { .. } | Action::Reconnect { .. } | Action::Fault(_) => vec![],
         };
         for name in names {

@@ -1,7 +1,8 @@
 //! Carries out a plan: the production code of clients and server in turmoil's network, on
 //! turmoil's disk, with its clock.
 //!
-//! Who the hosts are is a matter of the protocol: see `events`, `tasks` and `session`. The world steps turmoil tick by tick and
+//! Who the hosts are is a matter of the protocol: see `events`, `tasks`, `session` and
+//! [`custom`](crate::custom). The world steps turmoil tick by tick and
 //! does between the ticks what the plan says. A run has two phases: until `duration_ms` faults
 //! come and go while the workload runs; then everything heals, and within `settle_ms` what is owed
 //! has to arrive.
@@ -23,7 +24,7 @@ pub(crate) mod pause;
 pub(crate) mod record;
 mod session;
 mod tasks;
-mod traced;
+pub(crate) mod traced;
 pub(crate) mod vault;
 
 use std::collections::BTreeMap;
@@ -42,6 +43,7 @@ pub use self::node::Attached;
 use self::record::Recorder;
 use self::vault::Replace;
 use crate::conform::NodeError;
+use crate::custom::{self, Sides};
 use crate::history::{History, Seen};
 use crate::mutants::Distorted;
 use crate::plan::{Action, Fault, Host, Options, Plan, Protocol, When};
@@ -136,7 +138,7 @@ pub(crate) fn limits() -> Limits {
 }
 
 /// What of a world is a matter of its protocol.
-trait Cast {
+pub(crate) trait Cast {
     /// Carries out a step of the workload.
     fn work(&mut self, index: usize, action: &Action, now_ms: u64);
 
@@ -163,12 +165,12 @@ trait Cast {
 }
 
 /// Where the hosts of a protocol enter.
-struct Stage<'a> {
-    plan: &'a Plan,
+pub(crate) struct Stage<'a> {
+    pub(crate) plan: &'a Plan,
     /// Nodes that take the place of hosts.
     attached: Option<&'a Attached>,
-    recorder: &'a Recorder,
-    seed: Seed,
+    pub(crate) recorder: &'a Recorder,
+    pub(crate) seed: Seed,
     distorted: Distorted,
     /// Whether a host that starts only looks into its database.
     inspecting: Arc<Mutex<bool>>,
@@ -181,7 +183,7 @@ type Enter = Box<dyn FnOnce(&mut Sim<'static>)>;
 
 impl Stage<'_> {
     /// A host, and what runs on it in each of its lives.
-    fn host<F, S>(&mut self, name: &'static str, software: F)
+    pub(crate) fn host<F, S>(&mut self, name: &'static str, software: F)
     where
         F: Fn() -> S + 'static,
         S: Future<Output = turmoil::Result> + 'static,
@@ -205,12 +207,12 @@ impl Stage<'_> {
 }
 
 /// The hosts that have entered.
-struct Company {
-    server: HostState,
-    clients: Vec<Client>,
+pub(crate) struct Company {
+    pub(crate) server: HostState,
+    pub(crate) clients: Vec<Client>,
     /// The host that works off the workload, if it has one of its own.
-    workload: Option<&'static str>,
-    cast: Box<dyn Cast>,
+    pub(crate) workload: Option<&'static str>,
+    pub(crate) cast: Box<dyn Cast>,
 }
 
 struct World<'a> {
@@ -228,9 +230,9 @@ struct World<'a> {
     sim: Sim<'static>,
 }
 
-struct Client {
-    state: HostState,
-    link: Link,
+pub(crate) struct Client {
+    pub(crate) state: HostState,
+    pub(crate) link: Link,
 }
 
 /// How a fault that lasts ends.
@@ -277,6 +279,10 @@ impl<'a> World<'a> {
             Options::Events { server, client } => events::enter(&mut stage, server, client),
             Options::Tasks { controller, agent } => tasks::enter(&mut stage, controller, agent),
             Options::Session { server, client } => session::enter(&mut stage, server, client),
+            Options::Custom { protocol, server, client } => {
+                let options = Sides { server: server.clone(), client: client.clone() };
+                custom::enter(&mut stage, *protocol, &options)
+            }
         };
         stage.enter(&mut sim);
         Self {
@@ -640,6 +646,6 @@ impl<'a> World<'a> {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -261,7 +261,8 @@ impl<'a> World<'a> {
             | Action::Retry { .. }
             | Action::Say(_)
             | Action::Refresh { .. }
-            | Action::Reconnect { .. } => {}
+            | Action::Reconnect { .. }
+            | Action::Work(_) => {}
         }
         self.stage.recorder.carries_out(None);
     }

@@ -96,6 +96,8 @@ fn binds(statement: &Statement, role: Role) -> bool {
         Protocol::Events => "EV-",
         Protocol::Tasks => "TK-",
         Protocol::Session => "SE-",
+        // No adapter plays one.
+        Protocol::Custom(_) => return false,
     };
     let subject = match role {
         Role::EventsClient | Role::SessionClient => "client",

@@ -98,6 +98,9 @@ fn sorts(protocol: Protocol, group: Group) -> &'static [Sort] {
         (Protocol::Session, Group::Server) => &[Sort::Backup, Sort::Restore, Sort::LoseStore],
         (Protocol::Session, Group::Application) => &[Sort::SlowReader],
         (Protocol::Tasks, Group::Application) => &[Sort::SlowReader, Sort::LoseAnswer],
+        // Files that are in use are copied by nobody, and there is no handler that the world knows.
+        (Protocol::Custom(_), Group::Server) => &[Sort::LoseStore],
+        (Protocol::Custom(_), Group::Application) => &[Sort::SlowReader],
         (_, Group::Link) => &[
             Sort::Cut,
             Sort::CutReplay,
@@ -161,6 +164,12 @@ pub(super) fn mix(plan: &Plan, groups: &[Group], rng: &mut ChaCha12Rng) -> Mix {
     let without = if rng.random_ratio(1, 2) { Sort::Hold } else { Sort::Partition };
     enabled.retain(|sort| *sort != without);
     match &plan.options {
+        Options::Custom { protocol, .. } => {
+            // There is nothing to wait for.
+            if protocol.critical_marks().is_empty() {
+                enabled.retain(|sort| *sort != Sort::CutReplay);
+            }
+        }
         _ if speaks_extension(plan) => {}
         Options::Events { .. } => {
             // The base contract has no way to notice that the last frame before a pause was lost,
@@ -216,7 +225,10 @@ fn moment(plan: &Plan, rng: &mut ChaCha12Rng) -> u64 {
         .steps
         .iter()
         .filter_map(|step| match (&step.when, &step.action) {
-            (When::At(at), Action::Publish(_) | Action::Submit(_) | Action::Say(_)) => Some(*at),
+            (
+                When::At(at),
+                Action::Publish(_) | Action::Submit(_) | Action::Say(_) | Action::Work(_),
+            ) => Some(*at),
             _ => None,
         })
         .collect();
@@ -247,7 +259,7 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
     // Only with tasks have both sides one that can be copied.
     let database = match plan.options.protocol() {
         Protocol::Events => Host::Server,
-        Protocol::Tasks => host,
+        Protocol::Tasks | Protocol::Custom(_) => host,
         Protocol::Session => Host::Client(client),
     };
     let slow = if plan.options.protocol() == Protocol::Events { Host::Server } else { host };
@@ -262,6 +274,7 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
                 Protocol::Events => pick(rng, &["events.resync_sent", "events.replay_started"]),
                 Protocol::Tasks => pick(rng, &["tasks.hello_sent", "tasks.active"]),
                 Protocol::Session => pick(rng, &session::MARKS_OF_A_REPLAY),
+                Protocol::Custom(protocol) => pick(rng, protocol.critical_marks()),
             };
             let mark = mark.to_owned();
             let when = When::Mark { mark, nth: rng.random_range(1..12), after_ms: 0 };
@@ -298,6 +311,10 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
                 Protocol::Events => &marks,
                 Protocol::Tasks => &task_marks,
                 Protocol::Session => &session::MARKS_TO_DIE_AT,
+                Protocol::Custom(protocol) => match protocol.critical_marks() {
+                    [] => &["world.committed"],
+                    critical => critical,
+                },
             };
             let when = When::Mark {
                 mark: pick(rng, marks).to_owned(),
@@ -318,7 +335,7 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
         Sort::DiskFull => (at, Fault::DiskFull { host, for_ms: short }),
         Sort::SlowCommit => {
             let each_ms = match plan.options.protocol() {
-                Protocol::Events | Protocol::Tasks => pick(rng, &[80, 400]),
+                Protocol::Events | Protocol::Tasks | Protocol::Custom(_) => pick(rng, &[80, 400]),
                 // Some as long as a client waits for the first frame.
                 Protocol::Session => pick(rng, &[80, 400, 2_000]),
             };

@@ -53,7 +53,7 @@ pub(super) fn submissions(plan: &Plan, per_minute: u32, rng: &mut ChaCha12Rng) -
     let mut at = rng.random_range(0..1_000);
     let (chunk, window) = match &plan.options {
         Options::Tasks { agent, .. } => (agent.chunk_bytes, agent.window),
-        Options::Events { .. } | Options::Session { .. } => (1, 1),
+        Options::Events { .. } | Options::Session { .. } | Options::Custom { .. } => (1, 1),
     };
     let writes_max = u32::try_from(window * 8).unwrap_or(u32::MAX);
     let bytes_max = u32::try_from(chunk).unwrap_or(u32::MAX).saturating_mul(writes_max);

@@ -10,6 +10,8 @@ use std::fmt::{Display, Write};
 pub(crate) use step::action;
 use step::when;
 
+use serde_json::Value;
+
 use super::{Frozen, Group, Scenario, Swarm};
 use crate::plan::{Options, Protocol, Topology};
 
@@ -68,6 +70,12 @@ impl Scenario {
                 text.table("client");
                 options::session_client(text, client);
             }
+            Options::Custom { server, client, .. } => {
+                text.table("server");
+                options::custom(text, server);
+                text.table("client");
+                options::custom(text, client);
+            }
         }
     }
 }
@@ -77,16 +85,16 @@ impl Scenario {
 struct Text {
     text: String,
     /// The keys of the table that is being written.
-    keys: Vec<(&'static str, String)>,
+    keys: Vec<(String, String)>,
 }
 
 impl Text {
-    fn key(&mut self, key: &'static str, value: impl Display) {
-        self.keys.push((key, value.to_string()));
+    fn key(&mut self, key: &str, value: impl Display) {
+        self.keys.push((key.to_owned(), value.to_string()));
     }
 
     /// A list that is left out where nothing is in it.
-    fn list(&mut self, key: &'static str, items: &[String]) {
+    fn list(&mut self, key: &str, items: &[String]) {
         if !items.is_empty() {
             let items: Vec<String> = items.iter().map(|item| string(item)).collect();
             self.key(key, format_args!("[{}]", items.join(", ")));
@@ -131,11 +139,17 @@ fn range((from, to): (u32, u32)) -> String {
     format!("\"{from}..{to}\"")
 }
 
+/// A value as it stands in one line of a file; nothing for what TOML does not have.
+fn json(value: &Value) -> String {
+    toml::Value::try_from(value).map_or_else(|_| "\"\"".to_owned(), |value| value.to_string())
+}
+
 fn name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Events => "events",
         Protocol::Tasks => "tasks",
         Protocol::Session => "session",
+        Protocol::Custom(protocol) => protocol.name(),
     }
 }
 
@@ -150,6 +164,7 @@ fn topology(text: &mut Text, topology: &Topology, protocol: Protocol) {
             text.key("clients", topology.clients);
             text.key("users", topology.agents);
         }
+        Protocol::Custom(_) => text.key("clients", topology.clients),
     }
     text.key("latency", duration(topology.latency_ms));
     text.key("tcp-capacity", topology.tcp_capacity);
@@ -174,6 +189,10 @@ fn swarm(text: &mut Text, swarm: &Swarm, protocol: Protocol) {
             text.key("clients", range(swarm.clients));
             text.key("users", range(swarm.agents));
             "messages-per-minute"
+        }
+        Protocol::Custom(_) => {
+            text.key("clients", range(swarm.clients));
+            "work-per-minute"
         }
     };
     text.key("faults-per-minute", range(swarm.faults_per_minute));

@@ -1,6 +1,8 @@
 //! Writes the options of both sides, under the names by which they are read.
 
-use super::{Text, duration};
+use serde_json::{Map, Value};
+
+use super::{Text, duration, json};
 use crate::plan::{
     AgentOptions, ClientOptions, ControllerOptions, ServerOptions, SessionClientOptions,
     SessionServerOptions,
@@ -101,4 +103,10 @@ pub(super) fn session_client(text: &mut Text, options: &SessionClientOptions) {
     text.key("messages", options.messages);
     text.key("answer", duration(options.answer_ms));
     text.key("commit", duration(options.commit_ms));
+}
+
+pub(super) fn custom(text: &mut Text, options: &Map<String, Value>) {
+    for (name, value) in options {
+        text.key(name, json(value));
+    }
 }

@@ -1,6 +1,7 @@
 //! Writes when a step happens and what it does. What is as it is without saying is left out.
 
-use super::{duration, string};
+use super::{duration, json, string};
+use crate::custom::Work;
 use crate::plan::{
     Action, Answer, Cut, Fault, Host, Protocol, Publish, Say, Strange, Submit, Text, When,
 };
@@ -30,6 +31,7 @@ pub(crate) fn action(action: &Action, protocol: Protocol) -> String {
         Action::Say(what) => format!("say = {}", say(what)),
         Action::Refresh { client: number } => format!("refresh = {}", client(*number)),
         Action::Reconnect { client: number } => format!("reconnect = {}", client(*number)),
+        Action::Work(what) => format!("work = {}", work(what, protocol)),
         Action::Fault(what) => format!("fault = {}", fault(what, protocol)),
     }
 }
@@ -101,6 +103,15 @@ fn submit(submit: &Submit) -> String {
         })
     });
     inner.unless(script.exit, 0, "exit", same);
+    inner.finish()
+}
+
+fn work(work: &Work, protocol: Protocol) -> String {
+    let mut inner = Inline::default();
+    inner.key("at", string(work.at.name(protocol)));
+    for (name, value) in &work.what {
+        inner.key(name, json(value));
+    }
     inner.finish()
 }
 
@@ -257,8 +268,8 @@ fn fault(fault: &Fault, protocol: Protocol) -> String {
             inner.key(
                 "to",
                 string(match (to_server, protocol) {
-                    (true, Protocol::Events | Protocol::Session) => "server",
-                    (false, Protocol::Events | Protocol::Session) => "client",
+                    (true, Protocol::Events | Protocol::Session | Protocol::Custom(_)) => "server",
+                    (false, Protocol::Events | Protocol::Session | Protocol::Custom(_)) => "client",
                     (true, Protocol::Tasks) => "controller",
                     (false, Protocol::Tasks) => "agent",
                 }),
