@@ -538,3 +538,39 @@ fn connections_that_come_and_go_while_the_log_is_slow_do_not_pile_up_reads() {
     let outputs = fixture.feed(Input::Frame { conn, frame, at: WALL });
     assert_eq!(reads(outputs).len(), 1, "what was answered makes room");
 }
+
+#[test]
+fn a_replay_that_retention_has_passed_ends_with_a_gap_on_a_base_connection() {
+    let config = ServerConfig {
+        ring: gapless::recovery::RingLimits { count: 2, bytes: usize::MAX, age: None },
+        ..ServerConfig::default()
+    };
+    let mut fixture = Fixture::new(config);
+    fixture.connect(false, 1, 10);
+    let read = commands(fixture.resync(1, None)).remove(0).0;
+    for n in 11..=20 {
+        let id = fixture.publish(n);
+        fixture.stored(id, n);
+    }
+    let retain = commands(fixture.feed(Input::Retain { agent: agent(), oldest: 15 })).remove(0).0;
+    let mut said = fixture.feed(Input::Stored(retain, Ok(Reply::Retained(15))));
+    said.extend(fixture.feed(Input::Stored(read, Ok(Reply::Page(vec![])))));
+    let told = frames(&said).into_iter().find_map(|frame| match frame {
+        ServerFrame::ResyncAck(ack) => Some(ack.gap_detected),
+        _ => None,
+    });
+    assert_eq!(told, Some(true), "{said:?}");
+}
+
+#[test]
+fn an_event_for_which_there_is_no_number_is_refused() {
+    let mut fixture = Fixture::new(ServerConfig::default());
+    fixture.connect(true, 1, 0);
+    let id = fixture.publish(1);
+    let outputs = fixture.feed(Input::Stored(id, Ok(Reply::Appended(Appended::Exhausted))));
+    let said = outputs.iter().find_map(|output| match output {
+        Output::Published { result: Err(error), .. } => Some(error.clone()),
+        _ => None,
+    });
+    assert_eq!(said, Some(PublishError::Exhausted));
+}
