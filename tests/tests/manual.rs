@@ -1,5 +1,7 @@
 //! The manual is true: every command in it can be run, every link leads somewhere.
 //!
+//! `cargo sim` and `cargo gapless` are release builds, and so is what is run here.
+//!
 //! A block that begins with ```` ```sh ```` is run by a shell, the blocks of a page one after the
 //! other in one empty folder, and has to end with exit code 0. Behind `sh` may stand
 //!
@@ -135,22 +137,15 @@ fn attributes(mut words: &str) -> Result<Vec<(String, String)>, String> {
 
 /// A folder with the commands of the project, as somebody has them who installed it.
 fn commands(folder: &Path) {
-    let mut build = Command::new(env!("CARGO"));
-    build.args([
-        "build",
-        "--quiet",
-        "--package",
-        "gapless-sim",
-        "--package",
-        "gapless-cli",
-        "--bins",
-    ]);
-    if !cfg!(debug_assertions) {
-        build.arg("--release");
-    }
-    assert!(build.current_dir(root()).status().expect("cargo starts").success());
+    let build = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--release", "--bins"])
+        .args(["--package", "gapless-sim", "--package", "gapless-cli"])
+        .current_dir(root())
+        .status();
+    assert!(build.expect("cargo starts").success());
     let test = std::env::current_exe().expect("it has a path");
-    let built = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST");
+    let target = test.ancestors().nth(3).expect("TARGET/PROFILE/deps/TEST");
+    let built = target.join("release");
     for name in ["gapless", "gapless-sim"] {
         std::os::unix::fs::symlink(built.join(name), folder.join(name)).expect("a link");
     }
