@@ -94,3 +94,8 @@ pub mod tasks;
 pub use crate::agent_id::{AgentId, InvalidAgentId};
 pub use crate::connection::{CloseCode, ConnectionId};
 pub use crate::core::{Core, Ticket};
+
+/// The blocks of the manual are compiled, and run, with the tests.
+#[cfg(all(doctest, feature = "net", feature = "sqlite"))]
+#[doc = include_str!("../../docs/embedding.md")]
+struct Embedding;

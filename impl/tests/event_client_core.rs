@@ -611,3 +611,35 @@ fn a_hole_that_the_declared_gap_does_not_explain_is_asked_for() {
         .collect();
     assert_eq!(gaps, [vec![Range { from: 5, to: 7 }]]);
 }
+
+#[test]
+fn an_open_handler_that_does_not_end_delays_the_resync_by_its_limit_and_no_longer() {
+    let config = ClientConfig::default();
+    let limit = u64::try_from(config.open_handlers_max.as_millis()).expect("short");
+    let mut fixture = Fixture::start(config, Some(at("e1", 4)));
+    fixture.feed(Input::Opened { conn: fixture.conn, extension: true, at: WALL });
+    fixture.frame(ServerFrame::Stream(Stream { epoch: epoch("e1"), oldest: 1, head: 7 }));
+    fixture.now += limit - 1;
+    fixture.feed(Input::Timeout);
+    assert_eq!(fixture.last_resync(), None, "the handler still has time");
+    fixture.now += 1;
+    fixture.feed(Input::Timeout);
+    assert_eq!(fixture.last_resync().map(|resync| resync.last_seen_seq), Some(4));
+}
+
+#[test]
+fn what_is_held_of_a_base_server_is_bounded_by_number_and_by_bytes() {
+    for (held_events, held_bytes) in [(4, usize::MAX), (usize::MAX, 1)] {
+        let position = Position { epoch: None, sequence: 4 };
+        let config =
+            ClientConfig { extension: false, held_events, held_bytes, ..ClientConfig::default() };
+        let mut fixture = Fixture::start(config, Some(position));
+        fixture.open_base(false);
+        for sequence in [8, 5, 6, 7] {
+            fixture.frame(event(sequence));
+        }
+        let told = fixture.notices.iter().any(|notice| matches!(notice, Notice::Gap { .. }));
+        assert!(told, "something may be missing among what could not be held");
+        assert_eq!(fixture.work().last(), Some(&8), "nothing waits for the end of the replay");
+    }
+}

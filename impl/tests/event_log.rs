@@ -11,6 +11,9 @@ use gapless::storage::Transact as _;
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 
+/// The largest number that an event can have.
+const LARGEST: u64 = (1 << 53) - 1;
+
 fn agent(number: u8) -> AgentId {
     AgentId::parse(&format!("agent-{number}")).expect("valid")
 }
@@ -166,6 +169,44 @@ fn a_cursor_is_judged_over_epochs_and_restores() {
     one(&mut log, append(1, None, 99));
     assert_eq!(judge(&mut log, 2, 15), Verdict::OtherEpoch { from: 1, to: 11 });
     assert_eq!(judge(&mut log, 1, 10), Verdict::Replay { from: 11, to: 11 });
+    std::fs::remove_dir_all(folder).expect("cleaned up");
+}
+
+#[test]
+fn an_epoch_without_a_row_is_forgotten_behind_epochs_max_newer_ones() {
+    let mut log = memory(|config| config.epochs_max = 2);
+    one(&mut log, append(1, None, 1));
+    let judge = |log: &mut SqliteLog, name| {
+        let Reply::Loaded(state) = one(log, Command::Load(agent(1))) else { panic!("loaded") };
+        let known = state.lineage.judge(&Cursor::new(epoch(name), 1), state.oldest, state.head);
+        matches!(known, Verdict::OtherEpoch { .. })
+    };
+    one(&mut log, Command::OpenEpoch(epoch(2)));
+    one(&mut log, Command::OpenEpoch(epoch(3)));
+    assert!(!judge(&mut log, 2), "one newer epoch is not enough");
+    one(&mut log, Command::OpenEpoch(epoch(4)));
+    assert!(judge(&mut log, 2), "two newer ones are");
+    assert!(!judge(&mut log, 1), "an epoch with a row is kept whatever its age");
+}
+
+#[test]
+fn an_event_beyond_the_largest_number_is_refused_and_nothing_is_stored() {
+    let folder = tempfile();
+    let path = folder.join("log.db");
+    let mut log = SqliteLog::open(LogConfig::new(&path)).expect("it opens");
+    one(&mut log, Command::OpenEpoch(epoch(1)));
+    one(&mut log, append(1, None, 1));
+    drop(log);
+    let database = rusqlite::Connection::open(&path).expect("nobody has it open");
+    database
+        .execute("UPDATE streams SET head = ?1, oldest = ?2", [LARGEST - 1, LARGEST])
+        .expect("a stream that has come far");
+    drop(database);
+    let mut log = SqliteLog::open(LogConfig::new(&path)).expect("it opens");
+    one(&mut log, Command::OpenEpoch(epoch(2)));
+    assert_eq!(new_sequence(one(&mut log, append(1, None, 2))), Some(LARGEST));
+    assert_eq!(appended(one(&mut log, append(1, None, 3))), Appended::Exhausted);
+    assert_eq!(sequences(one(&mut log, read(1, LARGEST - 1, LARGEST, 10))), [LARGEST]);
     std::fs::remove_dir_all(folder).expect("cleaned up");
 }
 

@@ -563,3 +563,39 @@ fn more_events_than_may_wait_for_the_log_are_refused_and_not_stored() {
     fixture.stored(ids[0], 1);
     assert_eq!(commands(publish(&mut fixture)).len(), 1, "there is room again");
 }
+
+#[test]
+fn a_replay_that_retention_has_passed_ends_with_a_gap_on_a_base_connection() {
+    let config = ServerConfig {
+        ring: gapless::recovery::RingLimits { count: 2, bytes: usize::MAX, age: None },
+        ..ServerConfig::default()
+    };
+    let mut fixture = Fixture::new(config);
+    fixture.connect(false, 1, 10);
+    let read = commands(fixture.resync(1, None)).remove(0).0;
+    for n in 11..=20 {
+        let id = fixture.publish(n);
+        fixture.stored(id, n);
+    }
+    let retain = commands(fixture.feed(Input::Retain { agent: agent(), oldest: 15 })).remove(0).0;
+    let mut said = fixture.feed(Input::Stored(retain, Ok(Reply::Retained(15))));
+    said.extend(fixture.feed(Input::Stored(read, Ok(Reply::Page(vec![])))));
+    let told = frames(&said).into_iter().find_map(|frame| match frame {
+        ServerFrame::ResyncAck(ack) => Some(ack.gap_detected),
+        _ => None,
+    });
+    assert_eq!(told, Some(true), "{said:?}");
+}
+
+#[test]
+fn an_event_for_which_there_is_no_number_is_refused() {
+    let mut fixture = Fixture::new(ServerConfig::default());
+    fixture.connect(true, 1, 0);
+    let id = fixture.publish(1);
+    let outputs = fixture.feed(Input::Stored(id, Ok(Reply::Appended(Appended::Exhausted))));
+    let said = outputs.iter().find_map(|output| match output {
+        Output::Published { result: Err(error), .. } => Some(error.clone()),
+        _ => None,
+    });
+    assert_eq!(said, Some(PublishError::Exhausted));
+}

@@ -10,6 +10,7 @@
 //! * [`trace`] and [`history`]: what happened, and what of it the outside can see;
 //! * [`check`]: one invariant per file, each a pure function over a history;
 //! * [`spec`]: the statements of the specification, for which scenarios and checkers stand;
+//! * [`corpus`]: known bugs of real systems, and the scenarios that play them;
 //! * [`sweep`]: many runs on all cores, judged together;
 //! * [`shrink`]: a failing plan made small; [`freeze`]: a scenario made of it;
 //! * [`custom`]: the same for a protocol that is none of the three;
@@ -35,6 +36,7 @@ mod chain;
 pub mod check;
 pub mod cli;
 pub mod conform;
+pub mod corpus;
 pub mod custom;
 pub mod exit;
 pub mod freeze;

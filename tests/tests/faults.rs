@@ -1,111 +1,27 @@
-//! The tables of known faults and the scenarios that claim them name each other; and what a checker
-//! cannot see in a scenario, because it costs no event, is looked at here.
+//! Every known fault is played, and seen; and what a checker cannot see in a scenario, because it
+//! costs no event, is looked at here.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::collections::BTreeMap;
 
 use gapless_sim::history::Seen;
 use gapless_sim::scenario::{Library, draw};
 use gapless_sim::seed::Seed;
 use gapless_sim::world::{Run, run};
 
-/// What a row of a table says.
-struct Row {
-    /// The scenarios that it names.
-    scenarios: BTreeSet<String>,
-    /// The last cell without them.
-    reason: String,
-}
-
-/// How a scenario's `reference` names a row.
-fn reference_of(id: &str) -> String {
-    match id {
-        _ if id.starts_with("FS-") => id.to_owned(),
-        _ if id.starts_with('H') => format!("hostlink:{id}"),
-        _ if id.starts_with('S') => format!("springdrift:{id}"),
-        _ => format!("relaycast:{id}"),
-    }
-}
-
-/// Whether a `reference` names a row of the tables; others say in words where a scenario is from.
-fn names_a_row(reference: &str) -> bool {
-    ["FS-", "relaycast:", "hostlink:", "springdrift:"]
-        .iter()
-        .any(|prefix| reference.starts_with(prefix))
-}
-
-/// The rows of all tables, by what scenarios call them.
-fn rows() -> BTreeMap<String, Row> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/faults.md");
-    let text = std::fs::read_to_string(path).expect("the tables are there");
-    let mut rows = BTreeMap::new();
-    for line in text.lines() {
-        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-        let (Some(id), Some(last)) = (cells.first(), cells.last()) else { continue };
-        let number = id
-            .trim_start_matches("FS-")
-            .trim_start_matches("RC-")
-            .trim_start_matches("HL-")
-            .trim_start_matches("SD-")
-            .trim_start_matches(['R', 'H', 'S']);
-        if !line.starts_with('|') || !number.starts_with(|c: char| c.is_ascii_digit()) {
-            continue;
-        }
-        let mut row = Row { scenarios: BTreeSet::new(), reason: String::new() };
-        for (nth, part) in last.split('`').enumerate() {
-            let is_scenario =
-                ["events/", "tasks/", "session/"].iter().any(|folder| part.starts_with(folder));
-            match nth % 2 == 1 && is_scenario {
-                true => drop(row.scenarios.insert(part.to_owned())),
-                false => row.reason.push_str(part.trim_matches([' ', ',', ';'])),
-            }
-        }
-        let before = rows.insert(reference_of(id), row);
-        assert!(before.is_none(), "{id} has two rows");
-    }
-    rows
-}
-
-/// The scenarios that claim each row.
-fn claims() -> BTreeMap<String, BTreeSet<String>> {
-    let library = Library::embedded();
-    let mut claims: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for id in library.ids() {
-        for reference in library.get(id).expect("it can be used").reference {
-            if names_a_row(&reference) {
-                claims.entry(reference).or_default().insert(id.to_owned());
-            }
-        }
-    }
-    claims
+#[test]
+fn every_known_fault_is_played_by_a_scenario_or_excused() {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let args = ["gapless-sim", "scenarios", "--check"].map(Into::into);
+    let code = gapless_sim::cli::main(args, &mut out, &mut err);
+    assert_eq!(code, gapless_sim::exit::OK, "{}", String::from_utf8_lossy(&err));
 }
 
 #[test]
-fn every_known_fault_has_a_row() {
-    let rows = rows();
-    let ids = (1..=76)
-        .map(|number| format!("FS-{number:02}"))
-        .chain((1..=16).map(|number| format!("RC-{number:02}")))
-        .chain((1..=17).filter(|number| *number != 5).map(|number| format!("R{number}")))
-        .chain(('a'..='h').map(|letter| format!("R5{letter}")))
-        .chain((1..=25).map(|number| format!("HL-{number:02}")))
-        .chain((1..=33).map(|number| format!("H{number}")))
-        .chain((1..=10).map(|number| format!("SD-{number:02}")))
-        .chain((1..=19).map(|number| format!("S{number}")));
-    let missing: Vec<_> = ids.filter(|id| !rows.contains_key(&reference_of(id))).collect();
-    assert_eq!(missing, [""; 0]);
-}
-
-#[test]
-fn a_row_names_exactly_the_scenarios_that_claim_it_or_has_a_reason() {
-    let (rows, claims) = (rows(), claims());
-    let none = BTreeSet::new();
-    for (id, row) in &rows {
-        assert_eq!(&row.scenarios, claims.get(id).unwrap_or(&none), "{id}");
-        assert!(!row.scenarios.is_empty() || row.reason.len() > 10, "{id} has no reason");
-    }
-    let unknown: Vec<_> = claims.keys().filter(|id| !rows.contains_key(*id)).collect();
-    assert_eq!(unknown, [""; 0]);
+fn a_mutant_that_has_a_known_fault_fails_where_the_fault_is_played() {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let args = ["gapless-sim", "mutants", "--corpus"].map(Into::into);
+    let code = gapless_sim::cli::main(args, &mut out, &mut err);
+    assert_eq!(code, gapless_sim::exit::OK, "{}", String::from_utf8_lossy(&out));
 }
 
 fn carry_out(id: &str) -> Run {

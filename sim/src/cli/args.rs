@@ -140,8 +140,11 @@ pub(super) struct MutantsArgs {
     /// Only say what there is
     #[arg(long)]
     pub(super) list: bool,
+    /// Instead, run those that have a bug of docs/faults.md in the scenarios that play it
+    #[arg(long, conflicts_with = "list")]
+    pub(super) corpus: bool,
     /// Write the kill table as a page to look at in a browser
-    #[arg(long, value_name = "FILE", conflicts_with = "list")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["list", "corpus"])]
     pub(super) report: Option<PathBuf>,
     /// Print one JSON object per mutant
     #[arg(long)]
@@ -280,9 +283,12 @@ pub(super) struct DiffArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ScenariosArgs {
-    /// Only check that all of them can be used
+    /// Only check that all of them can be used, and that every known fault is played or excused
     #[arg(long)]
     pub(super) check: bool,
+    /// Instead, print the page about the file format (docs/scenarios.md)
+    #[arg(long, conflicts_with_all = ["check", "json", "scenarios"])]
+    pub(super) format: bool,
     /// Print one JSON object per scenario
     #[arg(long)]
     pub(super) json: bool,
@@ -466,6 +472,12 @@ pub(super) struct StatementsArgs {
     /// Only check that scenarios and checkers leave no hole, and name nothing that is not there
     #[arg(long, conflicts_with_all = ["words", "json"])]
     pub(super) check: bool,
+    /// Say which were exercised by the runs in a file of `sweep --jsonl`; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub(super) swept: Vec<PathBuf>,
+    /// Bring the manifest in a file up to date (docs/spec/statements.json), and say what changes
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "json", "check", "swept"])]
+    pub(super) manifest: Option<PathBuf>,
     /// Print one JSON array
     #[arg(long)]
     pub(super) json: bool,

@@ -19,6 +19,7 @@ mod report;
 mod shrink;
 mod statements;
 mod sweep;
+mod swept;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -33,11 +34,12 @@ use self::args::{Cli, Command, DiffArgs, RunArgs, ScenariosArgs, ShowArgs, Sourc
 use self::output::Output;
 use crate::capsule::{self, Capsule, Recorded};
 use crate::check::{Verdict, judge};
+use crate::corpus::Corpus;
 use crate::custom::{self, command};
 use crate::exit;
 use crate::plan::{FORMAT, Plan};
 use crate::real_time;
-use crate::scenario::{Library, draw};
+use crate::scenario::{Library, draw, reference};
 use crate::seed::Seed;
 use crate::trace::Kind;
 use crate::world::{self, Run, RunError};
@@ -446,6 +448,10 @@ fn scenarios(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<u8, Failure> {
+    if args.format {
+        write!(out, "{}", reference())?;
+        return Ok(exit::OK);
+    }
     let library = library(args.scenarios.as_deref())?;
     let mut broken = 0;
     for id in library.ids() {
@@ -476,17 +482,48 @@ fn scenarios(
             )?;
             Ok(exit::NOTHING_RAN)
         }
-        (count, 0) => {
-            if args.check {
-                writeln!(out, "ok: {count} scenarios can be used")?;
+        (count, 0) if args.check => {
+            writeln!(out, "ok: {count} scenarios can be used")?;
+            // What is known is played by the scenarios of the project.
+            match args.scenarios {
+                None => known_faults(&library, out, err),
+                Some(_) => Ok(exit::OK),
             }
-            Ok(exit::OK)
         }
+        (_, 0) => Ok(exit::OK),
         (count, broken) => {
             writeln!(err, "error: {broken} of {count} scenarios cannot be used")?;
             Ok(exit::USAGE)
         }
     }
+}
+
+/// Says whether every known fault is played by a scenario or excused.
+fn known_faults(
+    library: &Library,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<u8, Failure> {
+    let corpus = Corpus::embedded();
+    let problems = corpus.problems(library).map_err(diagnostic)?;
+    if problems.is_empty() {
+        let (count, excused) = (corpus.len(), corpus.excused());
+        let played = count - excused;
+        writeln!(
+            out,
+            "ok: {count} known faults: {played} have a scenario, {excused} a reason why none plays them"
+        )?;
+        return Ok(exit::OK);
+    }
+    for problem in &problems {
+        writeln!(err, "  × {problem}")?;
+    }
+    writeln!(
+        err,
+        "error: known faults are unaccounted for\n  hint: docs/corpus.txt lists their ids, \
+         docs/faults.md has a row for each, and scenarios name them in `reference`"
+    )?;
+    Ok(exit::VIOLATION)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::args::MutantsArgs;
 use super::page::commit;
 use super::{Failure, diagnostic, library, save, usage};
 use crate::check::violations;
+use crate::corpus::{Caught, Corpus};
 use crate::custom;
 use crate::exit;
 use crate::mutants::{Mutant, catalogue};
@@ -62,6 +63,9 @@ pub(super) fn run(args: &MutantsArgs, out: &mut dyn Write) -> Result<u8, Failure
     if args.list {
         return list(&wanted, args.json, out);
     }
+    if args.corpus {
+        return known_faults(&wanted, args.json, out);
+    }
     let base: Seed =
         args.base.parse().map_err(|error| usage(error, "give `--base` a seed or a commit"))?;
     let library = library(None)?;
@@ -94,6 +98,54 @@ pub(super) fn run(args: &MutantsArgs, out: &mut dyn Write) -> Result<u8, Failure
                 "\n  × {survived} of {} survive: what they break is not checked, or not reached",
                 rows.len()
             )?,
+        }
+    }
+    Ok(if survived == 0 { exit::OK } else { exit::VIOLATION })
+}
+
+/// Runs each mutant that has a known fault in the scenarios that play it: one has to see it.
+fn known_faults(
+    wanted: &[&'static Mutant],
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<u8, Failure> {
+    let (corpus, library) = (Corpus::embedded(), library(None)?);
+    let (mut count, mut survived) = (0, 0);
+    for mutant in wanted {
+        for reference in mutant.reference.iter().filter(|reference| corpus.knows(reference)) {
+            count += 1;
+            let caught = corpus.catch(&library, mutant, reference).map_err(diagnostic)?;
+            survived += usize::from(caught.is_none());
+            let id = mutant.id;
+            match (json, caught) {
+                (true, caught) => {
+                    let line = serde_json::json!({
+                        "fault": reference, "mutant": id,
+                        "scenario": caught.as_ref().map(|caught| &caught.scenario),
+                        "seed": caught.as_ref().map(|caught| caught.seed.0),
+                        "checker": caught.as_ref().map(|caught| caught.checker),
+                    });
+                    writeln!(out, "{line}")?;
+                }
+                (false, Some(Caught { scenario, seed, checker })) => {
+                    writeln!(out, "  ✓ {reference:<18}{id:<28}{checker:<26}{scenario} {seed}")?;
+                }
+                (false, None) => {
+                    writeln!(out, "  × {reference:<18}{id:<28}passes all scenarios of the fault")?;
+                }
+            }
+        }
+    }
+    if count == 0 {
+        let hint = "`gapless-sim mutants --list` says which faults each has";
+        return Err(Failure::NothingRan(format!(
+            "error: none has a known fault\n  hint: {hint}\n"
+        )));
+    }
+    if !json {
+        match survived {
+            0 => writeln!(out, "\n  ok         all {count} fail where the fault is played")?,
+            _ => writeln!(out, "\n  × {survived} of {count} pass where the fault is played")?,
         }
     }
     Ok(if survived == 0 { exit::OK } else { exit::VIOLATION })

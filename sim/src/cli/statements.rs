@@ -1,15 +1,17 @@
 //! `statements`: what the specification says, and what stands for each statement.
 
 use std::io::Write;
+use std::path::Path;
 
 use super::args::StatementsArgs;
 use super::report::{BAD, QUIET};
-use super::{Failure, diagnostic, library, usage};
+use super::swept::{MEANS, Swept};
+use super::{Failure, diagnostic, library, save, usage};
 use crate::check::CHECKERS;
 use crate::exit;
 use crate::mutants::catalogue;
 use crate::scenario::{Library, nearest};
-use crate::spec::{Group, Spec, Statement};
+use crate::spec::{Change, Group, Manifest, Spec, Statement};
 
 /// How many columns a line of the list has.
 const COLUMNS_MAX: usize = 100;
@@ -24,7 +26,13 @@ pub(super) fn run(
 ) -> Result<u8, Failure> {
     let library = library(args.scenarios.as_deref())?;
     let mutants: Vec<_> = catalogue().map(|mutant| (mutant.id, mutant.statements)).collect();
-    let table = Table::new(Spec::embedded(), &library, &mutants)?;
+    let mut table = Table::new(Spec::embedded(), &library, &mutants)?;
+    if let Some(path) = &args.manifest {
+        return manifest(path, &table.spec, out);
+    }
+    if !args.swept.is_empty() {
+        table.swept = Some(Swept::of(&args.swept, &table.spec, &library)?);
+    }
     if args.check {
         return check(&table, out, err);
     }
@@ -49,8 +57,46 @@ pub(super) fn run(
     }
     match args.json {
         true => writeln!(out, "{}", serde_json::Value::from(rows))?,
-        false => write!(out, "{}", texts.join("\n"))?,
+        false => {
+            write!(out, "{}", texts.join("\n"))?;
+            if let Some(line) = table.exercised() {
+                write!(
+                    out,
+                    "\n{}{}",
+                    wrapped("exercised  ", 11, &line),
+                    wrapped("           ", 11, MEANS)
+                )?;
+            }
+        }
     }
+    Ok(exit::OK)
+}
+
+/// Brings a manifest up to date, and says what changes.
+fn manifest(path: &Path, spec: &Spec, out: &mut dyn Write) -> Result<u8, Failure> {
+    let named = || format!("`{}`", path.display());
+    let before = match std::fs::read_to_string(path) {
+        Ok(text) => Manifest::parse(&text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Manifest::default()),
+        Err(error) => {
+            let hint = "name the committed manifest, docs/spec/statements.json";
+            return Err(usage(format!("{} cannot be read: {error}", named()), hint));
+        }
+    };
+    let now = Manifest::of(spec);
+    let changes = before.and_then(|before| before.changes(&now));
+    let changes = changes.map_err(|error| Failure::Usage(format!("error: {error}\n")))?;
+    for change in &changes {
+        match change {
+            Change::New(id) => writeln!(out, "  new        {id}")?,
+            Change::Reworded(id) => {
+                writeln!(out, "  reworded   {id}: what can be observed has to be the same")?;
+            }
+            Change::Retested(id) => writeln!(out, "  retested   {id}")?,
+        }
+    }
+    save(path, &now.text())?;
+    writeln!(out, "ok: {} has {} statements", named(), now.entries().len())?;
     Ok(exit::OK)
 }
 
@@ -59,13 +105,19 @@ fn check(table: &Table, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, 
     let count = table.spec.statements().count();
     let problems = table.problems();
     if problems.is_empty() {
-        let exempt = table.spec.statements().filter(|one| one.not_simulated.is_some()).count();
-        let simulated = count - exempt;
+        let exempt: Vec<_> =
+            table.spec.statements().filter(|one| one.not_simulated.is_some()).collect();
+        let tested = exempt.iter().filter(|one| !one.tests().is_empty()).count();
+        let simulated = count - exempt.len();
         writeln!(
             out,
-            "ok: {count} statements: {simulated} have a scenario or a checker, {exempt} a reason \
-             why no run shows them"
+            "ok: {count} statements: {simulated} have a scenario or a checker, {tested} a test \
+             instead, {} only a reason why no run shows them; no MUST is uncovered",
+            exempt.len() - tested
         )?;
+        if let Some(line) = table.exercised() {
+            writeln!(out, "exercised: {line}; {MEANS}")?;
+        }
         return Ok(exit::OK);
     }
     for problem in &problems {
@@ -75,7 +127,7 @@ fn check(table: &Table, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, 
         err,
         "error: {} of the table of {count} statements\n  hint: put the id into `statements` of \
          the scenario or checker that shows it, or say in the\n        index of docs/spec why no \
-         run does",
+         run does, and which test does",
         match problems.len() {
             1 => "one hole or error".to_owned(),
             count => format!("{count} holes or errors"),
@@ -118,6 +170,8 @@ impl Kind {
 struct Table {
     spec: Spec,
     advocates: Vec<Advocate>,
+    /// What a sweep has exercised, if one is given.
+    swept: Option<Swept>,
 }
 
 impl Table {
@@ -136,7 +190,7 @@ impl Table {
             let cites = cites.iter().map(|id| (*id).to_owned()).collect();
             advocates.push(Advocate { kind, name: name.to_owned(), cites });
         }
-        Ok(Self { spec, advocates })
+        Ok(Self { spec, advocates, swept: None })
     }
 
     /// The names of those of a kind that cite an id that fits.
@@ -150,7 +204,19 @@ impl Table {
     /// Whether a scenario or checker is missing.
     fn is_hole(&self, statement: &Statement) -> bool {
         let covered = |kind| !self.names(kind, |id| statement.is_covered_by(id)).is_empty();
-        statement.not_simulated.is_none() && !covered(Kind::Scenario) && !covered(Kind::Checker)
+        statement.not_simulated.is_none()
+            && !statement.is_withdrawn()
+            && !covered(Kind::Scenario)
+            && !covered(Kind::Checker)
+    }
+
+    /// How many statements the sweep has exercised, as a sentence without an end.
+    fn exercised(&self) -> Option<String> {
+        let swept = self.swept.as_ref()?;
+        let simulated = || self.spec.statements().filter(|one| one.not_simulated.is_none());
+        let exercised = simulated().filter(|one| swept.runs_of(&one.id).is_some()).count();
+        let (count, runs) = (simulated().count(), swept.runs);
+        Some(format!("{exercised} of {count} simulated statements in {runs} runs"))
     }
 
     /// Everything that is wrong, as sentences.
@@ -161,11 +227,26 @@ impl Table {
                 format!("no scenario and no checker stands for {}: {}", hole.id, hole.sentence)
             })
             .collect();
+        let must = |one: &&Statement| one.level == "MUST" && !one.is_withdrawn();
+        for one in self.spec.statements().filter(must) {
+            if one.not_simulated.is_some() && one.tests().is_empty() {
+                problems.push(format!("no run shows the MUST {}, and no test is named", one.id));
+            }
+            if let Some(swept) = self.swept.as_ref().filter(|_| one.not_simulated.is_none())
+                && swept.runs_of(&one.id).is_none()
+            {
+                problems.push(format!("the sweep has not exercised the MUST {}", one.id));
+            }
+        }
+        problems.extend(drift(&self.spec));
         for Advocate { kind, name, cites } in &self.advocates {
             let who = format!("the {} `{name}`", kind.word());
             for id in cites {
                 if !self.spec.knows(id) {
                     problems.push(format!("{who} names `{id}`, which is no statement"));
+                }
+                if self.spec.statements().any(|one| one.id == *id && one.is_withdrawn()) {
+                    problems.push(format!("{who} names `{id}`, which was withdrawn"));
                 }
                 let exempt = |one: &Statement| one.id == *id && one.not_simulated.is_some();
                 if self.spec.statements().any(exempt) {
@@ -195,6 +276,8 @@ impl Table {
             "subject": statement.subject, "sentence": statement.sentence,
             "scenarios": names(Kind::Scenario), "checkers": names(Kind::Checker),
             "mutants": names(Kind::Mutant), "not_simulated": statement.not_simulated,
+            "tests": statement.tests(),
+            "exercised": self.swept.as_ref().map(|swept| swept.runs_of(&statement.id).map_or(0, |(runs, _)| runs)),
         })
     }
 
@@ -207,7 +290,7 @@ impl Table {
             text += &labelled(2, &format!("{}s", kind.word()), &names);
         }
         for statement in statements {
-            let Statement { id, level, subject, sentence, not_simulated } = statement;
+            let Statement { id, level, subject, sentence, not_simulated, .. } = statement;
             let heading = format!("  {id:<8} {level:<6} {subject:<6}  ");
             text += &wrapped(&heading, heading.len(), sentence);
             for kind in Kind::ALL {
@@ -216,14 +299,46 @@ impl Table {
                     text += &labelled(11, &format!("{}s", kind.word()), &names.join(", "));
                 }
             }
-            if let Some(reason) = not_simulated {
-                text += &labelled(11, "not simulated:", reason);
+            if not_simulated.is_some() {
+                text += &labelled(11, "not simulated:", statement.reason());
+            }
+            for test in statement.tests() {
+                let (path, name) = test.split_once("::").unwrap_or((test, ""));
+                text += &labelled(11, "tested by", path);
+                text += &format!("{:13}{name}\n", "");
+            }
+            if let Some(swept) = self.swept.as_ref().filter(|_| not_simulated.is_none()) {
+                let said = match swept.runs_of(id) {
+                    Some((runs, first)) => {
+                        format!("by {runs} of {} runs, the first: {first}", swept.runs)
+                    }
+                    None => format!("by none of {} runs", swept.runs),
+                };
+                text += &labelled(11, "exercised", &said);
             }
             if self.is_hole(statement) {
                 text += &format!("{:11}{BAD}no scenario and no checker{BAD:#}\n", "");
             }
         }
         text
+    }
+}
+
+/// How the pages differ from the committed manifest, as sentences.
+fn drift(spec: &Spec) -> Vec<String> {
+    let remedy = "look at the change, then run `cargo sim statements --manifest \
+                  docs/spec/statements.json`";
+    let changes = Manifest::committed().and_then(|before| before.changes(&Manifest::of(spec)));
+    match changes {
+        Err(error) => vec![error.to_string()],
+        Ok(changes) => changes
+            .into_iter()
+            .map(|change| match change {
+                Change::New(id) => format!("{id} is not in the manifest: {remedy}"),
+                Change::Reworded(id) => format!("the manifest has other words for {id}: {remedy}"),
+                Change::Retested(id) => format!("the manifest has other tests for {id}: {remedy}"),
+            })
+            .collect(),
     }
 }
 
@@ -255,7 +370,7 @@ fn wrapped(heading: &str, columns: usize, text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{COLUMNS_MAX, Table, wrapped};
+    use super::{COLUMNS_MAX, Table, drift, wrapped};
     use crate::scenario::Library;
     use crate::spec::Spec;
 
@@ -293,8 +408,38 @@ mod tests {
         let text = anstream::adapter::strip_str(&text).to_string();
         assert!(text.contains("  mutants    m1\n"), "{text}");
         assert!(text.contains("           mutants    m2\n  EV-5c"), "{text}");
-        let nothing = Table { spec: table.spec, advocates: Vec::new() };
+        let nothing = Table { spec: table.spec, advocates: Vec::new(), swept: None };
         assert!(nothing.problems().iter().any(|hole| hole.contains("stands for EV-5b: ")));
+    }
+
+    #[test]
+    fn a_must_that_no_run_shows_needs_a_test() {
+        let page = "### EV-99 More\n- **EV-99a** MUST, server: It sings.\n\n## 2. Index\n\n\
+                    - Not simulated: EV-99a (nobody listens).\n\n| EV-99a | MUST | server | It sings. |\n";
+        let Ok(table) = Table::new(Spec::parse(page).expect("one"), &Library::embedded(), &[])
+        else {
+            panic!("every scenario can be read")
+        };
+        let found = table.problems();
+        assert!(found.contains(&"no run shows the MUST EV-99a, and no test is named".to_owned()));
+        assert!(
+            found.iter().any(|one| one.starts_with("CORE-1a is in the manifest and on no page"))
+        );
+    }
+
+    #[test]
+    fn words_that_changed_without_the_manifest_are_told() {
+        let events = include_str!("../../../docs/spec/events.md");
+        assert!(drift(&Spec::embedded()).is_empty());
+        let pages = [
+            events.replace("the same bytes for ever", "the same bytes"),
+            include_str!("../../../docs/spec/tasks.md").to_owned(),
+            include_str!("../../../docs/spec/session.md").to_owned(),
+        ];
+        let pages: Vec<&str> = pages.iter().map(String::as_str).collect();
+        let found = drift(&Spec::of_pages(&pages).expect("in order"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("the manifest has other words for CORE-1a: "), "{found:?}");
     }
 
     #[test]

@@ -135,7 +135,7 @@ pub(super) fn merge(args: &MergeArgs, out: &mut dyn Write) -> Result<u8, Failure
 }
 
 /// Reads runs, with the numbers of their lines.
-fn read(
+pub(super) fn read(
     path: &Path,
     take: &mut dyn FnMut(usize, Outcome) -> Result<(), String>,
 ) -> Result<(), Failure> {

@@ -5,8 +5,10 @@
 //! every problem of a file is reported, at its place and with its remedy ([`Invalid`]).
 
 mod draw;
+mod examples;
 mod library;
 mod reader;
+mod schema;
 mod step;
 mod writer;
 
@@ -15,6 +17,7 @@ use miette::{Diagnostic, NamedSource, SourceSpan};
 pub use draw::{draw, redraw};
 pub use library::{Library, LibraryError};
 pub(crate) use reader::{Problems, Table, document, nearest, parse_duration};
+pub use schema::reference;
 pub(crate) use writer::{action as action_text, duration as duration_text};
 
 use self::reader::DURATION_MS_MAX;
@@ -408,7 +411,7 @@ fn order(topology: &Topology, protocol: Protocol, table: &Table<'_>) -> Vec<Host
     let hosts = topology.hosts();
     let known: Vec<_> = hosts.iter().map(|host| (host.name(protocol), *host)).collect();
     let mut order = Vec::new();
-    for (name, span) in table.texts_required("order") {
+    for (name, span) in table.texts("order") {
         let Some(host) = table.choose(&name, &span, &known) else { continue };
         if order.contains(&host) {
             let remedy = "take it out once: each host has one turn in a tick";

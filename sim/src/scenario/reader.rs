@@ -10,18 +10,53 @@ use toml::de::{DeTable, DeValue};
 
 use super::Problem;
 
-/// What is wrong so far.
+/// What is wrong so far, and which keys were asked for.
 #[derive(Default)]
-pub(crate) struct Problems(RefCell<Vec<Problem>>);
+pub(crate) struct Problems {
+    found: RefCell<Vec<Problem>>,
+    asked: RefCell<Vec<Asked>>,
+}
+
+/// A key that may stand in a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// The table, as it is called in the file; empty = the file itself.
+    pub(super) table: String,
+    /// The key.
+    pub(super) key: &'static str,
+    /// What may stand there.
+    pub(super) form: String,
+    /// Whether it has to be there.
+    pub(super) required: bool,
+}
 
 impl Problems {
     pub(crate) fn into_inner(self) -> Vec<Problem> {
-        self.0.into_inner()
+        self.found.into_inner()
+    }
+
+    /// The keys that were asked for, in the order in which that was done first.
+    pub(super) fn asked(&self) -> Vec<Asked> {
+        self.asked.borrow().clone()
     }
 
     fn add(&self, message: String, span: &Range<usize>, label: String, remedy: String) {
         let span = span.clone().into();
-        self.0.borrow_mut().push(Problem { message, span, label, remedy });
+        self.found.borrow_mut().push(Problem { message, span, label, remedy });
+    }
+
+    /// Writes down that a key was asked for. What is said of it last is the most exact.
+    fn ask(&self, table: &str, key: &'static str, form: &str, required: bool) {
+        let mut asked = self.asked.borrow_mut();
+        match asked.iter_mut().find(|asked| asked.table == table && asked.key == key) {
+            Some(asked) => {
+                asked.form = form.to_owned();
+                asked.required |= required;
+            }
+            None => {
+                asked.push(Asked { table: table.to_owned(), key, form: form.to_owned(), required })
+            }
+        }
     }
 }
 
@@ -48,6 +83,8 @@ pub(crate) fn document<'a>(text: &'a str, problems: &Problems) -> Option<Spanned
 
 /// A table of the file, and which of its keys have been asked for.
 pub(crate) struct Table<'a> {
+    /// Its key; empty = the file itself.
+    name: &'static str,
     table: &'a DeTable<'a>,
     span: Range<usize>,
     asked: RefCell<BTreeSet<&'static str>>,
@@ -60,11 +97,16 @@ impl<'a> Table<'a> {
         text: &str,
         problems: &'a Problems,
     ) -> Self {
-        Self::new(document.get_ref(), 0..text.len().min(1), problems)
+        Self::new("", document.get_ref(), 0..text.len().min(1), problems)
     }
 
-    fn new(table: &'a DeTable<'a>, span: Range<usize>, problems: &'a Problems) -> Self {
-        Self { table, span, asked: RefCell::default(), problems }
+    fn new(
+        name: &'static str,
+        table: &'a DeTable<'a>,
+        span: Range<usize>,
+        problems: &'a Problems,
+    ) -> Self {
+        Self { name, table, span, asked: RefCell::default(), problems }
     }
 
     pub(crate) fn span(&self) -> Range<usize> {
@@ -112,13 +154,15 @@ impl<'a> Table<'a> {
         self.table.contains_key(key)
     }
 
-    fn get(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
+    fn get(&self, key: &'static str, form: &str) -> Option<&'a Spanned<DeValue<'a>>> {
         self.asked.borrow_mut().insert(key);
+        self.problems.ask(self.name, key, form, false);
         self.table.get(key)
     }
 
-    fn required(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
-        let value = self.get(key);
+    fn required(&self, key: &'static str, form: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+        let value = self.get(key, form);
+        self.problems.ask(self.name, key, form, true);
         if value.is_none() {
             let remedy = format!("add `{key} = …`");
             self.problem(format!("`{key}` is missing"), &self.span, "in this table", remedy);
@@ -149,23 +193,24 @@ impl<'a> Table<'a> {
 
     /// A string that has to be there.
     pub(crate) fn text(&self, key: &'static str) -> Option<At<String>> {
-        let value = self.required(key)?;
+        let value = self.required(key, "a string")?;
         self.as_text(key, value, "a string")
     }
 
     pub(crate) fn text_optional(&self, key: &'static str) -> Option<At<String>> {
-        let value = self.get(key)?;
+        let value = self.get(key, "a string")?;
         self.as_text(key, value, "a string")
     }
 
     /// A list of strings, possibly absent.
     pub(super) fn texts(&self, key: &'static str) -> Vec<At<String>> {
-        self.get(key).map_or_else(Vec::new, |value| self.as_texts(key, value))
+        self.get(key, "a list of strings").map_or_else(Vec::new, |value| self.as_texts(key, value))
     }
 
     /// A list of strings that has to be there.
     pub(super) fn texts_required(&self, key: &'static str) -> Vec<At<String>> {
-        self.required(key).map_or_else(Vec::new, |value| self.as_texts(key, value))
+        self.required(key, "a list of strings")
+            .map_or_else(Vec::new, |value| self.as_texts(key, value))
     }
 
     fn as_texts(&self, key: &str, value: &'a Spanned<DeValue<'a>>) -> Vec<At<String>> {
@@ -182,7 +227,7 @@ impl<'a> Table<'a> {
     }
 
     pub(super) fn boolean(&self, key: &'static str) -> Option<At<bool>> {
-        let value = self.get(key)?;
+        let value = self.get(key, "`true` or `false`")?;
         match value.get_ref() {
             DeValue::Boolean(boolean) => Some((*boolean, value.span())),
             _ => {
@@ -193,8 +238,8 @@ impl<'a> Table<'a> {
     }
 
     pub(super) fn integer(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<At<u64>> {
-        let value = self.get(key)?;
         let wanted = format!("an integer from {} to {}", range.start(), range.end());
+        let value = self.get(key, &wanted)?;
         let integer = match value.get_ref() {
             DeValue::Integer(integer) => {
                 let digits = integer.as_str().replace('_', "");
@@ -213,8 +258,8 @@ impl<'a> Table<'a> {
 
     /// An integer that may be below zero.
     pub(super) fn signed(&self, key: &'static str, range: RangeInclusive<i64>) -> Option<At<i64>> {
-        let value = self.get(key)?;
         let wanted = format!("an integer from {} to {}", range.start(), range.end());
+        let value = self.get(key, &wanted)?;
         let integer = match value.get_ref() {
             DeValue::Integer(integer) => {
                 let digits = integer.as_str().replace('_', "");
@@ -238,7 +283,7 @@ impl<'a> Table<'a> {
 
     /// Milliseconds, from `250ms`, `2s`, `5m` or `1h`.
     pub(super) fn duration(&self, key: &'static str) -> Option<At<u64>> {
-        let value = self.get(key)?;
+        let value = self.get(key, "a duration")?;
         let wanted = "a duration such as \"250ms\", \"2s\", \"5m\" or \"1h\", up to \"24h\"";
         let (text, span) = self.as_text(key, value, wanted)?;
         match parse_duration(&text) {
@@ -250,9 +295,18 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// A duration of which the caller has said that it is missing, if it is.
+    pub(super) fn duration_needed(&self, key: &'static str) -> Option<At<u64>> {
+        let duration = self.duration(key);
+        self.problems.ask(self.name, key, "a duration", true);
+        duration
+    }
+
     /// A duration that is not zero.
     pub(super) fn duration_above_zero(&self, key: &'static str) -> Option<At<u64>> {
-        let duration = self.duration(key)?;
+        let duration = self.duration(key);
+        self.problems.ask(self.name, key, "a duration above zero", false);
+        let duration = duration?;
         if duration.0 == 0 {
             self.problem(
                 format!("`{key}` must be longer than nothing"),
@@ -267,7 +321,7 @@ impl<'a> Table<'a> {
 
     /// Two durations, from `1s..30s`.
     pub(super) fn duration_range(&self, key: &'static str) -> Option<At<(u64, u64)>> {
-        let value = self.get(key)?;
+        let value = self.get(key, "a range of durations")?;
         let wanted = "a range of durations such as \"1s..30s\"";
         let (text, span) = self.as_text(key, value, wanted)?;
         let range = text.split_once("..").and_then(|(from, to)| {
@@ -285,7 +339,9 @@ impl<'a> Table<'a> {
         key: &'static str,
         within: RangeInclusive<u64>,
     ) -> Option<At<(u32, u32)>> {
-        let value = self.get(key)?;
+        let form =
+            format!("a range of integers, or one, from {} to {}", within.start(), within.end());
+        let value = self.get(key, &form)?;
         if let DeValue::Integer(_) = value.get_ref() {
             let (integer, span) = self.integer(key, within)?;
             let integer = u32::try_from(integer).ok()?;
@@ -310,7 +366,9 @@ impl<'a> Table<'a> {
 
     /// One of a few words, which has to be there.
     pub(crate) fn one_of<T: Copy>(&self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
-        let (word, span) = self.text(key)?;
+        let text = self.text(key);
+        self.problems.ask(self.name, key, &one_of(words), true);
+        let (word, span) = text?;
         self.choose(&word, &span, words)
     }
 
@@ -319,7 +377,9 @@ impl<'a> Table<'a> {
         key: &'static str,
         words: &[(&str, T)],
     ) -> Option<T> {
-        let (word, span) = self.text_optional(key)?;
+        let text = self.text_optional(key);
+        self.problems.ask(self.name, key, &one_of(words), false);
+        let (word, span) = text?;
         self.choose(&word, &span, words)
     }
 
@@ -418,9 +478,9 @@ impl<'a> Table<'a> {
     }
 
     pub(super) fn table(&self, key: &'static str) -> Option<Table<'a>> {
-        let value = self.get(key)?;
+        let value = self.get(key, "a table")?;
         match value.get_ref() {
-            DeValue::Table(table) => Some(Table::new(table, value.span(), self.problems)),
+            DeValue::Table(table) => Some(Table::new(key, table, value.span(), self.problems)),
             _ => {
                 self.wrong(key, value, "a table");
                 None
@@ -430,13 +490,13 @@ impl<'a> Table<'a> {
 
     /// The tables of a list of tables, possibly absent; `None` if it is something else.
     pub(crate) fn tables(&self, key: &'static str) -> Option<Vec<Table<'a>>> {
-        let Some(value) = self.get(key) else { return Some(vec![]) };
+        let Some(value) = self.get(key, "a list of tables") else { return Some(vec![]) };
         let DeValue::Array(items) = value.get_ref() else {
             self.wrong(key, value, &format!("a list of tables, each begun with `[[{key}]]`"));
             return None;
         };
         let tables = items.iter().map(|item| match item.get_ref() {
-            DeValue::Table(table) => Some(Table::new(table, item.span(), self.problems)),
+            DeValue::Table(table) => Some(Table::new(key, table, item.span(), self.problems)),
             _ => {
                 self.wrong(key, item, "a table");
                 None
@@ -445,6 +505,12 @@ impl<'a> Table<'a> {
         // Every item is looked at, also behind one that is no table.
         tables.collect::<Vec<_>>().into_iter().collect()
     }
+}
+
+/// The words of which one may stand there.
+fn one_of<T>(words: &[(&str, T)]) -> String {
+    let words: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+    words.join(", ")
 }
 
 /// Reports a mark that nothing emits.

@@ -37,7 +37,7 @@ impl End {
 }
 
 /// The kinds of faults, by the key that names them.
-const FAULTS: [&str; 30] = [
+pub(super) const FAULTS: [&str; 30] = [
     "cut",
     "hold",
     "partition",
@@ -419,7 +419,7 @@ fn read_fault(table: &Table<'_>, kind: &str, hosts: &Hosts) -> Option<Fault> {
         if !table.has(key) {
             table.problem(message, &table.span(), format!("no `{key}`"), remedy);
         }
-        table.duration(key).map(|(duration, _)| duration)
+        table.duration_needed(key).map(|(duration, _)| duration)
     };
     let host = |key| {
         let (name, span) = table.text(key)?;

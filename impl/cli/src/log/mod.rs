@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use gapless::database::open_connection;
+use gapless::database::{Medium, open_connection};
 use gapless::events::log::Command;
 use gapless::events::sqlite::{LogConfig, SqliteLog};
 use gapless::recovery::Epoch;
@@ -136,7 +136,7 @@ fn copy_database(from: &Path, to: &Path) -> Result<(), Failure> {
         Failure::new(format!("`{}` cannot be copied: {error}", from.display()))
             .hint("`gapless log verify` says what is wrong with it")
     };
-    let connection = open_connection(from, None).map_err(failed)?;
+    let connection = open_connection(from, Medium::default()).map_err(failed)?;
     let target = to
         .to_str()
         .ok_or_else(|| Failure::usage(format!("the path `{}` is not UTF-8", to.display())))?;

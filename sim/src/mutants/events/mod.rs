@@ -31,7 +31,7 @@ pub(super) const CATALOGUE: &[Mutant] = &[
     Mutant {
         id: "live-before-replay",
         does: "sends live events while an older replay is on its way",
-        reference: &["relaycast:R3", "FS-24", "FS-25"],
+        reference: &["FS-24", "FS-25"],
         statements: &["CORE-5", "EV-5"],
         home: "events/publishing-faster-than-the-reader",
         checker: "replay_is_in_order",
@@ -58,7 +58,7 @@ pub(super) const CATALOGUE: &[Mutant] = &[
     Mutant {
         id: "client-clock",
         does: "replays to base clients what came after the time of their own clock",
-        reference: &["relaycast:R5b", "relaycast:R5c", "FS-11"],
+        reference: &["relaycast:R5c"],
         statements: &["EV-6"],
         home: "events/clock-steps-base",
         checker: "gap_is_true",
@@ -67,7 +67,7 @@ pub(super) const CATALOGUE: &[Mutant] = &[
     Mutant {
         id: "page-limit",
         does: "replays at most 1,000 events from the log and goes on with the ring",
-        reference: &["relaycast:R5d", "FS-12", "FS-29"],
+        reference: &["relaycast:R5d", "FS-29"],
         statements: &["CORE-5", "EV-5"],
         home: "events/ring-overflow-1700",
         checker: "replay_is_in_order",
@@ -76,7 +76,7 @@ pub(super) const CATALOGUE: &[Mutant] = &[
     Mutant {
         id: "newest-first",
         does: "replays the newest events first",
-        reference: &["relaycast:R5e", "FS-15"],
+        reference: &["relaycast:R5e"],
         statements: &["CORE-5", "EV-5"],
         home: "events/cut-between-log-and-ring",
         checker: "replay_is_in_order",
@@ -85,7 +85,7 @@ pub(super) const CATALOGUE: &[Mutant] = &[
     Mutant {
         id: "failure-swallowed",
         does: "takes an event for handled although its handler failed",
-        reference: &["relaycast:R6", "springdrift:S14", "relaycast:N1"],
+        reference: &["relaycast:R6", "relaycast:N1"],
         statements: &["CORE-3", "EV-9"],
         home: "events/handler-fails",
         checker: "no_loss",
@@ -121,7 +121,7 @@ pub(super) const CATALOGUE: &[Mutant] = &[
     Mutant {
         id: "handled-before-done",
         does: "moves its cursor when it hands an event over, not when the handler is done",
-        reference: &["springdrift:S9", "FS-38"],
+        reference: &["FS-38"],
         statements: &["CORE-3", "EV-9", "EV-12"],
         home: "events/slow-handler-over-reconnect",
         checker: "cursor_is_contiguous",
@@ -130,7 +130,7 @@ pub(super) const CATALOGUE: &[Mutant] = &[
     Mutant {
         id: "duplicates-applied",
         does: "gives the application an event again when it arrives again",
-        reference: &["springdrift:S10", "FS-02", "FS-35"],
+        reference: &["FS-22"],
         statements: &["EV-8"],
         home: "events/slow-handler-over-reconnect",
         checker: "no_duplicate",
@@ -166,7 +166,7 @@ pub(super) const CATALOGUE: &[Mutant] = &[
     Mutant {
         id: "gap-swallowed",
         does: "tells the application nothing of events that will never come",
-        reference: &["FS-29", "FS-30"],
+        reference: &["FS-30"],
         statements: &["CORE-4", "EV-7", "EV-10"],
         home: "events/retention-past-the-cursor",
         checker: "no_loss",
@@ -211,7 +211,7 @@ pub(super) const CATALOGUE: &[Mutant] = &[
     Mutant {
         id: "numbers-reused",
         does: "counts from the rows of the log, and so from 0 again when retention has removed all",
-        reference: &["hostlink:H3", "FS-32"],
+        reference: &["hostlink:H3"],
         statements: &["CORE-1", "EV-1"],
         home: "events/retention-empties-the-log",
         checker: "one_name_one_payload",

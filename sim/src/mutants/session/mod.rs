@@ -13,7 +13,7 @@ pub(super) const CATALOGUE: &[Mutant] = &[
     Mutant {
         id: "session-cursor-jumps",
         does: "acknowledges and resumes from the highest number that it has seen",
-        reference: &["springdrift:S1", "springdrift:S2"],
+        reference: &["springdrift:S2"],
         statements: &["SE-4", "SE-11"],
         home: "session/hole-in-the-live-stream",
         checker: "views_are_runs",
@@ -112,7 +112,7 @@ pub(super) const CATALOGUE: &[Mutant] = &[
     Mutant {
         id: "live-overtakes-replay",
         does: "sends a new frame before the end of a replay",
-        reference: &["springdrift:S1", "hostlink:H14", "FS-24"],
+        reference: &["springdrift:S1", "FS-24"],
         statements: &["SE-4"],
         home: "session/live-during-a-replay",
         checker: "numbers_ascend",
@@ -121,7 +121,7 @@ pub(super) const CATALOGUE: &[Mutant] = &[
     Mutant {
         id: "too-old-up-to-date",
         does: "calls a client up to date whose next frame is not kept",
-        reference: &["springdrift:S5", "FS-34"],
+        reference: &["springdrift:S5"],
         statements: &["SE-1"],
         home: "session/ring-overflow",
         checker: "verdict_is_true",
@@ -175,7 +175,7 @@ pub(super) const CATALOGUE: &[Mutant] = &[
     Mutant {
         id: "answer-to-what-is-open",
         does: "takes an answer for one to whatever is asked when it comes",
-        reference: &["springdrift:S6"],
+        reference: &["FS-37"],
         statements: &["SE-5"],
         home: "session/late-answer",
         checker: "accepted_once",
@@ -184,7 +184,7 @@ pub(super) const CATALOGUE: &[Mutant] = &[
     Mutant {
         id: "one-outbox-for-all-tabs",
         does: "has one outbox for all clients of a user",
-        reference: &["springdrift:S11", "springdrift:S13"],
+        reference: &["springdrift:S13"],
         statements: &["SE-8"],
         home: "session/two-clients-of-one-user",
         checker: "superseded_is_final",

@@ -47,7 +47,7 @@ pub(super) const CATALOGUE: &[Mutant] = &[
     Mutant {
         id: "tail-lost",
         does: "forgets what a command wrote last when it ends",
-        reference: &["hostlink:H5", "FS-68"],
+        reference: &["hostlink:H5"],
         statements: &["TK-4", "TK-5"],
         home: "tasks/cut-while-it-writes",
         checker: "loss_is_declared",
@@ -200,7 +200,7 @@ pub(super) const CATALOGUE: &[Mutant] = &[
     Mutant {
         id: "every-start-another-store",
         does: "takes every start of an agent for another store",
-        reference: &["FS-62"],
+        reference: &["hostlink:H2"],
         statements: &["TK-16"],
         home: "tasks/crash-with-a-queue",
         checker: "interruption_has_a_cause",
@@ -245,7 +245,7 @@ pub(super) const CATALOGUE: &[Mutant] = &[
     Mutant {
         id: "queue-without-bound",
         does: "lets every attempt wait that it is given",
-        reference: &["hostlink:H18"],
+        reference: &["hostlink:HL-18"],
         statements: &["TK-6", "CORE-12"],
         home: "tasks/queue-full",
         checker: "bounds_hold",

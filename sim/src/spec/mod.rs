@@ -1,20 +1,28 @@
 //! The specification, statement by statement.
 //!
 //! A page of `docs/spec/` says each statement once in full, under a heading of its group, and lists
-//! it again in its last chapter, the index. The index also says which statements no run shows, and
-//! what shows them instead:
+//! it again in its last chapter, the index. The index also says which statements no run shows, why,
+//! and which test of the library shows them instead:
 //!
 //! ```text
-//! - Not simulated: CORE-14a, CORE-14d (every token of a run is valid; `tests/tests/both_arms.rs`).
+//! - Not simulated: CORE-14a (every token of a run is valid; `tests/tests/both_arms.rs::over_real_sockets`).
 //! ```
+//!
+//! A MUST that no run shows needs such a test. [`Manifest`] is all of it for machines, and remembers
+//! what an id has meant.
 
+mod manifest;
+
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
+
+pub use self::manifest::{Change, Entry, Manifest, ManifestError};
 
 /// The pages that were there when the program was built.
 const PAGES: [&str; 3] = [
-    include_str!("../../docs/spec/events.md"),
-    include_str!("../../docs/spec/tasks.md"),
-    include_str!("../../docs/spec/session.md"),
+    include_str!("../../../docs/spec/events.md"),
+    include_str!("../../../docs/spec/tasks.md"),
+    include_str!("../../../docs/spec/session.md"),
 ];
 
 /// How ids begin: those that hold for every protocol, and those of each.
@@ -46,6 +54,8 @@ pub struct Statement {
     pub level: String,
     /// Whom it binds: server and client, or controller and agent, or both of them.
     pub subject: String,
+    /// All of it.
+    pub text: String,
     /// Its first sentence.
     pub sentence: String,
     /// Why no run shows it, and what does instead, if that is so.
@@ -69,11 +79,26 @@ impl Spec {
 
     /// The specification that was there when the program was built.
     pub fn embedded() -> Self {
-        let mut groups = Vec::new();
-        for page in PAGES {
-            groups.extend(Self::parse(page).expect("the tests read every page").groups);
+        Self::of_pages(&PAGES).expect("the tests read every page")
+    }
+
+    /// The statements of several pages.
+    ///
+    /// # Errors
+    ///
+    /// [`SpecError`] if a page is not in order, or an id stands on two of them.
+    pub fn of_pages(pages: &[&str]) -> Result<Self, SpecError> {
+        let mut groups: Vec<Group> = Vec::new();
+        for page in pages {
+            for group in Self::parse(page)?.groups {
+                if groups.iter().any(|other| other.id == group.id) {
+                    let problem = format!("{} stands on two pages", group.id);
+                    return Err(error(problem, "give one of them the next free number"));
+                }
+                groups.push(group);
+            }
         }
-        Self { groups }
+        Ok(Self { groups })
     }
 
     /// The statements of a page.
@@ -108,6 +133,15 @@ impl Spec {
             }
         }
         let mut spec = Self { groups };
+        let mut ids = BTreeSet::new();
+        let heads = spec.groups.iter().map(|group| &group.id);
+        for id in heads.chain(spec.statements().map(|statement| &statement.id)) {
+            if !ids.insert(id) {
+                let remedy =
+                    "give one of them the next free number or letter: an id is never reused";
+                return Err(error(format!("{id} stands there twice"), remedy));
+            }
+        }
         spec.compare(index)?;
         spec.except(index)?;
         Ok(spec)
@@ -188,6 +222,27 @@ impl Statement {
     pub fn is_covered_by(&self, id: &str) -> bool {
         self.id == id || (self.not_simulated.is_none() && group_of(&self.id) == id)
     }
+
+    /// The tests that show it if no run does, each as `path::function`.
+    pub fn tests(&self) -> Vec<&str> {
+        let reason = self.not_simulated.as_deref().unwrap_or_default();
+        let words = reason.split('`').skip(1).step_by(2);
+        words.filter(|word| word.contains(".rs::")).collect()
+    }
+
+    /// Why no run shows it, without the tests; empty if one does.
+    pub fn reason(&self) -> &str {
+        let reason = self.not_simulated.as_deref().unwrap_or_default();
+        match self.tests().first() {
+            Some(test) => reason.split(&format!("; `{test}`")).next().unwrap_or_default(),
+            None => reason,
+        }
+    }
+
+    /// Whether it binds nobody any more. Its id stays, so that nothing else can have it.
+    pub fn is_withdrawn(&self) -> bool {
+        manifest::is_withdrawn(&self.text)
+    }
 }
 
 /// `EV-5` of `EV-5a`.
@@ -229,6 +284,7 @@ fn statement(line: &str) -> Result<Statement, SpecError> {
             id: id.to_owned(),
             level: level.to_owned(),
             subject: subject.to_owned(),
+            text: text.to_owned(),
             sentence,
             not_simulated: None,
         })
@@ -263,7 +319,7 @@ mod tests {
 
 ## 2. Index
 
-- Not simulated: CORE-1b (no run is that long; `tests/tests/long.rs`).
+- Not simulated: CORE-1b (no run is that long; `tests/tests/long.rs::it_ends`).
 
 | id | level | subject | statement |
 |---|---|---|---|
@@ -283,8 +339,11 @@ mod tests {
         assert_eq!(all[0].sentence, "A name is for ever.");
         assert_eq!((all[1].level.as_str(), all[1].subject.as_str()), ("SHOULD", "both"));
         assert_eq!(all[1].sentence, "No number is above 2^53 - 1.");
-        let reason = Some("no run is that long; `tests/tests/long.rs`");
+        let reason = Some("no run is that long; `tests/tests/long.rs::it_ends`");
         assert_eq!(all[1].not_simulated.as_deref(), reason);
+        assert_eq!(all[1].tests(), ["tests/tests/long.rs::it_ends"]);
+        assert_eq!(all[1].reason(), "no run is that long");
+        assert_eq!(all[0].text, "A name is for ever. That is long.");
         assert_eq!(all[0].not_simulated, None);
     }
 
@@ -309,7 +368,12 @@ mod tests {
             ("| EV-2a | MAY |", "| EV-2a | MUST |", "the chapters have `EV-2a MAY client`"),
             ("| CORE-1a | MUST | server | A name is for ever. |\n", "", "lists `CORE-1b"),
             ("| EV-2a | MAY | client | It counts. |\n", "", "does not list `EV-2a MAY client`"),
-            ("(no run is that long; `tests/tests/long.rs`).", "().", "there is no reason"),
+            ("(no run is that long; `tests/tests/long.rs::it_ends`).", "().", "there is no reason"),
+            (
+                "- **CORE-1b** SHOULD, both",
+                "- **CORE-1a** SHOULD, both",
+                "CORE-1a stands there twice",
+            ),
             ("simulated: CORE-1b", "simulated: CORE-9", "`CORE-9` is not simulated, and no"),
             ("simulated: CORE-1b", "simulated: CORE-1b, CORE-1b", "for two reasons"),
         ];
@@ -322,6 +386,12 @@ mod tests {
                 "{said:?} is not in\n{error}"
             );
         }
+    }
+
+    #[test]
+    fn an_id_that_stands_on_two_pages_is_refused() {
+        let error = Spec::of_pages(&[PAGE, PAGE]).expect_err("twice").to_string();
+        assert!(error.contains("CORE-1 stands on two pages"), "{error}");
     }
 
     #[test]
