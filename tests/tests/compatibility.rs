@@ -44,6 +44,7 @@ fn has_a_base_peer(scenario: &Scenario) -> bool {
         Options::Events { server, client } => (server.extension, client.extension),
         Options::Tasks { controller, agent } => (controller.extension, agent.extension),
         Options::Session { server, client } => (server.extension, client.extension),
+        Options::Custom { .. } => return false,
     };
     !one || !other
 }
@@ -88,6 +89,7 @@ fn what_is_lost_between_base_peers_is_not_lost_with_the_extension() {
             Options::Events { server, .. } => server.extension = true,
             Options::Tasks { controller, .. } => controller.extension = true,
             Options::Session { server, .. } => server.extension = true,
+            Options::Custom { .. } => panic!("{id} is none of the three protocols"),
         }
         let verdict = |scenario| judge(&run(&draw(scenario, Seed(1))).expect("it runs"));
         assert_ne!(verdict(&base).violations(), [], "{id} costs nothing between base peers");

@@ -264,7 +264,7 @@ async fn hostile_text_is_shown_and_not_run() {
     let hostile = "</script><img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>'\"<!--";
     let mut run = failing_run();
     for record in run.trace.records.iter_mut().filter(|record| record.kind != Kind::Mark) {
-        record.text = hostile.to_owned();
+        record.text = hostile.into();
     }
     run.plan.scenario = hostile.to_owned();
     let verdict = judge(&run);

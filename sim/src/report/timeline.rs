@@ -235,7 +235,7 @@ fn arrows(trace: &Trace, causality: &Causality, place: &BTreeMap<&str, usize>) -
         let record = &trace.records[at];
         let client = match &record.fact {
             Some(Fact::Frame(passage)) => &*passage.client,
-            _ => &record.host,
+            _ => record.host,
         };
         place.get(client).copied().unwrap_or(0)
     };

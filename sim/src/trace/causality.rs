@@ -156,7 +156,7 @@ impl<'a> Finder<'a> {
             }
             return;
         }
-        self.newest.insert(&record.host, at);
+        self.newest.insert(record.host, at);
         if record.host == self.server {
             self.served.push((record.at_ms, at));
         }

@@ -2,7 +2,7 @@
 //! turmoil's disk, with its clock.
 //!
 //! Who the hosts are is a matter of the protocol: see `events`, `tasks`, `session` and
-//! [`custom`](crate::custom). The world steps turmoil tick by tick and
+//! [`custom`]. The world steps turmoil tick by tick and
 //! does between the ticks what the plan says. A run has two phases: until `duration_ms` faults
 //! come and go while the workload runs; then everything heals, and within `settle_ms` what is owed
 //! has to arrive.
