@@ -25,6 +25,9 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the project is there")
 }
 
+/// A page that has a test of its own, which runs its commands in one process: `tutorial.rs`.
+const TUTORIAL: &str = "docs/tutorial.md";
+
 /// All pages, by their path in the project.
 fn pages() -> BTreeMap<String, String> {
     let mut pages = BTreeMap::new();
@@ -164,7 +167,7 @@ fn every_command_of_the_manual_does_what_the_manual_says() {
     commands(bin.path());
     let path = format!("{}:{}", bin.path().display(), std::env::var("PATH").expect("a path"));
     let mut failed = Vec::new();
-    for (name, page) in pages() {
+    for (name, page) in pages().into_iter().filter(|(name, _)| name != TUTORIAL) {
         let blocks = blocks(&page).unwrap_or_else(|problem| panic!("{name}, {problem}"));
         let folder = tempfile::tempdir().expect("a folder");
         for block in blocks.iter().filter(|block| block.skip.is_none()) {
