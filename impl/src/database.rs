@@ -192,7 +192,7 @@ pub(crate) fn open(
     schema: &Schema,
 ) -> Result<Connection, OpenError> {
     let failed = |error: rusqlite::Error| open_error(path, &error);
-    let mut connection = connect(path, medium.vfs).map_err(failed)?;
+    let connection = connect(path, medium.vfs).map_err(failed)?;
     // What is not ours is left as it is, down to its journal mode.
     let version = match contents(&connection, schema.application_id).map_err(failed)? {
         Contents::Foreign => {
@@ -213,7 +213,7 @@ pub(crate) fn open(
     };
     configure(&connection, medium.synchronous).map_err(failed)?;
     if version < schema.version() {
-        migrate(&mut connection, schema, version).map_err(failed)?;
+        migrate(&connection, schema, version).map_err(failed)?;
     }
     Ok(connection)
 }
@@ -268,7 +268,7 @@ impl Drop for Transaction<'_> {
 }
 
 /// Brings a database from a version to the newest, all or nothing.
-fn migrate(connection: &mut Connection, schema: &Schema, from: i64) -> rusqlite::Result<()> {
+fn migrate(connection: &Connection, schema: &Schema, from: i64) -> rusqlite::Result<()> {
     let transaction = Transaction::begin(connection, false)?;
     for version in schema.versions.iter().skip(usize::try_from(from).unwrap_or(0)) {
         transaction.execute_batch(version)?;

@@ -172,6 +172,35 @@ fn a_cursor_is_judged_over_epochs_and_restores() {
     std::fs::remove_dir_all(folder).expect("cleaned up");
 }
 
+/// The log knows which streams have numbers in its epoch, and does not ask the database again.
+#[test]
+fn a_stream_with_numbers_in_an_epoch_gets_its_first_one_in_the_next_whatever_is_one_transaction() {
+    for grouped in [true, false] {
+        let mut log = memory(|_| {});
+        one(&mut log, append(1, None, 1));
+        let commands = vec![append(1, None, 2), Command::OpenEpoch(epoch(2)), append(1, None, 3)];
+        if grouped {
+            log.transact(commands).expect("it succeeds");
+        } else {
+            for command in commands {
+                one(&mut log, command);
+            }
+        }
+        one(&mut log, append(1, None, 4));
+        let Reply::Loaded(state) = one(&mut log, Command::Load(agent(1))) else { panic!("loaded") };
+        let judge = |name, sequence| {
+            state.lineage.judge(&Cursor::new(epoch(name), sequence), state.oldest, state.head)
+        };
+        assert_eq!(judge(1, 2), Verdict::Replay { from: 3, to: 4 }, "{grouped}");
+        assert_eq!(
+            judge(1, 3),
+            Verdict::Ahead { from: 3, to: 4 },
+            "3 is another epoch's: {grouped}"
+        );
+        assert_eq!(judge(2, 3), Verdict::Replay { from: 4, to: 4 }, "{grouped}");
+    }
+}
+
 #[test]
 fn an_epoch_without_a_row_is_forgotten_behind_epochs_max_newer_ones() {
     let mut log = memory(|config| config.epochs_max = 2);

@@ -206,6 +206,20 @@ async fn read_to_the_end(socket: &mut Socket) -> u16 {
     tokio::time::timeout(PATIENCE, read).await.expect("it ends")
 }
 
+/// The slow one is closed, alone, and no more was ever held for a connection than a window of so many
+/// frames and bytes, and what is on its way.
+async fn costs_a_window_and_is_closed(book: &Book, window: (usize, usize), slow: &mut Socket) {
+    assert_eq!(book.closed().await, CloseCode::RESUME);
+    assert_eq!(book.held().closed.len(), 1, "the other one goes on");
+    {
+        let held = book.held();
+        let (frames, bytes) = (window.0 + 64, window.1 + 2 * PIECE);
+        assert!(held.frames_max <= frames, "{} of {frames} frames", held.frames_max);
+        assert!(held.bytes_max <= bytes, "{} of {bytes} bytes", held.bytes_max);
+    }
+    assert_eq!(read_to_the_end(slow).await, 4001);
+}
+
 // ---- events -----------------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,7 +231,7 @@ async fn a_subscriber_that_does_not_read_costs_a_window_and_is_closed_with_4001(
         write_stall: WRITE_STALL,
         ..events_protocol::server::ServerConfig::default()
     };
-    let (window_frames, window_bytes) = (config.window_frames, config.window_bytes);
+    let window = (config.window_frames, config.window_bytes);
     let (extension, event_bytes_max) = (config.extension, config.event_bytes_max);
     let book = Book::default();
     let core = Watched {
@@ -276,15 +290,7 @@ async fn a_subscriber_that_does_not_read_costs_a_window_and_is_closed_with_4001(
         }
     };
     tokio::join!(publish, read);
-    assert_eq!(book.closed().await, CloseCode::RESUME);
-    assert_eq!(book.held().closed.len(), 1, "the other one goes on");
-    {
-        let held = book.held();
-        let bytes = window_bytes + 2 * PIECE;
-        assert!(held.frames_max <= window_frames + 64, "{}", held.frames_max);
-        assert!(held.bytes_max <= bytes, "{} of {bytes} bytes", held.bytes_max);
-    }
-    assert_eq!(read_to_the_end(&mut slow).await, 4001);
+    costs_a_window_and_is_closed(&book, window, &mut slow).await;
 }
 
 // ---- session ----------------------------------------------------------------------------------------
@@ -319,7 +325,7 @@ async fn a_client_of_a_session_that_does_not_read_costs_a_window_and_is_closed_w
         write_stall: WRITE_STALL,
         ..sessions::server::ServerConfig::default()
     };
-    let (window_frames, window_bytes) = (config.window_frames, config.window_bytes);
+    let window = (config.window_frames, config.window_bytes);
     let extension = config.extension;
     let book = Book::default();
     let core = Watched {
@@ -360,15 +366,7 @@ async fn a_client_of_a_session_that_does_not_read_costs_a_window_and_is_closed_w
         permits.add_permits(1);
         hear_of(&mut quick, "assistant_message").await;
     }
-    assert_eq!(book.closed().await, CloseCode::RESUME);
-    assert_eq!(book.held().closed.len(), 1, "the other one goes on");
-    {
-        let held = book.held();
-        let bytes = window_bytes + 2 * PIECE;
-        assert!(held.frames_max <= window_frames + 64, "{}", held.frames_max);
-        assert!(held.bytes_max <= bytes, "{} of {bytes} bytes", held.bytes_max);
-    }
-    assert_eq!(read_to_the_end(&mut slow).await, 4001);
+    costs_a_window_and_is_closed(&book, window, &mut slow).await;
 }
 
 // ---- tasks ------------------------------------------------------------------------------------------

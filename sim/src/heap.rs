@@ -8,8 +8,8 @@ const KEPT_BYTES: i32 = 32 << 20;
 /// Lets the heap keep what a run gives back, for the next one.
 ///
 /// A run fills files of a few megabytes and drops them again. Without this, glibc returns them to the
-/// system after each run, and a fifth of the next one goes by in page faults. Elsewhere nothing is
-/// done.
+/// system after each run, and a tenth of the next one and more goes by in page faults. Elsewhere nothing
+/// is done.
 pub fn keep() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     for parameter in [libc::M_MMAP_THRESHOLD, libc::M_TRIM_THRESHOLD] {

@@ -106,6 +106,7 @@ pub(super) fn run(args: &ProxyArgs, out: &mut dyn Write) -> Result<u8, Failure> 
 
 /// Passes on what standard input says, to its end. A line that is no strike is told and hits nobody.
 fn read_strikes(strikes: broadcast::Sender<Strike>) {
+    // No simulation is near: the proxy stands between real sockets, and standard input blocks its reader.
     #[expect(clippy::disallowed_methods, reason = "standard input blocks whoever reads it")]
     std::thread::spawn(move || {
         for line in io::stdin().lines().map_while(Result::ok) {

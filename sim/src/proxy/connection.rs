@@ -188,6 +188,7 @@ impl<D: Iterator<Item = Decision>> Course<D> {
             let at = next.into_iter().chain(over).min();
             tokio::select! { biased;
                 strike = struck(&mut self.strikes) => {
+                    // A strike comes from outside and hits when it comes: on real sockets real time counts.
                     let now = Instant::now();
                     let due_ms = millis(now.duration_since(opened));
                     if let Some(fault) = strike.hits(self.connection) {

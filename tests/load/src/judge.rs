@@ -26,6 +26,8 @@ pub(crate) struct Verdict {
     pub(crate) tasks: Counts,
     /// What is still on its way, and whose.
     pub(crate) waiting: Vec<String>,
+    /// With whom something is wrong, and all that is known of it.
+    pub(crate) wrong: Vec<String>,
 }
 
 impl Verdict {
@@ -49,6 +51,7 @@ impl Verdict {
             let stream: Stream = slots.read(number)?;
             self.published += stream.acknowledged;
             self.events += stream.counts;
+            self.accuse(stream.counts, || format!("the publisher of stream {number}: {stream:?}"));
             if stream.acknowledged < stream.begun {
                 self.waiting.push(format!("the publisher of stream {number}"));
             }
@@ -59,7 +62,9 @@ impl Verdict {
             let subscriber: Subscriber = slots.read(number)?;
             let head = heads[stream_of(mix, number)];
             self.delivered += subscriber.tally.highest;
-            self.events += subscriber.tally.counts(head);
+            let counts = subscriber.tally.counts(head);
+            self.events += counts;
+            self.accuse(counts, || format!("subscriber {number} of {head}: {subscriber:?}"));
             if subscriber.tally.highest < head {
                 self.waiting.push(format!(
                     "subscriber {number}, which has {} of {head} events",
@@ -77,6 +82,7 @@ impl Verdict {
             self.said += talk.seen;
             self.turns_interrupted += talk.interrupted;
             self.sessions += talk.counts();
+            self.accuse(talk.counts(), || format!("user {number}: {talk:?}"));
             if !talk.settled {
                 self.waiting.push(format!("user {number}: {talk:?}"));
             }
@@ -91,6 +97,7 @@ impl Verdict {
             self.tasks_done += job.done;
             self.attempts_interrupted += job.interrupted;
             self.tasks += job.counts;
+            self.accuse(job.counts, || format!("agent {number}: {job:?}"));
             if job.done < job.wanted {
                 self.waiting.push(format!("task {} of agent {number}", job.wanted));
             }
@@ -102,13 +109,25 @@ impl Verdict {
             }
         }
         self.attempts = runs.values().sum();
-        self.tasks.doubled += runs.values().map(|times| times - 1).sum::<u64>();
+        for (attempt, times) in runs.iter().filter(|(_, times)| **times > 1) {
+            self.tasks.doubled += times - 1;
+            self.wrong.push(format!("attempt {attempt}, which ran {times} times"));
+        }
         for worker in 0..mix.workers {
-            let done = lines(mix, &done_file(worker))?;
-            let lost = done.iter().filter(|attempt| !runs.contains_key(*attempt)).count();
-            self.tasks.lost += lost as u64;
+            for attempt in lines(mix, &done_file(worker))? {
+                if !runs.contains_key(&attempt) {
+                    self.tasks.lost += 1;
+                    self.wrong.push(format!("attempt {attempt}, which is done and never ran"));
+                }
+            }
         }
         Ok(())
+    }
+
+    fn accuse(&mut self, counts: Counts, who: impl FnOnce() -> String) {
+        if !counts.is_exact() {
+            self.wrong.push(who());
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! attempt run once), so that memory does not grow with the length. What it does not do: measure how
 //! fast anything is.
 
+#[path = "../../peers/src/failure.rs"]
 mod failure;
 mod faults;
 mod judge;

@@ -225,6 +225,7 @@ impl Run {
     }
 
     async fn happen(&mut self, fault: Fault) -> Result<()> {
+        // Real time: everything here is real processes. The seed only draws which fault it is, and how long.
         let now = Instant::now();
         let (length, what) = match fault {
             Fault::Strike { strike, .. } => return self.proxy.strike(&strike).await,
@@ -332,15 +333,18 @@ impl Run {
             std::fs::write(path, memory.csv())?;
         }
         let mut problems = memory.problems(connections);
+        let named = |all: &[String]| all[..all.len().min(NAMED_MAX)].join("\n    ");
         if !verdict.is_exact() {
-            problems.push("something was lost, doubled, reordered, damaged or refused".to_owned());
+            problems.push(format!(
+                "something was lost, doubled, reordered, damaged or refused:\n    {}",
+                named(&verdict.wrong)
+            ));
         }
         if !settled {
-            let waiting = &verdict.waiting;
-            let named = waiting.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join("\n    ");
             problems.push(format!(
-                "{} still wait {SETTLE_MAX:?} after the last fault:\n    {named}",
-                waiting.len()
+                "{} still wait {SETTLE_MAX:?} after the last fault:\n    {}",
+                verdict.waiting.len(),
+                named(&verdict.waiting)
             ));
         }
         for problem in &problems {

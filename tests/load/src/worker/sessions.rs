@@ -161,6 +161,8 @@ impl Talk {
         self.settled = view.connection == Connection::Live
             && view.loaded
             && view.pending.is_empty()
+            // It will be answered.
+            && view.open_question.is_none()
             && self.owed() == 0
             && last == self.row
             && all_rows;
