@@ -329,8 +329,12 @@ impl User {
     }
 
     fn may_speak(&self, view: &View) -> bool {
-        let waited_for = view.open_question.is_some() || view.status != Status::Waiting;
-        view.loaded && view.pending.is_empty() && waited_for && self.talk.owed() <= OWED_MAX
+        // Messages wait for the answer to a question, so that is never too much.
+        let is_turn = match view.open_question {
+            Some(_) => true,
+            None => view.status != Status::Waiting && self.talk.owed() <= OWED_MAX,
+        };
+        view.loaded && view.pending.is_empty() && is_turn
     }
 
     async fn speak(&mut self, view: &View) -> Result<()> {
