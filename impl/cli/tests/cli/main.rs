@@ -5,6 +5,7 @@ mod chat;
 mod clients;
 mod config;
 mod log;
+mod overload;
 mod security;
 mod serve;
 mod support;
