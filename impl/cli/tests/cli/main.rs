@@ -5,6 +5,7 @@ mod chat;
 mod clients;
 mod config;
 mod log;
+mod mixed;
 mod overload;
 mod security;
 mod serve;
