@@ -6,6 +6,8 @@ mod clients;
 mod config;
 mod log;
 mod mixed;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod overload;
 mod security;
 mod serve;
