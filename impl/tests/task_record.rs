@@ -432,7 +432,7 @@ fn what_a_new_store_got_over_http_is_taken_for_the_old_ones_and_is_not_run_again
     assert_eq!(fixture.deliverable_to(false), ["polled/a1"]);
     fixture.delivering(&polled);
     let named = Hello { running_tasks: vec![running(&polled)], ..hello("other", None) };
-    assert_eq!(fixture.agreed(named).interrupted, [polled.clone()]);
+    assert_eq!(fixture.agreed(named).interrupted, std::slice::from_ref(&polled));
     assert_eq!(fixture.finish(&polled, "f", 0), FinalTaken::TooLate);
     assert_eq!(fixture.state("polled"), AttemptState::Interrupted);
     assert_eq!(fixture.deliverable(), Vec::<String>::new());
