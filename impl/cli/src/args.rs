@@ -168,6 +168,11 @@ pub(crate) struct ServeArgs {
     /// How many frames may come on a WebSocket in a second; four times as many at once.
     #[arg(long, value_name = "COUNT", default_value = "10000", value_parser = clap::value_parser!(NonZeroU32), env = "GAPLESS_MAX_FRAME_RATE")]
     pub(crate) max_frame_rate: NonZeroU32,
+    /// An OpenTelemetry collector that takes OTLP over HTTP, as `http://127.0.0.1:4318`: spans are
+    /// exported to it.
+    #[cfg(feature = "otlp")]
+    #[arg(long, value_name = "URL", env = "GAPLESS_OTLP_ENDPOINT")]
+    pub(crate) otlp_endpoint: Option<ServerUrl>,
 }
 
 /// Origins of pages.

@@ -5,6 +5,10 @@ mod chat;
 mod clients;
 mod config;
 mod log;
+mod mixed;
+#[cfg(feature = "otlp")]
+mod otlp;
+mod overload;
 mod security;
 mod serve;
 mod support;
