@@ -214,6 +214,26 @@ async fn a_message_of_a_tab_that_was_closed_is_sent_by_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_of_a_tab_that_is_closed_is_sent_by_one_that_is_open() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let Some(browser) = Browser::start(env!("CARGO_TARGET_TMPDIR")).await else { return };
+    let mut host = Host::start().await;
+    let proxy = Proxy::start(host.port).await;
+    let open = page(&browser, proxy.port).await;
+    let closed = page(&browser, proxy.port).await;
+    until(&open, LINK, json!("live")).await;
+    until(&closed, LINK, json!("live")).await;
+    host.kill().await;
+    closed.say("do not forget this").await;
+    shows(&closed, &["user do not forget this (pending)"]).await;
+    closed.close().await;
+    host.start_again().await;
+    let all = ["user do not forget this", "assistant you said do not forget this"];
+    shows(&open, &all).await;
+    holds(host, &all).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_is_not_valid_is_said_to_be_so() {
     let _one = ONE_AT_A_TIME.lock().await;
     let Some(browser) = Browser::start(env!("CARGO_TARGET_TMPDIR")).await else { return };
