@@ -65,6 +65,8 @@
 //!
 //! - Shared memory: WAL needs `locking_mode=EXCLUSIVE`. Memory mapping and atomic writes are not offered either.
 //! - Reordering of unsynced writes: on a power loss all of them are lost, or with a torn write those of that file kept.
+//! - Damage beside a write: a loss of power leaves what was not being written as it was. SQLite is told so; of a disk
+//!   of its own on Unix it believes the same.
 //! - A failed sync keeps the unsynced data pending; on some kernels it is lost.
 //! - Temporary files without a name live in memory, uncounted, as `temp_store=MEMORY` has them.
 //! - The creation of a file makes earlier creations and deletions in its directory durable, because turmoil cannot
