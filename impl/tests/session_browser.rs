@@ -193,6 +193,19 @@ async fn two_tabs_see_everything_and_one_that_closes_disturbs_nothing() {
     holds(host, &all).await;
 }
 
+/// Closes a tab that has said something while there was no server, which is there again afterwards.
+async fn close_with_a_message(tab: Tab, host: &mut Host) {
+    host.kill().await;
+    tab.say("do not forget this").await;
+    shows(&tab, &["user do not forget this (pending)"]).await;
+    tab.close().await;
+    host.start_again().await;
+}
+
+/// What is there when that was sent all the same.
+const NOT_FORGOTTEN: [&str; 2] =
+    ["user do not forget this", "assistant you said do not forget this"];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_of_a_tab_that_was_closed_is_sent_by_the_next() {
     let _one = ONE_AT_A_TIME.lock().await;
@@ -202,15 +215,10 @@ async fn a_message_of_a_tab_that_was_closed_is_sent_by_the_next() {
     let proxy = Proxy::start(host.port).await;
     let closed = page(&browser, proxy.port).await;
     until(&closed, LINK, json!("live")).await;
-    host.kill().await;
-    closed.say("do not forget this").await;
-    shows(&closed, &["user do not forget this (pending)"]).await;
-    closed.close().await;
-    host.start_again().await;
+    close_with_a_message(closed, &mut host).await;
     let tab = page(&browser, proxy.port).await;
-    let all = ["user do not forget this", "assistant you said do not forget this"];
-    shows(&tab, &all).await;
-    holds(host, &all).await;
+    shows(&tab, &NOT_FORGOTTEN).await;
+    holds(host, &NOT_FORGOTTEN).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,14 +231,9 @@ async fn a_message_of_a_tab_that_is_closed_is_sent_by_one_that_is_open() {
     let closed = page(&browser, proxy.port).await;
     until(&open, LINK, json!("live")).await;
     until(&closed, LINK, json!("live")).await;
-    host.kill().await;
-    closed.say("do not forget this").await;
-    shows(&closed, &["user do not forget this (pending)"]).await;
-    closed.close().await;
-    host.start_again().await;
-    let all = ["user do not forget this", "assistant you said do not forget this"];
-    shows(&open, &all).await;
-    holds(host, &all).await;
+    close_with_a_message(closed, &mut host).await;
+    shows(&open, &NOT_FORGOTTEN).await;
+    holds(host, &NOT_FORGOTTEN).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

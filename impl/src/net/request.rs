@@ -58,6 +58,7 @@ impl Requester {
                 connected.unwrap_or_else(late).map_err(RequestError::NotSent)?
             }
         };
+        // The runtime's clock, as that of all timeouts here: in a simulation it is the simulation's.
         let deadline = tokio::time::Instant::now() + self.timeout;
         // The task of a connection may be a moment behind the answer before.
         let ready = tokio::time::timeout_at(deadline, connection.ready()).await;

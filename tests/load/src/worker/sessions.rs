@@ -247,6 +247,15 @@ impl Talk {
         Counts { lost: self.counts.lost + owed + self.owed(), ..self.counts }
     }
 
+    fn may_speak(&self, view: &View) -> bool {
+        // Messages wait for the answer to a question, so that is never too much.
+        let is_turn = match view.open_question {
+            Some(_) => true,
+            None => view.status != Status::Waiting && self.owed() <= OWED_MAX,
+        };
+        view.loaded && view.pending.is_empty() && is_turn
+    }
+
     /// How much the application has still to say.
     fn owed(&self) -> u64 {
         let turns = self.turns.iter().filter(|turn| !turn.perhaps_over);
@@ -318,7 +327,7 @@ impl User {
             let finished = *self.shop.finish.borrow();
             let view = views.borrow().clone();
             // What is asked is answered in any case: messages wait until it is.
-            if self.may_speak(&view) && (!finished || view.open_question.is_some()) {
+            if self.talk.may_speak(&view) && (!finished || view.open_question.is_some()) {
                 self.speak(&view).await?;
             }
         }
@@ -326,15 +335,6 @@ impl User {
 
     fn thinks(&mut self) -> Duration {
         Duration::from_millis(self.rng.random_range(THINKS_MS))
-    }
-
-    fn may_speak(&self, view: &View) -> bool {
-        // Messages wait for the answer to a question, so that is never too much.
-        let is_turn = match view.open_question {
-            Some(_) => true,
-            None => view.status != Status::Waiting && self.talk.owed() <= OWED_MAX,
-        };
-        view.loaded && view.pending.is_empty() && is_turn
     }
 
     async fn speak(&mut self, view: &View) -> Result<()> {
@@ -366,6 +366,8 @@ impl User {
 
 #[cfg(test)]
 mod tests {
+    use gapless::session::wire::Question;
+
     use super::*;
 
     fn row(position: u64, role: Role, kind: Kind, text: &str) -> HistoryMessage {
@@ -501,6 +503,43 @@ mod tests {
                 assert!(!talk.counts().is_exact(), "{first}, without {missing}: {talk:?}");
             }
         }
+    }
+
+    /// What is shown while the application waits for an answer.
+    fn asked(rows: Vec<HistoryMessage>) -> View {
+        let (text, source) = ("What do you say?".to_owned(), "demo".to_owned());
+        let question = Question { id: None, text, source };
+        let messages = rows.into_iter().map(Arc::new).collect();
+        let (connection, status) = (Connection::Live, Status::Waiting);
+        View {
+            connection,
+            status,
+            loaded: true,
+            messages,
+            open_question: Some(question),
+            ..View::default()
+        }
+    }
+
+    #[test]
+    fn a_user_who_is_asked_is_not_done() {
+        let question = row(2, Role::Assistant, Kind::Question, "What do you say about 1?");
+        let view = asked(vec![said(1, Said::Request, 1), question]);
+        let mut talk = Talk { said: 1, kept: 1, ..Talk::default() };
+        talk.look(&view);
+        assert!(talk.counts().is_exact() && !talk.settled, "{talk:?}");
+        talk.look(&View { open_question: None, status: Status::Idle, ..view });
+        assert!(talk.settled, "{talk:?}");
+    }
+
+    #[test]
+    fn a_user_who_is_asked_answers_whatever_the_application_has_still_to_say() {
+        let view = asked(vec![]);
+        let turn = |n| Turn { n, what: Said::Message, seen: 0, perhaps_over: false };
+        let talk = Talk { turns: (1..=OWED_MAX).map(turn).collect(), ..Talk::default() };
+        assert!(talk.owed() > OWED_MAX);
+        assert!(talk.may_speak(&view));
+        assert!(!talk.may_speak(&View { open_question: None, status: Status::Idle, ..view }));
     }
 
     #[test]
