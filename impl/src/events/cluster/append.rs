@@ -53,7 +53,7 @@ impl<E: Engine> Shared<E> {
     ) -> Vec<(usize, Reply)> {
         let subject = self.subjects.of(&agent);
         let mut replies = Vec::with_capacity(waiting.len());
-        let mut conflicts = 0;
+        let (mut conflicts, mut is_current) = (0, false);
         let mut read_on = !self.state().indices.contains(&agent);
         let failure = loop {
             if waiting.is_empty() {
@@ -62,15 +62,19 @@ impl<E: Engine> Shared<E> {
             if read_on && let Err(failure) = self.catch_up(&agent, &subject).await {
                 break failure;
             }
-            let plan = match self.plan(&agent, &mut waiting, &mut replies) {
+            let plan = match self.plan(&agent, is_current, &mut waiting, &mut replies) {
                 Ok(Planned::Message(plan)) => plan,
                 Ok(Planned::Nothing) => continue,
                 Ok(Planned::NoIndex) => {
                     read_on = true;
                     continue;
                 }
-                Ok(Planned::OtherEpoch) => match self.fenced().await {
-                    Ok(failure) | Err(failure) => break failure,
+                Ok(Planned::OtherEpoch) => match self.check_epoch().await {
+                    Ok(()) => {
+                        is_current = true;
+                        continue;
+                    }
+                    Err(failure) => break failure,
                 },
                 Err(failure) => break failure,
             };
@@ -114,14 +118,19 @@ impl<E: Engine> Shared<E> {
     fn plan(
         &self,
         agent: &AgentId,
+        is_current: bool,
         waiting: &mut Vec<(usize, Append)>,
         replies: &mut Vec<(usize, Reply)>,
     ) -> Result<Planned, StoreError> {
         let mut state = self.state();
         let epoch = state.epoch()?;
-        let known = state.joined.as_ref().map(|joined| joined.epochs.0.clone()).unwrap_or_default();
+        let joined = state.joined.clone();
         let Some(index) = state.indices.get(agent) else { return Ok(Planned::NoIndex) };
-        if index.epochs.last().is_some_and(|(last, _)| !known.contains(last)) {
+        // What was stored before the record is not of a later epoch.
+        let since = joined.filter(|joined| joined.stream_seq < index.stream_seq);
+        if let (false, Some(joined), Some((last, _))) = (is_current, since, index.epochs.last())
+            && !joined.epochs.0.contains(last)
+        {
             return Ok(Planned::OtherEpoch);
         }
         let (mut appends, mut later, mut bytes) = (Vec::new(), Vec::new(), 0);
@@ -170,14 +179,15 @@ impl<E: Engine> Shared<E> {
         Ok(Planned::Message(Plan { expected_last, message, appends, oldest }))
     }
 
-    /// Somebody has appended in an epoch that this server has not seen begin. Why it must not.
-    async fn fenced(&self) -> Result<StoreError, StoreError> {
+    /// Somebody has appended in an epoch that this server has not seen begin. It goes on only if its
+    /// own is surely the last one, and that other so old that it is forgotten.
+    async fn check_epoch(&self) -> Result<(), StoreError> {
         mark!("cluster.append_fenced");
+        self.confirm().await?;
         if let Some(record) = self.record().await? {
             self.state().see(record);
         }
-        self.state().epoch()?;
-        Ok(StoreError::NotApplied("the stream has an epoch that the log does not have".to_owned()))
+        self.state().epoch().map(drop)
     }
 
     /// Publishes a message, and finds out what became of it.
