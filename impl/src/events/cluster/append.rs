@@ -9,7 +9,7 @@ use super::message::{Item, Message};
 use crate::events::AgentId;
 use crate::events::log::{Append, Appended, Reply};
 use crate::mark;
-use crate::recovery::MAX_SEQUENCE;
+use crate::recovery::{Epoch, MAX_SEQUENCE};
 use crate::storage::StoreError;
 
 /// A message to be published.
@@ -31,7 +31,7 @@ enum Planned {
     /// How far the stream goes has to be read.
     NoIndex,
     /// The stream goes on in an epoch that is not known.
-    OtherEpoch,
+    OtherEpoch(Epoch),
 }
 
 /// What became of a message.
@@ -53,7 +53,7 @@ impl<E: Engine> Shared<E> {
     ) -> Vec<(usize, Reply)> {
         let subject = self.subjects.of(&agent);
         let mut replies = Vec::with_capacity(waiting.len());
-        let (mut conflicts, mut is_current) = (0, false);
+        let mut conflicts = 0;
         let mut read_on = !self.state().indices.contains(&agent);
         let failure = loop {
             if waiting.is_empty() {
@@ -62,18 +62,15 @@ impl<E: Engine> Shared<E> {
             if read_on && let Err(failure) = self.catch_up(&agent, &subject).await {
                 break failure;
             }
-            let plan = match self.plan(&agent, is_current, &mut waiting, &mut replies) {
+            let plan = match self.plan(&agent, &mut waiting, &mut replies) {
                 Ok(Planned::Message(plan)) => plan,
                 Ok(Planned::Nothing) => continue,
                 Ok(Planned::NoIndex) => {
                     read_on = true;
                     continue;
                 }
-                Ok(Planned::OtherEpoch) => match self.check_epoch().await {
-                    Ok(()) => {
-                        is_current = true;
-                        continue;
-                    }
+                Ok(Planned::OtherEpoch(epoch)) => match self.look_into(epoch).await {
+                    Ok(()) => continue,
                     Err(failure) => break failure,
                 },
                 Err(failure) => break failure,
@@ -118,21 +115,22 @@ impl<E: Engine> Shared<E> {
     fn plan(
         &self,
         agent: &AgentId,
-        is_current: bool,
         waiting: &mut Vec<(usize, Append)>,
         replies: &mut Vec<(usize, Reply)>,
     ) -> Result<Planned, StoreError> {
         let mut state = self.state();
         let epoch = state.epoch()?;
-        let joined = state.joined.clone();
+        let known = state.joined.as_ref().map(|joined| joined.epochs.0.clone()).unwrap_or_default();
         let Some(index) = state.indices.get(agent) else { return Ok(Planned::NoIndex) };
-        // What was stored before the record is not of a later epoch.
-        let since = joined.filter(|joined| joined.stream_seq < index.stream_seq);
-        if let (false, Some(joined), Some((last, _))) = (is_current, since, index.epochs.last())
-            && !joined.epochs.0.contains(last)
+        if let Some((last, _)) = index.epochs.last()
+            && !known.contains(last)
         {
-            return Ok(Planned::OtherEpoch);
+            let last = last.clone();
+            if !state.forgotten.contains(&last) {
+                return Ok(Planned::OtherEpoch(last));
+            }
         }
+        let Some(index) = state.indices.get(agent) else { return Ok(Planned::NoIndex) };
         let (mut appends, mut later, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut ids = BTreeSet::new();
         for (at, append) in waiting.drain(..) {
@@ -179,15 +177,33 @@ impl<E: Engine> Shared<E> {
         Ok(Planned::Message(Plan { expected_last, message, appends, oldest }))
     }
 
-    /// Somebody has appended in an epoch that this server has not seen begin. It goes on only if its
-    /// own is surely the last one, and that other so old that it is forgotten.
-    async fn check_epoch(&self) -> Result<(), StoreError> {
-        mark!("cluster.append_fenced");
+    /// Somebody has appended in an epoch that this server has not seen begin. It is a newer one, in
+    /// which others append now, or one that the record has forgotten: an epoch is in the record before
+    /// anybody appends in it.
+    ///
+    /// # Errors
+    ///
+    /// Why this server must not append.
+    async fn look_into(&self, epoch: Epoch) -> Result<(), StoreError> {
         self.confirm().await?;
-        if let Some(record) = self.record().await? {
-            self.state().see(record);
+        let record = self.record().await?;
+        let mut state = self.state();
+        let is_known = record.as_ref().is_none_or(|record| record.epochs.0.contains(&epoch));
+        if let Some(record) = record {
+            state.see(record);
         }
-        self.state().epoch().map(drop)
+        if is_known || state.epoch().is_err() {
+            mark!("cluster.append_fenced");
+            state.epoch()?;
+            let problem = "the stream has an epoch that the log does not have";
+            return Err(StoreError::NotApplied(problem.to_owned()));
+        }
+        mark!("cluster.epoch_forgotten");
+        state.forgotten.push_back(epoch);
+        while state.forgotten.len() > self.config.epochs_max {
+            state.forgotten.pop_front();
+        }
+        Ok(())
     }
 
     /// Publishes a message, and finds out what became of it.
@@ -215,6 +231,11 @@ impl<E: Engine> Shared<E> {
             if let Ok(Some(outcome)) = self.look_for(subject, plan).await {
                 return Ok(outcome);
             }
+            // The log that it was for may have been replaced.
+            if let Err(error) = self.fence_of(plan) {
+                let problem = in_doubt.unwrap_or_default();
+                return Err(StoreError::Unknown(format!("{error}; {problem}")));
+            }
         }
         let unknown = |problem: String| StoreError::Unknown(problem);
         if let Some(problem) = in_doubt {
@@ -229,6 +250,14 @@ impl<E: Engine> Shared<E> {
                 Err(StoreError::NotApplied("the engine holds less than it has shown".to_owned()))
             }
             Err(error) => Err(unknown(error.to_string())),
+        }
+    }
+
+    /// Whether a message is still to be stored: the epoch that it has is still the log's.
+    fn fence_of(&self, plan: &Plan) -> Result<(), StoreError> {
+        match self.state().epoch()? == plan.message.epoch {
+            true => Ok(()),
+            false => Err(StoreError::NotApplied("the log has another epoch by now".to_owned())),
         }
     }
 
