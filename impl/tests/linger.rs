@@ -116,6 +116,15 @@ async fn abandoned(config: LingerConfig) -> (TcpStream, OpenSockets) {
 }
 
 #[tokio::test]
+async fn a_peer_that_waits_for_the_end_sees_it_while_it_is_waited_for() {
+    let config = LingerConfig { time: PATIENCE * 2, ..LingerConfig::default() };
+    let (mut client, lingerers) = abandoned(config).await;
+    assert_eq!(in_time(client.read(&mut [0; 8])).await.expect("no reset"), 0);
+    drop(client);
+    in_time(lingerers.none()).await;
+}
+
+#[tokio::test]
 async fn a_peer_that_never_closes_is_waited_for_as_long_as_said() {
     let config = LingerConfig { time: Duration::from_millis(50), ..LingerConfig::default() };
     let (client, lingerers) = abandoned(config).await;

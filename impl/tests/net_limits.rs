@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gapless::net::http::{self, BodyError, HttpConfig, Service};
+use gapless::net::{Limits, Socket};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -121,4 +124,16 @@ async fn beyond_those_that_are_told_so_connections_are_dropped() {
     let mut dropped = TcpStream::connect(address).await.expect("it listens");
     assert_eq!(read(&mut dropped).await, "", "closed without a word");
     drop(idle);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_goodbye_that_nobody_reads_is_given_up() {
+    // The other end takes less than what is to be said before.
+    let (stream, _peer) = tokio::io::duplex(64);
+    let stream = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+    let limits = Limits { close_timeout: PATIENCE / 2, ..Limits::default() };
+    let mut socket = Socket::new(stream, &limits);
+    socket.queue("x".repeat(1_000).into());
+    let closed = tokio::time::timeout(PATIENCE, socket.close(4001, "too slow")).await;
+    closed.expect("nobody is waited for without end");
 }

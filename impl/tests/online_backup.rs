@@ -125,7 +125,8 @@ async fn there_is_one_copy_at_a_time_and_none_where_a_file_cannot_be() {
 async fn a_copy_that_nobody_waits_for_ends_and_makes_room_for_another() {
     let folder = tempfile::tempdir().expect("a folder");
     let (_log, backups) = log(folder.path()).await;
-    let unwanted = backups.copy(folder.path().join("one.db"));
+    let one = folder.path().join("one.db");
+    let unwanted = backups.copy(one.clone());
     // Asked for, and given up.
     let given_up = tokio::time::timeout(std::time::Duration::from_millis(1), unwanted).await;
     given_up.expect_err("it takes longer");
@@ -137,6 +138,39 @@ async fn a_copy_that_nobody_waits_for_ends_and_makes_room_for_another() {
         assert!(tries < 1_000, "the other one does not end");
     }
     assert_eq!(numbers(&two).len() as u64, FIRST);
+    // The other one was broken off: it has not even the pages.
+    let bytes = |path: &Path| path.metadata().map_or(0, |file| file.len());
+    assert!(bytes(&one) < bytes(&two), "{} of {}", bytes(&one), bytes(&two));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_ends_though_more_is_stored_meanwhile_than_a_step_takes() {
+    /// Eight transactions, as many as go before the next step, have twice the pages of a step.
+    const EVENTS: u64 = 5;
+    /// Twice what is stored until the copy has caught up, at its nine or ten steps.
+    const TRANSACTIONS_MAX: u64 = 150;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut log, backups) = log(folder.path()).await;
+    // Made before, so that the next one is always there.
+    let mut waiting: Vec<Vec<Command>> = (0..TRANSACTIONS_MAX)
+        .map(|nth| (1..=EVENTS).map(|n| append(FIRST + nth * EVENTS + n)).collect())
+        .collect();
+    let done = Arc::new(AtomicBool::new(false));
+    let appending = tokio::spawn({
+        let done = done.clone();
+        async move {
+            while !done.load(Ordering::Relaxed)
+                && let Some(events) = waiting.pop()
+            {
+                log.run(events).await.expect("it is stored");
+            }
+            (waiting.len(), log)
+        }
+    });
+    backups.copy(folder.path().join("copy.db")).await.expect("a copy");
+    done.store(true, Ordering::Relaxed);
+    let (left, _log) = appending.await.expect("it ends");
+    assert!(left > 0, "it never catches up");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -422,6 +422,22 @@ fn another_store_closes_what_was_open() {
     assert_eq!(fixture.deliverable(), ["pending/a1"]);
 }
 
+/// A request over HTTP does not say which store asks: see TK-13e.
+#[test]
+fn what_a_new_store_got_over_http_is_taken_for_the_old_ones_and_is_not_run_again() {
+    let mut fixture = Fixture::new();
+    fixture.agreed(hello("e1", None));
+    fixture.confirm("e1");
+    let polled = fixture.submit("polled");
+    assert_eq!(fixture.deliverable_to(false), ["polled/a1"]);
+    fixture.delivering(&polled);
+    let named = Hello { running_tasks: vec![running(&polled)], ..hello("other", None) };
+    assert_eq!(fixture.agreed(named).interrupted, std::slice::from_ref(&polled));
+    assert_eq!(fixture.finish(&polled, "f", 0), FinalTaken::TooLate);
+    assert_eq!(fixture.state("polled"), AttemptState::Interrupted);
+    assert_eq!(fixture.deliverable(), Vec::<String>::new());
+}
+
 #[test]
 fn a_copy_of_a_store_that_another_copy_has_replaced_is_refused() {
     let mut fixture = Fixture::new();

@@ -182,6 +182,11 @@ pub(crate) struct ServeArgs {
     /// The stream of JetStream; made if there is none.
     #[arg(long, value_name = "NAME", default_value = "gapless", value_parser = stream_name, env = "GAPLESS_LOG_STREAM")]
     pub(crate) log_stream: String,
+    /// An OpenTelemetry collector that takes OTLP over HTTP, as `http://127.0.0.1:4318`: spans are
+    /// exported to it.
+    #[cfg(feature = "otlp")]
+    #[arg(long, value_name = "URL", env = "GAPLESS_OTLP_ENDPOINT")]
+    pub(crate) otlp_endpoint: Option<ServerUrl>,
 }
 
 /// Addresses of NATS servers.

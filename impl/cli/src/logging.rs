@@ -9,11 +9,11 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer, Registry};
 
 use crate::args::{LogFormat, LogLevel};
 
@@ -63,8 +63,16 @@ impl Visit for MarkVisitor<'_> {
     fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
 }
 
+/// What listens to spans, beside the log.
+pub(crate) type SpanLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
 /// Starts to log. To be called once in a process.
-pub(crate) fn start(format: LogFormat, level: LogLevel, marks: Option<MarkCounts>) {
+pub(crate) fn start(
+    format: LogFormat,
+    level: LogLevel,
+    marks: Option<MarkCounts>,
+    spans: Option<SpanLayer>,
+) {
     let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -74,10 +82,10 @@ pub(crate) fn start(format: LogFormat, level: LogLevel, marks: Option<MarkCounts
     };
     // Other crates say on the lower levels what passes through them, and that may be a secret.
     // Spans are for whoever wants details, and cost nothing otherwise.
-    let spans = if level >= LevelFilter::DEBUG { LevelFilter::INFO } else { LevelFilter::OFF };
+    let logged = if level >= LevelFilter::DEBUG { LevelFilter::INFO } else { LevelFilter::OFF };
     let ours = Targets::new()
         .with_target(marks::TARGET, LevelFilter::OFF)
-        .with_target(trace::TARGET, spans)
+        .with_target(trace::TARGET, logged)
         .with_target("gapless", level)
         .with_default(level.min(LevelFilter::WARN));
     let lines = tracing_subscriber::fmt::layer()
@@ -90,5 +98,5 @@ pub(crate) fn start(format: LogFormat, level: LogLevel, marks: Option<MarkCounts
     };
     let marks = marks
         .map(|marks| marks.with_filter(Targets::new().with_target(marks::TARGET, Level::TRACE)));
-    tracing_subscriber::registry().with(lines.with_filter(ours)).with(marks).init();
+    tracing_subscriber::registry().with(spans).with(lines.with_filter(ours)).with(marks).init();
 }

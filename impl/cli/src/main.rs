@@ -11,6 +11,8 @@ mod failure;
 mod inspect;
 mod log;
 mod logging;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod publish;
 mod secret;
 mod serve;
@@ -62,10 +64,22 @@ fn run(Config { cli, token_file_is_a_flag, .. }: Config) -> Result<u8, Failure> 
         Command::Serve(_) => Some(MarkCounts::new()),
         _ => None,
     };
-    logging::start(cli.common.log_format, cli.common.log_level, marks.clone());
     let runtime = tokio::runtime::Runtime::new().map_err(|error| {
         Failure::new(format!("the asynchronous runtime does not start: {error}"))
     })?;
+    #[cfg(feature = "otlp")]
+    let exporter = match &cli.command {
+        Command::Serve(args) => args.otlp_endpoint.as_ref(),
+        _ => None,
+    };
+    #[cfg(feature = "otlp")]
+    let exporter =
+        exporter.map(|url| otlp::Exporter::start(url, runtime.handle().clone())).transpose()?;
+    #[cfg(feature = "otlp")]
+    let spans = exporter.as_ref().map(otlp::Exporter::layer);
+    #[cfg(not(feature = "otlp"))]
+    let spans = None;
+    logging::start(cli.common.log_format, cli.common.log_level, marks.clone(), spans);
     let code = match cli.command {
         Command::Serve(args) => {
             runtime.block_on(serve::run(args, marks.unwrap_or_else(MarkCounts::new)))
@@ -99,6 +113,10 @@ fn run(Config { cli, token_file_is_a_flag, .. }: Config) -> Result<u8, Failure> 
             Ok(exit::OK)
         }
     };
+    #[cfg(feature = "otlp")]
+    if let Some(exporter) = exporter {
+        exporter.finish();
+    }
     // A read from standard input or a database must not keep the process.
     runtime.shutdown_background();
     code

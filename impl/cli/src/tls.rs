@@ -10,6 +10,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use gapless::net::{Connector, Listener};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -20,6 +22,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, crypto};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::failure::Failure;
+use crate::logging::Label;
 use crate::url::ServerUrl;
 
 /// How long a handshake may take.
@@ -131,6 +134,21 @@ fn provider() -> Arc<crypto::CryptoProvider> {
     Arc::new(crypto::ring::default_provider())
 }
 
+/// Counts the handshakes that came to nothing, by reason.
+#[derive(Clone, Default)]
+pub(crate) struct HandshakeFailures(Family<Label, Counter>);
+
+impl HandshakeFailures {
+    /// The counters, to be shown.
+    pub(crate) fn family(&self) -> &Family<Label, Counter> {
+        &self.0
+    }
+
+    fn count(&self, reason: &'static str) {
+        self.0.get_or_create(&[("reason", reason)]).inc();
+    }
+}
+
 /// Accepts connections, with TLS or without.
 pub(crate) enum PortListener {
     Plain(TcpListener),
@@ -149,6 +167,7 @@ impl PortListener {
     pub(crate) fn new(
         listener: TcpListener,
         files: Option<CertificateFiles>,
+        failures: HandshakeFailures,
     ) -> Result<Self, Failure> {
         let Some(files) = files else { return Ok(Self::Plain(listener)) };
         // Before they are read: what changes in between is then seen as a change.
@@ -156,7 +175,7 @@ impl PortListener {
         let acceptor = files.acceptor()?;
         let (sender, ready) = mpsc::channel(READY_MAX);
         let mut accepting = JoinSet::new();
-        accepting.spawn(accept(listener, acceptor, (files, seen), sender));
+        accepting.spawn(accept(listener, acceptor, (files, seen), sender, failures));
         Ok(Self::Tls(TlsListener { ready, _accepting: accepting }))
     }
 }
@@ -181,6 +200,7 @@ async fn accept(
     mut acceptor: TlsAcceptor,
     (files, mut seen): (CertificateFiles, FilesStamp),
     ready: mpsc::Sender<io::Result<Stream>>,
+    failures: HandshakeFailures,
 ) {
     let mut handshakes = JoinSet::new();
     let mut look = tokio::time::interval(LOOK_EVERY);
@@ -203,7 +223,8 @@ async fn accept(
             accepted = Listener::accept(&mut listener), if handshakes.len() < HANDSHAKES_MAX => {
                 match accepted {
                     Ok(stream) => {
-                        handshakes.spawn(shake_hands(stream, acceptor.clone(), ready.clone()));
+                        let (acceptor, ready) = (acceptor.clone(), ready.clone());
+                        handshakes.spawn(shake_hands(stream, acceptor, ready, failures.clone()));
                     }
                     Err(error) => {
                         // The server pauses before it takes the next.
@@ -219,14 +240,21 @@ async fn shake_hands(
     stream: TcpStream,
     acceptor: TlsAcceptor,
     ready: mpsc::Sender<io::Result<Stream>>,
+    failures: HandshakeFailures,
 ) {
     match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             // A server that has ended takes no more.
             let _ = ready.send(Ok(Stream::Tls(Box::new(stream.into())))).await;
         }
-        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-        Err(_) => tracing::debug!("a TLS handshake took too long"),
+        Ok(Err(error)) => {
+            failures.count("error");
+            tracing::debug!(%error, "a TLS handshake failed");
+        }
+        Err(_) => {
+            failures.count("late");
+            tracing::debug!("a TLS handshake took too long");
+        }
     }
 }
 

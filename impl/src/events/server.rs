@@ -367,6 +367,8 @@ struct Connection {
     reads: usize,
     in_flight: VecDeque<usize>,
     in_flight_bytes: usize,
+    /// Something is to be sent, and what is in flight leaves no room for it.
+    waits_for_socket: bool,
 }
 
 /// The answer to a cursor [CORE-4].
@@ -474,6 +476,7 @@ impl Server {
                 reads: 0,
                 in_flight: VecDeque::new(),
                 in_flight_bytes: 0,
+                waits_for_socket: false,
             },
         );
         self.timers.set(Timer::Silence(conn), now + self.config.silence);
@@ -708,7 +711,7 @@ impl Server {
             None => known.head,
         };
         let next = connection.position + 1;
-        if next > limit || connection.window_is_full(&self.config) {
+        if next > limit || connection.has_to_wait(&self.config) {
             return false;
         }
         if next < known.oldest {
@@ -1185,8 +1188,15 @@ impl Server {
 }
 
 impl Connection {
-    fn window_is_full(&self, config: &ServerConfig) -> bool {
-        self.in_flight.len() >= config.window_frames || self.in_flight_bytes >= config.window_bytes
+    /// Whether what is to be sent has to wait until its socket has taken more.
+    fn has_to_wait(&mut self, config: &ServerConfig) -> bool {
+        let is_full = self.in_flight.len() >= config.window_frames
+            || self.in_flight_bytes >= config.window_bytes;
+        if is_full && !self.waits_for_socket {
+            mark!("events.waits_for_socket");
+        }
+        self.waits_for_socket = is_full;
+        is_full
     }
 }
 

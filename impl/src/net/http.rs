@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,7 +33,7 @@ pub type UpgradedStream = TokioIo<hyper::upgrade::Upgraded>;
 /// The limits of a listener.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
-    /// How long a request head may take to arrive: 10 s.
+    /// How long a request head may take to arrive, and a connection be kept without one: 10 s.
     pub header_timeout: Duration,
     /// How many connections are served at once, WebSockets not counted: 20,000. Requests on more are
     /// answered 503, on up to [`REFUSALS_MAX`] at once; beyond, connections are dropped.
@@ -152,7 +153,9 @@ async fn connection<T, S>(
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     S: Service,
 {
-    let answer = service_fn(move |request| {
+    let asked = AtomicBool::new(false);
+    let answer = service_fn(|request: Request<Incoming>| {
+        asked.store(true, Ordering::Relaxed);
         let service = service.clone();
         let span = trace::request(request.method().as_str(), request.headers());
         async move {
@@ -177,6 +180,10 @@ async fn connection<T, S>(
         }
     };
     if let Err(error) = served {
+        // One that is kept without a further request ends in the same way.
+        if error.is_timeout() && !asked.load(Ordering::Relaxed) {
+            mark!("net.first_request_late");
+        }
         tracing::debug!(%error, "a connection ended with an error");
     }
 }

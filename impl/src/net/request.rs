@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -57,21 +58,37 @@ impl Requester {
                 connected.unwrap_or_else(late).map_err(RequestError::NotSent)?
             }
         };
+        let deadline = tokio::time::Instant::now() + self.timeout;
+        // The task of a connection may be a moment behind the answer before.
+        let ready = tokio::time::timeout_at(deadline, connection.ready()).await;
+        match ready {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(RequestError::NotSent(error.to_string())),
+            Err(_) => {
+                return Err(RequestError::NotSent("the connection took too long".to_owned()));
+            }
+        }
         let exchange = async {
-            // The task of a connection may be a moment behind the answer before.
-            connection.ready().await.map_err(|error| error.to_string())?;
-            let response =
-                connection.send_request(request).await.map_err(|error| error.to_string())?;
+            let response = connection.try_send_request(request).await.map_err(unsent_or_unknown)?;
             let status = response.status();
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect();
-            let body = body.await.map_err(|error| error.to_string())?.to_bytes();
-            Ok::<_, String>((status, body))
+            let body = body.await.map_err(|error| RequestError::Unknown(error.to_string()))?;
+            Ok((status, body.to_bytes()))
         };
-        let answered = tokio::time::timeout(self.timeout, exchange).await;
-        let late = |_| Err("the answer took too long".to_owned());
-        let answer = answered.unwrap_or_else(late).map_err(RequestError::Unknown)?;
+        let late = |_| Err(RequestError::Unknown("the answer took too long".to_owned()));
+        let answered = tokio::time::timeout_at(deadline, exchange).await;
+        let answer = answered.unwrap_or_else(late)?;
         self.connection = Some(connection);
         Ok(answer)
+    }
+}
+
+/// A request comes back only if none of it was written.
+fn unsent_or_unknown(error: TrySendError<Request<Full<Bytes>>>) -> RequestError {
+    let problem = error.error().to_string();
+    match error.message() {
+        Some(_) => RequestError::NotSent(problem),
+        None => RequestError::Unknown(problem),
     }
 }
 

@@ -131,6 +131,8 @@ pub enum TaskSeen {
         running: Vec<String>,
         /// Attempts of which it has a result that is not acknowledged.
         finals: Vec<String>,
+        /// Whether all results and all output that wait are named.
+        complete: bool,
     },
     /// The answer to the hello of a connection came out of the network at the agent.
     Answered {

@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::logging::{Label, MarkCounts};
+use crate::tls::HandshakeFailures;
 
 /// The content type of the text.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -34,6 +35,7 @@ pub(crate) struct Metrics {
     pub(crate) gaps: Counter,
     pub(crate) received_bytes: Counter,
     pub(crate) sent_bytes: Counter,
+    pub(crate) handshake_failures: HandshakeFailures,
     resyncs: Family<Label, Counter>,
     publishes_refused: Family<Label, Counter>,
     token_reloads: Family<Label, Counter>,
@@ -61,6 +63,7 @@ impl Metrics {
             gaps: Counter::default(),
             received_bytes: Counter::default(),
             sent_bytes: Counter::default(),
+            handshake_failures: HandshakeFailures::default(),
             resyncs: Family::default(),
             publishes_refused: Family::default(),
             token_reloads: Family::default(),
@@ -106,6 +109,11 @@ impl Metrics {
                 "token_reloads",
                 "How often the token file was read again, by result",
                 &self.token_reloads,
+            ),
+            (
+                "tls_handshakes_failed",
+                "TLS handshakes that came to nothing, by reason",
+                self.handshake_failures.family(),
             ),
         ];
         for (name, help, family) in families {

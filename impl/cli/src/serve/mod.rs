@@ -89,8 +89,8 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
         Server::start(stores, backups, events, &tokens, metrics.clone(), limits, admission)?;
 
     let (shutdown, stopped) = oneshot::channel::<()>();
-    let listener =
-        Lingering::new(PortListener::new(listener, certificate)?, LingerConfig::default());
+    let listener = PortListener::new(listener, certificate, metrics.handshake_failures.clone())?;
+    let listener = Lingering::new(listener, LingerConfig::default());
     let lingerers = listener.lingerers().clone();
     let listener = CountedListener {
         inner: listener,

@@ -6,6 +6,10 @@ mod clients;
 mod cluster;
 mod config;
 mod log;
+mod mixed;
+#[cfg(feature = "otlp")]
+mod otlp;
+mod overload;
 mod security;
 mod serve;
 mod support;

@@ -1,5 +1,6 @@
 //! Processes, and what can be seen of them. Every wait has a bound.
 
+use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -18,7 +19,12 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// The command, with nothing of this process's environment that it would take for an option.
 pub(crate) fn gapless(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gapless"));
+    program(OsStr::new(env!("CARGO_BIN_EXE_gapless")), args)
+}
+
+/// The same of a program that may be another one.
+pub(crate) fn program(path: &OsStr, args: &[&str]) -> Command {
+    let mut command = Command::new(path);
     command.args(args).stdin(Stdio::null()).kill_on_drop(true);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("GAPLESS_") {
@@ -85,6 +91,8 @@ pub(crate) struct Server {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) child: Child,
     pub(crate) address: SocketAddr,
+    /// What is started.
+    pub(crate) program: OsString,
     options: Vec<String>,
 }
 
@@ -95,10 +103,19 @@ impl Server {
 
     /// Started with more options.
     pub(crate) async fn start_with(options: &[&str]) -> Self {
+        Self::start_as(env!("CARGO_BIN_EXE_gapless").into(), options).await
+    }
+
+    /// Another program.
+    pub(crate) async fn start_program(program: OsString) -> Self {
+        Self::start_as(program, &[]).await
+    }
+
+    async fn start_as(program: OsString, options: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let options: Vec<_> = options.iter().map(|option| (*option).to_owned()).collect();
-        let (child, address) = spawn(folder.path(), "127.0.0.1:0", &options).await;
-        Self { folder, child, address, options }
+        let (child, address) = spawn(&program, folder.path(), "127.0.0.1:0", &options).await;
+        Self { folder, child, address, program, options }
     }
 
     /// Ends it without a word.
@@ -109,7 +126,7 @@ impl Server {
     /// Starts it again where it was.
     pub(crate) async fn restart(&mut self) {
         let listen = self.address.to_string();
-        (self.child, _) = spawn(self.folder.path(), &listen, &self.options).await;
+        (self.child, _) = spawn(&self.program, self.folder.path(), &listen, &self.options).await;
     }
 
     pub(crate) fn url(&self) -> String {
@@ -158,11 +175,16 @@ impl Server {
     }
 }
 
-async fn spawn(folder: &Path, listen: &str, options: &[String]) -> (Child, SocketAddr) {
+async fn spawn(
+    path: &OsStr,
+    folder: &Path,
+    listen: &str,
+    options: &[String],
+) -> (Child, SocketAddr) {
     let data = folder.join("data");
     let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("serve.log"));
-    let mut command =
-        gapless(&["serve", "--data", data.to_str().expect("UTF-8"), "--listen", listen]);
+    let data = data.to_str().expect("UTF-8");
+    let mut command = program(path, &["serve", "--data", data, "--listen", listen]);
     command.args(options).stdout(Stdio::piped()).stderr(log.expect("a log"));
     let mut child = command.spawn().expect("it starts");
     let stdout = child.stdout.take().expect("piped");

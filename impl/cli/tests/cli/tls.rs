@@ -1,7 +1,13 @@
 //! The same over TLS.
 
+use std::sync::Arc;
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 use crate::support::{Server, assert_events, in_time, payloads, run};
 
@@ -41,6 +47,32 @@ async fn events_go_over_tls_to_whoever_trusts_the_certificate() {
     assert!(!answered, "nothing is answered without TLS");
     let closed = in_time(idle.read(&mut [0; 8])).await;
     assert!(matches!(closed, Ok(0) | Err(_)), "a handshake has a time limit");
+    let metrics = in_time(get(&server, &cert, "/metrics")).await;
+    for (reason, count) in [("late", 1), ("error", 1)] {
+        let line = format!("gapless_tls_handshakes_failed_total{{reason=\"{reason}\"}} {count}\n");
+        assert!(metrics.contains(&line), "{metrics}");
+    }
+}
+
+/// The answer to a request, over TLS.
+async fn get(server: &Server, cert: &str, path: &str) -> String {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(cert).expect("PEM")).expect("a certificate");
+    let provider = Arc::new(crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("there are some")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(server.address).await.expect("it listens");
+    let name = ServerName::try_from("127.0.0.1").expect("a name");
+    let connector = TlsConnector::from(Arc::new(config));
+    let mut stream = connector.connect(name, stream).await.expect("it shakes hands");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("it is taken");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("UTF-8");
+    answer
 }
 
 async fn is_answered_in_the_clear(server: &Server) -> bool {

@@ -316,6 +316,8 @@ struct Connection {
     status: Option<Status>,
     in_flight: VecDeque<Sent>,
     in_flight_bytes: usize,
+    /// Something is to be sent, and what is in flight leaves no room for it.
+    waits_for_socket: bool,
     liveness: Liveness,
 }
 
@@ -327,6 +329,16 @@ struct Sent {
 impl Connection {
     fn window_is_full(&self, config: &ServerConfig) -> bool {
         self.in_flight.len() >= config.window_frames || self.in_flight_bytes >= config.window_bytes
+    }
+
+    /// Whether what is to be sent has to wait until its socket has taken more.
+    fn has_to_wait(&mut self, config: &ServerConfig) -> bool {
+        let is_full = self.window_is_full(config);
+        if is_full && !self.waits_for_socket {
+            mark!("session.waits_for_socket");
+        }
+        self.waits_for_socket = is_full;
+        is_full
     }
 }
 
@@ -407,6 +419,7 @@ impl Server {
             status: None,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
+            waits_for_socket: false,
             liveness,
         };
         self.connections.insert(conn, connection);

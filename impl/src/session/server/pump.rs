@@ -109,7 +109,7 @@ impl Server {
     /// One step; `false` when there is nothing more to do until something happens.
     pub(super) fn pump_one(&mut self, now: Instant, conn: ConnectionId) -> bool {
         let Some(connection) = self.connections.get_mut(&conn) else { return false };
-        if connection.since.is_some() || connection.window_is_full(&self.config) {
+        if connection.since.is_some() {
             return false;
         }
         let Some(outbox) = self.outboxes.get(&connection.identity) else { return false };
@@ -124,11 +124,12 @@ impl Server {
             None => connection.position >= connection.caught_up_at,
             known => !is_behind && known != status,
         };
+        if !(status_is_due || is_behind) || connection.has_to_wait(&self.config) {
+            return false;
+        }
         let frame = if status_is_due {
             connection.status = status;
             ServerFrame { seq: 0, body: Body::Status(conversation.status()) }
-        } else if !is_behind {
-            return false;
         } else if let Some(body) = outbox.get(next) {
             connection.position = next;
             ServerFrame { seq: next, body: body.clone() }

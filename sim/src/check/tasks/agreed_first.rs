@@ -21,6 +21,8 @@ type Holes<'a> = BTreeMap<(u32, &'a str, &'a str), Vec<(u64, u64)>>;
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut greeted: BTreeSet<(u32, u64)> = BTreeSet::new();
+    // Its hello did not name everything.
+    let mut cut: BTreeSet<(u32, u64)> = BTreeSet::new();
     let mut answered: BTreeSet<(u32, u64)> = BTreeSet::new();
     // The agent has heard the answer.
     let mut agreed: BTreeSet<(u32, u64)> = BTreeSet::new();
@@ -36,16 +38,20 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
         match seen {
             // Another copy may still have it.
             TaskSeen::StoreReplaced { agent } => holes.retain(|(of, ..), _| of != agent),
-            TaskSeen::Hello { agent, connection, .. } => {
+            TaskSeen::Hello { agent, connection, complete, .. } => {
                 greeted.insert((*agent, *connection));
+                if !complete {
+                    cut.insert((*agent, *connection));
+                }
             }
             TaskSeen::Answered { agent, connection, wanted, refused, lost, changed, .. } => {
                 answered.insert((*agent, *connection));
                 if !refused && !lost {
                     agreed.insert((*agent, *connection));
                 }
-                // A fault took out what the controller wants: the agent goes by what it knows.
-                if *changed {
+                // A fault took out what the controller wants, or it was not told of everything that
+                // it could want: the agent goes by what was acknowledged to it [TK-7c].
+                if *changed || cut.contains(&(*agent, *connection)) {
                     for (stream, through) in acked.get(agent).into_iter().flatten() {
                         let had = had.entry(*stream).or_default();
                         *had = (*had).max(*through);
@@ -146,6 +152,24 @@ mod tests {
         assert_eq!(tasks(&CHECKER, sends(&[(2, false)])).len(), 1);
         let lost = &[(1, false), (4, true), (2, false)];
         assert_eq!(tasks(&CHECKER, sends(lost)).len(), 1, "it was there all the time");
+    }
+
+    #[test]
+    fn what_a_hello_left_out_goes_on_behind_what_was_acknowledged() {
+        let then = |whole| {
+            let mut lost = answered(2);
+            let TaskSeen::Answered { wanted, .. } = &mut lost else { unreachable!() };
+            wanted.push((A1.to_owned(), "stdout".to_owned(), 1));
+            let mut again = hello(3);
+            let TaskSeen::Hello { complete, .. } = &mut again else { unreachable!() };
+            *complete = whole;
+            let before =
+                [hello(1), answered(1), said(1, piece(1, 7, false)), acked("output", Some(1))];
+            let after = [hello(2), lost, again, answered(3), said(3, piece(2, 7, false))];
+            before.into_iter().chain(after).collect()
+        };
+        assert_eq!(tasks(&CHECKER, then(false)), [""; 0]);
+        assert_eq!(tasks(&CHECKER, then(true)).len(), 1);
     }
 
     #[test]

@@ -246,6 +246,7 @@ mod fixture {
             received: vec![],
             running: vec![],
             finals: vec![],
+            complete: true,
         }
     }
 

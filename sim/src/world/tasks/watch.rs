@@ -139,6 +139,7 @@ impl Watch for TaskWatch {
                     received: names(received),
                     running: names(running),
                     finals: names(finals),
+                    complete: hello.complete,
                 });
             }
             AgentMessage::Received(attempt) => self.said(connection, attempt, Message::Received),
