@@ -79,7 +79,7 @@ fn run(Config { cli, token_file_is_a_flag, .. }: Config) -> Result<u8, Failure> 
     let spans = exporter.as_ref().map(otlp::Exporter::layer);
     #[cfg(not(feature = "otlp"))]
     let spans = None;
-    logging::start(cli.common.log, cli.common.log_level, marks.clone(), spans);
+    logging::start(cli.common.log_format, cli.common.log_level, marks.clone(), spans);
     let code = match cli.command {
         Command::Serve(args) => {
             runtime.block_on(serve::run(args, marks.unwrap_or_else(MarkCounts::new)))

@@ -11,8 +11,7 @@ fn written(text: &str) -> (tempfile::TempDir, String) {
 
 #[tokio::test]
 async fn a_flag_comes_before_the_environment_before_the_file_before_the_default() {
-    let text =
-        "log = \"json\"\n[serve]\ndata = \"file\"\nlisten = \"127.0.0.1:1\"\ndrain = \"3s\"\n";
+    let text = "log-format = \"json\"\n[serve]\ndata = \"file\"\nlisten = \"127.0.0.1:1\"\ndrain = \"3s\"\n";
     let (_folder, path) = written(text);
     let mut command = gapless(&["serve", "--config", &path, "--print-config", "--data", "flag"]);
     command.env("GAPLESS_DATA", "environment").env("GAPLESS_LISTEN", "127.0.0.1:2");
@@ -28,7 +27,7 @@ async fn a_flag_comes_before_the_environment_before_the_file_before_the_default(
     assert_eq!(origin("data"), is("data = \"flag\"", "flag --data"));
     assert_eq!(origin("listen"), is("listen = \"127.0.0.1:2\"", "environment GAPLESS_LISTEN"));
     assert_eq!(origin("drain"), is("drain = \"3s\"", &from_file));
-    assert_eq!(origin("log "), is("log = \"json\"", &from_file));
+    assert_eq!(origin("log-format"), is("log-format = \"json\"", &from_file));
     assert_eq!(origin("log-level"), is("log-level = \"info\"", "default"));
     // What is printed is a file that says the same.
     let (_folder, again) = written(&said.out);
@@ -63,10 +62,12 @@ async fn a_file_that_is_wrong_is_refused_with_a_hint() {
     for (text, hints) in [
         ("[serve]\nlisten-on = \"127.0.0.1:1\"", ["`listen-on`", "did you mean `listen`?"]),
         ("[serve]\ndrian = \"1s\"", ["under `[serve]`", "did you mean `drain`?"]),
-        ("lgo = \"json\"", ["at its top", "did you mean `log`?"]),
+        ("log-fromat = \"json\"", ["at its top", "did you mean `log-format`?"]),
+        ("log = \"json\"", ["`log` at its top", "belongs under `[serve]`"]),
         ("data = \"x\"", ["`data` at its top", "belongs under `[serve]`"]),
         ("[server]\ndata = \"x\"", ["`[server]`", "`[serve]`"]),
-        ("[serve]\nlog = \"json\"", ["`log` under `[serve]`", "belongs at the top"]),
+        ("[serve]\nlog-format = \"json\"", ["`log-format` under `[serve]`", "belongs at the top"]),
+        ("[serve]\nlog = \"json\"", ["no address of NATS", "--log-format"]),
         ("[serve]\ndata = [1]", ["`data`", "must be a string"]),
         ("[serve]\ndata = \"x\"\ndrain = \"soon\"", ["soon", "--drain"]),
         ("not TOML", ["is no TOML", "line 1"]),

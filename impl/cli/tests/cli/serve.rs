@@ -190,7 +190,7 @@ async fn the_health_is_answered_and_the_metrics_are_those_of_the_manual() {
 
 #[tokio::test]
 async fn no_token_is_in_a_log_of_whatever_level() {
-    let mut server = Server::start_with(&["--log", "json", "--log-level", "trace"]).await;
+    let mut server = Server::start_with(&["--log-format", "json", "--log-level", "trace"]).await;
     let tokens: Vec<_> = ["publisher", "subscriber", "user"].map(|name| server.token(name)).into();
     server.publish(&["--log-level", "trace"], "{\"n\":1}\n").await;
     let tail = server.tail(&["--count", "1", "--log-level", "trace"]);

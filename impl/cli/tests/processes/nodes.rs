@@ -134,7 +134,7 @@ pub(crate) fn publish(
 ) -> Child {
     let mut command = client(folder, data, address, "publish", "publisher.token");
     // Each receipt is a line of the log.
-    command.args(["--log", "json", "--log-level", "debug"]);
+    command.args(["--log-format", "json", "--log-level", "debug"]);
     command.stderr(log(folder, &publisher_log(who)));
     command.args(["--id-prefix", who]).stdin(Stdio::piped());
     let mut child = command.spawn().expect("it starts");
