@@ -1,0 +1,13 @@
+//! The log of several servers: on a replicated storage engine.
+//!
+//! Where one machine is not enough, several servers share one log. What orders their events is one
+//! operation of the engine: store this message if that one is still the last of its subject. A
+//! message has the events that one transaction appends to one stream, with their numbers in it, so
+//! no number is given twice, whichever servers append at the same time and whatever becomes of
+//! their acknowledgements.
+//!
+//! * [`engine`]: what is asked of the engine, and what it promises.
+//!
+//! It does not choose who serves a client: any server serves any of them.
+
+pub mod engine;
