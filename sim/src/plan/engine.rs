@@ -97,22 +97,6 @@ impl EngineFault {
         }
     }
 
-    /// The server that it hits.
-    pub(crate) fn host_mut(&mut self) -> Option<&mut Host> {
-        match self {
-            Self::StaleLeader { host, .. }
-            | Self::Isolate { host, .. }
-            | Self::LagFollow { host, .. }
-            | Self::BreakFollow { host }
-            | Self::Redeliver { host, .. } => Some(host),
-            Self::Election { .. }
-            | Self::LoseAck { .. }
-            | Self::LateWrite { .. }
-            | Self::DoubleWrite { .. }
-            | Self::Full { .. } => None,
-        }
-    }
-
     /// The name of the kind, for counting and in files.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -41,11 +41,11 @@ impl Truth {
     }
 }
 
-/// The events of one transaction, as a message has them.
+/// The events that were appended at once, as a message has them, each with whoever published it.
 #[derive(Deserialize)]
 struct Batch {
     first: u64,
-    events: Vec<Box<RawValue>>,
+    events: Vec<(String, Box<RawValue>)>,
 }
 
 fn batch(message: &Message) -> Option<Batch> {
@@ -71,14 +71,19 @@ impl Truth {
         let Some(agent) = self.agent_of(&message.subject) else {
             let (at, subject) = (message.stream_seq, &message.subject);
             process.record(Kind::Store, format!("{subject} = {at}"));
+            if **subject == *EPOCHS {
+                let epochs: Vec<String> = serde_json::from_str(&message.payload).unwrap_or_default();
+                let opened = epochs.into_iter().next_back();
+                self.recorder.see(Seen::EpochOpened { epoch: opened.unwrap_or_default() });
+            }
             return;
         };
         let Some(Batch { first, events }) = batch(message) else { return };
         let mut work = Vec::new();
-        for (sequence, event) in (first..).zip(&events) {
+        for (sequence, (_, event)) in (first..).zip(&events) {
             let key = key_of(event.get());
             work.extend(key.clone());
-            self.recorder.appended(agent, sequence, key, Digest::of_event(event.get()));
+            self.recorder.appended(agent, sequence, key, Digest::of_stored(event.get()));
             self.recorder.stored(agent, sequence);
         }
         let (last, at) = (first + events.len() as u64 - 1, message.stream_seq);
@@ -105,7 +110,7 @@ impl Truth {
             let LogState { oldest, head, .. } = state(log, agent);
             self.recorder.see(Seen::LogEnd { agent, oldest, head });
             for Batch { first, events } in log.of(&subject(agent), 1).filter_map(batch) {
-                for (sequence, event) in (first..).zip(&events) {
+                for (sequence, (_, event)) in (first..).zip(&events) {
                     let key = key_of(event.get()).unwrap_or_default();
                     self.recorder.see(Seen::Stored { agent, sequence, key });
                 }
