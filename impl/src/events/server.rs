@@ -196,6 +196,8 @@ pub enum Input {
     FollowBroken,
     /// A shared log is written in another epoch.
     EpochChanged(Epoch),
+    /// A shared log does not hold what it has shown.
+    LogWentBack,
     /// The deadline has come.
     Timeout,
 }
@@ -1202,6 +1204,7 @@ impl crate::Core for Server {
             Input::FollowBegun { resumed } => self.follow_begun(resumed),
             Input::FollowBroken => self.follow_broken(now),
             Input::EpochChanged(epoch) => self.epoch_changed(epoch),
+            Input::LogWentBack => self.log_went_back(),
             Input::Timeout => self.timeout(now),
         }
     }
