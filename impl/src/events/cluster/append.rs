@@ -35,12 +35,12 @@ enum Planned {
 }
 
 /// What became of a message.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum Outcome {
     /// It has this stream sequence.
     Stored(u64),
-    /// Another one followed the last one that was known, so this one never will.
-    Overtaken,
+    /// This one followed the last one that was known, so the other never will.
+    Overtaken(u64, Message),
 }
 
 impl<E: Engine> Shared<E> {
@@ -84,10 +84,12 @@ impl<E: Engine> Shared<E> {
                         (at, Reply::Appended(Appended::New { sequence, oldest, body }))
                     }));
                 }
-                Ok(Outcome::Overtaken) => {
+                Ok(Outcome::Overtaken(stream_seq, message)) => {
                     mark!("cluster.append_overtaken");
-                    read_on = true;
+                    self.state().tell(&agent, stream_seq, &message, self.config.ids_max);
                     conflicts += 1;
+                    // Where one more was not enough, there can be many.
+                    read_on = conflicts % 2 == 0;
                     waiting.splice(..0, plan.appends);
                     if conflicts == self.config.conflicts_max {
                         let problem = "other servers append to the stream all the time";
@@ -228,8 +230,8 @@ impl<E: Engine> Shared<E> {
                 mark!("cluster.append_found");
                 Ok(Some(Outcome::Stored(stream_seq)))
             }
-            Some((_, message)) if message.first == plan.message.first => {
-                Ok(Some(Outcome::Overtaken))
+            Some((stream_seq, message)) if message.first == plan.message.first => {
+                Ok(Some(Outcome::Overtaken(stream_seq, message)))
             }
             Some(_) => Err(unknown()),
             None => Ok(None),

@@ -39,7 +39,7 @@ pub struct EngineLogConfig {
     pub epochs_max: usize,
     /// The largest message that holds more than one event, in bytes: 512 KiB.
     pub message_bytes: usize,
-    /// How often an append gives way to another server's before it is refused: 16.
+    /// How often an append gives way to another server's before it is refused: 64.
     pub conflicts_max: u32,
     /// How often an append of unknown outcome is looked for and tried again: 3.
     pub doubts_max: u32,
@@ -63,7 +63,7 @@ impl Default for EngineLogConfig {
             places_max: NonZeroUsize::new(100_000).expect("not zero"),
             epochs_max: 64,
             message_bytes: 512 << 10,
-            conflicts_max: 16,
+            conflicts_max: 64,
             doubts_max: 3,
             reads_max: 32,
             page_messages: 1_024,

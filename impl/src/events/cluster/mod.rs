@@ -8,7 +8,8 @@
 //!
 //! * [`engine`]: what is asked of the engine, and what it promises;
 //! * [`EngineLog`]: the log on it;
-//! * [`EngineFollower`]: what any server appended to it.
+//! * [`EngineFollower`]: what any server appended to it;
+//! * `nats`: NATS JetStream as the engine (feature `nats`).
 //!
 //! It does not choose who serves a client: any server serves any of them.
 
@@ -19,6 +20,8 @@ mod follower;
 mod index;
 mod log;
 mod message;
+#[cfg(feature = "nats")]
+pub mod nats;
 mod read;
 
 pub use follower::EngineFollower;
