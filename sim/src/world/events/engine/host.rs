@@ -13,7 +13,7 @@ use turmoil::net::{TcpListener, TcpStream};
 use super::lines::Lines;
 use super::log::Log;
 use super::model::{Config, Conn, Model, Output};
-use super::truth::{Truth, streams};
+use super::truth::{EPOCHS, Truth, streams};
 use super::wire::{ToEngine, ToServer};
 use crate::history::Seen;
 use crate::plan::EngineFault;
@@ -108,10 +108,14 @@ impl Engine {
                 }
                 Some(Replace::Nothing) => Some(Copied::default()),
             };
-            let log = match &copy {
+            let mut log = match &copy {
                 Some(copy) => copy.log.clone(),
                 None => state.model.log().clone(),
             };
+            if copy.is_some() {
+                // Who restores it removes the record of epochs, so that another one begins.
+                log.purge_below(EPOCHS, u64::MAX);
+            }
             state.model = state.model.restarted(log);
             if let Some(copy) = copy {
                 process.record(Kind::Store, "the log is replaced by an older copy");

@@ -17,6 +17,7 @@ pub(crate) mod host;
 mod lines;
 mod log;
 mod model;
+mod pinned;
 pub(crate) mod remote;
 mod truth;
 mod wire;

@@ -17,6 +17,7 @@ use turmoil::net::TcpStream;
 
 use super::lines::Lines;
 use super::log::Message;
+use super::pinned::Pinned;
 use super::wire::{Answer, FollowFrom, Request, ToEngine, ToServer};
 use crate::mutants::Settings;
 use crate::plan::{Host, Protocol};
@@ -38,6 +39,8 @@ const RECONNECT: Duration = Duration::from_millis(200);
 pub(crate) struct Remote {
     asks: mpsc::UnboundedSender<Ask>,
     settings: Settings,
+    /// What the log looks like to a server that is not fenced.
+    pinned: Option<Pinned>,
 }
 
 /// Something that a server asks.
@@ -61,7 +64,8 @@ impl Remote {
     /// What a server asks, and the line on which it does.
     pub(crate) fn new(process: Process, settings: Settings) -> (Self, Line) {
         let (asks, asked) = mpsc::unbounded_channel();
-        (Self { asks, settings }, Line { process, asked })
+        let pinned = settings.unfenced.then(Pinned::default);
+        (Self { asks, settings, pinned }, Line { process, asked })
     }
 
     async fn ask(
@@ -91,14 +95,25 @@ impl Remote {
     }
 
     async fn read_one(&self, request: Request) -> Result<Option<Stored>, EngineError> {
-        match self.read(request).await? {
-            Answer::Message(message) => Ok(message.map(stored)),
-            other => Err(EngineError(format!("it answers {other:?}"))),
-        }
+        let subject = match &request {
+            Request::Last { subject } => Arc::clone(subject),
+            _ => Arc::from(""),
+        };
+        let message = match self.read(request).await? {
+            Answer::Message(message) => message,
+            other => return Err(EngineError(format!("it answers {other:?}"))),
+        };
+        let pinned = self.pinned.as_ref();
+        let message = message.or_else(|| pinned.and_then(|pinned| pinned.first(&subject)));
+        Ok(message.map(|message| stored(pinned, message)))
     }
 }
 
-fn stored(message: Message) -> Stored {
+fn stored(pinned: Option<&Pinned>, message: Message) -> Stored {
+    let message = match pinned {
+        Some(pinned) => pinned.shows(message),
+        None => message,
+    };
     Stored {
         stream_seq: message.stream_seq,
         subject: message.subject.to_string(),
@@ -152,7 +167,10 @@ impl Engine for Remote {
     ) -> Result<Vec<Stored>, EngineError> {
         let subject = subject.into();
         match self.read(Request::Page { subject, from, messages_max, bytes_max }).await? {
-            Answer::Page(page) => Ok(page.into_iter().map(stored).collect()),
+            Answer::Page(page) => {
+                let shown = page.into_iter().map(|message| stored(self.pinned.as_ref(), message));
+                Ok(shown.collect())
+            }
             other => Err(EngineError(format!("it answers {other:?}"))),
         }
     }
@@ -178,19 +196,22 @@ impl Engine for Remote {
             (Answer::Follows { last }, Start::After(after)) if last < after => {
                 Err(FollowError::WentBack)
             }
-            (Answer::Follows { .. }, _) => Ok(Followed(messages)),
+            (Answer::Follows { .. }, _) => Ok(Followed { messages, pinned: self.pinned.clone() }),
             (other, _) => Err(EngineError(format!("it answers {other:?}")).into()),
         }
     }
 }
 
 /// What is followed, until its place is lost.
-pub(crate) struct Followed(mpsc::UnboundedReceiver<Message>);
+pub(crate) struct Followed {
+    messages: mpsc::UnboundedReceiver<Message>,
+    pinned: Option<Pinned>,
+}
 
 impl Feed for Followed {
     async fn next(&mut self) -> Result<Stored, EngineError> {
-        match self.0.recv().await {
-            Some(message) => Ok(stored(message)),
+        match self.messages.recv().await {
+            Some(message) => Ok(stored(self.pinned.as_ref(), message)),
             None => Err(EngineError("the place was lost".to_owned())),
         }
     }
@@ -207,7 +228,8 @@ impl Line {
     pub(crate) async fn run(mut self) {
         let engine = Host::Engine.name(Protocol::Events);
         loop {
-            match timeout(CONNECT_MAX, TcpStream::connect((engine, PORT))).await {
+            let connecting = timeout(CONNECT_MAX, TcpStream::connect((engine, PORT)));
+            match self.refusing(connecting).await {
                 Ok(Ok(stream)) => {
                     self.process.record(Kind::Life, "connected to the engine");
                     self.talk(stream).await;
@@ -217,7 +239,19 @@ impl Line {
                     self.process.record(Kind::Life, "the engine does not answer");
                 }
             }
-            tokio::time::sleep(RECONNECT).await;
+            self.refusing(tokio::time::sleep(RECONNECT)).await;
+        }
+    }
+
+    /// Waits for something without a connection: what is asked meanwhile is not kept for the next one,
+    /// because the engine may be another one by then.
+    async fn refusing<F: Future>(&mut self, what: F) -> F::Output {
+        let mut what = std::pin::pin!(what);
+        loop {
+            tokio::select! { biased;
+                done = &mut what => return done,
+                Some(_refused) = self.asked.recv() => {}
+            }
         }
     }
 

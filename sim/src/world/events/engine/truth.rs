@@ -18,7 +18,7 @@ fn subject(agent: u32) -> String {
 }
 
 /// The subject of the epochs.
-const EPOCHS: &str = "gapless.epoch";
+pub(super) const EPOCHS: &str = "gapless.epoch";
 
 /// Watches what is committed.
 pub(super) struct Truth {
