@@ -315,7 +315,15 @@ fn defaults(table: &str, protocol: Protocol) -> BTreeMap<String, Value> {
             "duration_ms": scenario.duration_ms, "settle_ms": scenario.settle_ms,
             "tick_ms": scenario.tick_ms,
         }),
-        ("topology", _) => json(&scenario.topology),
+        ("topology", _) => {
+            let topology = &scenario.topology;
+            let mut fields = json(topology);
+            // What is left out of a plan where it is 1.
+            for (name, value) in [("servers", topology.servers), ("stays", topology.stays)] {
+                fields[name] = value.into();
+            }
+            fields
+        }
         ("server", Options::Events { server, .. }) => json(server),
         ("client", Options::Events { client, .. }) => json(client),
         ("controller", Options::Tasks { controller, .. }) => json(controller),
