@@ -411,7 +411,9 @@ impl Fault {
             Host::Engine => topology.is_cluster(),
         };
         if !is_there {
-            return Err("names a server that is not there, or an engine without a cluster".to_owned());
+            return Err(
+                "names a server that is not there, or an engine without a cluster".to_owned()
+            );
         }
         match self {
             // The log of several servers is not on their disks.

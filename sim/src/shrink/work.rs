@@ -2,8 +2,8 @@
 
 use super::{Search, fewer, shorter};
 use crate::plan::{
-    EngineFault,
-    Action, Cut, Fault, Protocol, Publish, Say, Script, Step, Submit, Text, TurnScript, When,
+    Action, Cut, EngineFault, Fault, Protocol, Publish, Say, Script, Step, Submit, Text,
+    TurnScript, When,
 };
 
 impl Search<'_> {

@@ -431,9 +431,7 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
             let lost = rng.random();
             (at, Fault::Engine(EngineFault::Election { for_ms: short, lost }))
         }
-        Sort::StaleLeader => {
-            (at, Fault::Engine(EngineFault::StaleLeader { host: server, for_ms }))
-        }
+        Sort::StaleLeader => (at, Fault::Engine(EngineFault::StaleLeader { host: server, for_ms })),
         Sort::Isolate | Sort::HoldUp => {
             let held = sort == Sort::HoldUp;
             (at, Fault::Engine(EngineFault::Isolate { host: server, held, for_ms }))
@@ -457,7 +455,9 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
         Sort::Full => (at, Fault::Engine(EngineFault::Full { for_ms: short })),
         Sort::EngineCrash => (at, Fault::Crash { host: Host::Engine, restart_ms: for_ms }),
         Sort::EngineAway => (at, Fault::Suspend { host: Host::Engine, for_ms }),
-        Sort::Zombie => (at, Fault::Suspend { host: server, for_ms: rng.random_range(2_000..9_000) }),
+        Sort::Zombie => {
+            (at, Fault::Suspend { host: server, for_ms: rng.random_range(2_000..9_000) })
+        }
         Sort::Retain => {
             let agent = rng.random_range(1..=plan.topology.agents);
             (at, Fault::Retain { agent, keep: pick(rng, &[0, 1, 3, 10]) })

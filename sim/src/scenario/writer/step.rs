@@ -3,7 +3,8 @@
 use super::{duration, json, string};
 use crate::custom::Work;
 use crate::plan::{
-    Action, Answer, Cut, EngineFault, Fault, Host, Protocol, Publish, Say, Strange, Submit, Text, When,
+    Action, Answer, Cut, EngineFault, Fault, Host, Protocol, Publish, Say, Strange, Submit, Text,
+    When,
 };
 
 /// When a step happens, as a line of its table.

@@ -57,9 +57,8 @@ pub(super) fn enter(
     let foreign = stage.attached.filter(|attached| attached.role() == Role::EventsServer).cloned();
     // One that does not say what its log holds has what publishers were told.
     let silent = foreign.as_ref().is_some_and(|server| !server.has(feature::LOG_REPORTS));
-    let cluster = topology
-        .is_cluster()
-        .then(|| cluster::enter(stage, &server, server_options, &orders));
+    let cluster =
+        topology.is_cluster().then(|| cluster::enter(stage, &server, server_options, &orders));
     if cluster.is_some() {
         // They have entered.
     } else if let Some(attached) = foreign {

@@ -102,8 +102,10 @@ impl Engine {
                 None => None,
                 Some(Replace::Copy) => Some(state.copy.clone()),
                 Some(Replace::Swap) => {
-                    let was =
-                        Copied { log: state.model.log().clone(), branch: process.recorder.branch() };
+                    let was = Copied {
+                        log: state.model.log().clone(),
+                        branch: process.recorder.branch(),
+                    };
                     Some(std::mem::replace(&mut state.copy, was))
                 }
                 Some(Replace::Nothing) => Some(Copied::default()),

@@ -69,7 +69,10 @@ struct Follower {
 enum Leader {
     Leads,
     /// The old one is gone; nobody has noticed until then.
-    Missing { noticed_ms: u64, elected_ms: u64 },
+    Missing {
+        noticed_ms: u64,
+        elected_ms: u64,
+    },
 }
 
 /// A leader that has been deposed and does not know it.
@@ -439,7 +442,9 @@ impl Log {
     fn read(&self, request: &Request) -> Answer {
         match request {
             Request::Last { subject } => Answer::Message(self.last(subject).cloned()),
-            Request::Next { subject, from } => Answer::Message(self.of(subject, *from).next().cloned()),
+            Request::Next { subject, from } => {
+                Answer::Message(self.of(subject, *from).next().cloned())
+            }
             Request::Page { subject, from, messages_max, bytes_max } => {
                 let (mut page, mut bytes) = (Vec::new(), 0);
                 for message in self.of(subject, *from).take(*messages_max) {
@@ -451,7 +456,9 @@ impl Log {
                 }
                 Answer::Page(page)
             }
-            Request::Publish { .. } | Request::Purge { .. } | Request::Follow { .. } => Answer::Done,
+            Request::Publish { .. } | Request::Purge { .. } | Request::Follow { .. } => {
+                Answer::Done
+            }
         }
     }
 }

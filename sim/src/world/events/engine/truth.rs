@@ -72,7 +72,8 @@ impl Truth {
             let (at, subject) = (message.stream_seq, &message.subject);
             process.record(Kind::Store, format!("{subject} = {at}"));
             if **subject == *EPOCHS {
-                let epochs: Vec<String> = serde_json::from_str(&message.payload).unwrap_or_default();
+                let epochs: Vec<String> =
+                    serde_json::from_str(&message.payload).unwrap_or_default();
                 let opened = epochs.into_iter().next_back();
                 self.recorder.see(Seen::EpochOpened { epoch: opened.unwrap_or_default() });
             }
