@@ -25,9 +25,9 @@ pub(crate) struct DataFolder {
 /// Where events have their log.
 pub(crate) enum EventLog {
     /// In the folder.
-    Own(SqliteLog),
+    Own(Box<SqliteLog>),
     /// Elsewhere, where other servers have theirs as well.
-    Shared(JetStream),
+    Shared(Box<JetStream>),
 }
 
 /// The databases of the folder.
@@ -81,10 +81,10 @@ impl DataFolder {
         retain_events: Option<u64>,
     ) -> Result<Stores, Failure> {
         let log = match shared {
-            Some(engine) => EventLog::Shared(engine),
+            Some(engine) => EventLog::Shared(Box::new(engine)),
             None => {
                 let config = LogConfig { retain_events, ..LogConfig::new(self.file("events.db")) };
-                EventLog::Own(SqliteLog::open(config).map_err(|error| database(&error))?)
+                EventLog::Own(Box::new(SqliteLog::open(config).map_err(|error| database(&error))?))
             }
         };
         let record = RecordConfig::new(self.file("tasks.db"));

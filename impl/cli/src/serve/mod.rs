@@ -281,7 +281,7 @@ impl Server {
         let task_config = events::driver::ServerTaskConfig::default();
         let (events_handle, events_backups) = match log {
             EventLog::Own(log) => {
-                let (log, backups) = Threaded::spawn_with_backups(log).map_err(thread)?;
+                let (log, backups) = Threaded::spawn_with_backups(*log).map_err(thread)?;
                 let (handle, task) = events::driver::server(core, log, wall.clone(), task_config);
                 background.spawn(task);
                 (handle, Some(backups))
@@ -289,7 +289,7 @@ impl Server {
             EventLog::Shared(engine) => {
                 let prefix = engine.name().to_owned();
                 let config = EngineLogConfig { prefix, ..EngineLogConfig::default() };
-                let (log, follower) = EngineLog::new(engine, config, entropy()?);
+                let (log, follower) = EngineLog::new(*engine, config, entropy()?);
                 let (handle, task) =
                     events::driver::shared_server(core, log, follower, wall.clone(), task_config);
                 background.spawn(task);
