@@ -47,7 +47,12 @@ pub(crate) struct Digest(u64);
 impl Digest {
     /// Of an event as it is published and stored.
     pub(crate) fn of_body(body: &EventBody) -> Self {
-        Self::of(&body.as_str()[1..])
+        Self::of_stored(body.as_str())
+    }
+
+    /// The same of its text.
+    pub(crate) fn of_stored(text: &str) -> Self {
+        Self::of(text.strip_prefix('{').unwrap_or(text))
     }
 
     /// Of an event as it arrives: its number comes first.

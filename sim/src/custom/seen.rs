@@ -49,8 +49,9 @@ impl History {
     /// from 1. Of an earlier one nothing is owed any more.
     pub fn life(&self, host: Host) -> u64 {
         let name = match host {
-            Host::Server => "server".to_owned(),
             Host::Client(number) => format!("client-{number}"),
+            // A protocol that was brought has one server.
+            Host::Server | Host::Member(_) | Host::Engine => "server".to_owned(),
         };
         let ended = |entry: &&Entry| matches!(&entry.what, Seen::Crashed { host } if *host == name);
         1 + self.entries.iter().filter(ended).count() as u64

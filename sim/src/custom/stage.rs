@@ -41,7 +41,14 @@ pub(crate) fn enter(stage: &mut Stage<'_>, protocol: Custom, options: &Sides) ->
         hosts.clients.push(inbox);
         clients.push(Client { state, link });
     }
-    Company { server, clients, workload: None, cast: Box::new(hosts) }
+    Company {
+        server,
+        members: Vec::new(),
+        engine: None,
+        clients,
+        workload: None,
+        cast: Box::new(hosts),
+    }
 }
 
 fn host(
@@ -63,7 +70,7 @@ fn host(
         let process = lock(&process).clone();
         let link = link.clone().map(|link| {
             let (watch, process) = (Arc::new(CustomLink(protocol)), process.clone());
-            Arc::new(LinkConnector { server, watch, link, process })
+            Arc::new(LinkConnector { server: server.into(), watch, link, process })
         });
         let node = Node {
             host,
@@ -79,8 +86,9 @@ fn host(
         process.clone().live(async move {
             process.boot().await;
             match host {
-                Host::Server => protocol.server(node).await,
                 Host::Client(_) => protocol.client(node).await,
+                // A protocol that was brought has one server.
+                Host::Server | Host::Member(_) | Host::Engine => protocol.server(node).await,
             }
         })
     });
@@ -93,8 +101,8 @@ impl Cast for Hosts {
         let protocol = Protocol::Custom(self.protocol);
         self.recorder.step(format_args!("{}: {}", work.at.name(protocol), work.describe()));
         let inbox = match work.at {
-            Host::Server => &self.server,
             Host::Client(number) => &self.clients[number as usize - 1],
+            Host::Server | Host::Member(_) | Host::Engine => &self.server,
         };
         inbox.put(index, work.clone());
     }

@@ -112,6 +112,12 @@ pub(crate) struct Settings {
     pub(crate) reserve_once: bool,
     /// Agents let every attempt wait.
     pub(crate) endless_queue: bool,
+    /// Servers of a shared log publish without comparing.
+    pub(crate) counts_alone: bool,
+    /// Servers of a shared log follow what no majority has yet.
+    pub(crate) reads_uncommitted: bool,
+    /// Servers of a shared log take the epoch that they know for the newest.
+    pub(crate) unfenced: bool,
 }
 
 /// The mutant that always has to fail: it shows that a failure is reported as one.

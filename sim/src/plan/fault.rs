@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Host;
+use super::{EngineFault, Host, Topology};
 
 /// Something that goes wrong. Each kind happens in reality; its line says how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -232,6 +232,8 @@ pub enum Fault {
         /// How many of the newest events are kept.
         keep: u64,
     },
+    /// The engine under the log of several servers, or the way to it.
+    Engine(EngineFault),
 }
 
 /// How a connection ends.
@@ -314,11 +316,8 @@ impl Fault {
             | Self::Backup { host }
             | Self::Restore { host, .. }
             | Self::Swap { host, .. }
-            | Self::LoseStore { host, .. } => match host {
-                Host::Client(client) => Some(client),
-                Host::Server => None,
-            },
-            Self::Retain { .. } => None,
+            | Self::LoseStore { host, .. } => host.client(),
+            Self::Retain { .. } | Self::Engine(_) => None,
         }
     }
 
@@ -348,7 +347,7 @@ impl Fault {
             Self::Backup { .. } => "backup",
             Self::Restore { .. } => "restore",
             Self::Swap { .. } => "swap",
-            Self::LoseStore { host: Host::Server, .. } => "lose-log",
+            Self::LoseStore { host: Host::Server | Host::Engine, .. } => "lose-log",
             Self::LoseStore { .. } => "lose-store",
             Self::Answer { .. } => "answer",
             Self::LoseAnswer { .. } => "lose-answer",
@@ -360,6 +359,84 @@ impl Fault {
             Self::Lose { .. } => "lose",
             Self::Inject { .. } => "inject",
             Self::Retain { .. } => "retain",
+            Self::Engine(fault) => fault.kind(),
+        }
+    }
+
+    /// The host that it names.
+    pub fn host(&self) -> Option<Host> {
+        match *self {
+            Self::Crash { host, .. }
+            | Self::PowerOff { host, .. }
+            | Self::DiskError { host, .. }
+            | Self::DiskFull { host, .. }
+            | Self::SlowCommit { host, .. }
+            | Self::ClockStep { host, .. }
+            | Self::ClockDrift { host, .. }
+            | Self::Suspend { host, .. }
+            | Self::Backup { host }
+            | Self::Restore { host, .. }
+            | Self::Swap { host, .. }
+            | Self::LoseStore { host, .. } => Some(host),
+            Self::Engine(ref fault) => Some(fault.host()),
+            Self::Cut { .. }
+            | Self::Hold { .. }
+            | Self::Partition { .. }
+            | Self::Latency { .. }
+            | Self::Refuse { .. }
+            | Self::NeverAnswer { .. }
+            | Self::SlowReader { .. }
+            | Self::SlowHandler { .. }
+            | Self::FailHandler { .. }
+            | Self::FailOpenHandler { .. }
+            | Self::Duplicate { .. }
+            | Self::Lose { .. }
+            | Self::Answer { .. }
+            | Self::LoseAnswer { .. }
+            | Self::Inject { .. }
+            | Self::Retain { .. } => None,
+        }
+    }
+
+    /// Whether the host that it names is there, and is one that it can hit. Clients are not looked at.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, as a sentence without its beginning.
+    pub fn check_hosts(&self, topology: &Topology) -> Result<(), String> {
+        let Some(host) = self.host() else { return Ok(()) };
+        let is_there = match host {
+            Host::Server | Host::Client(_) => true,
+            Host::Member(number) => (2..=topology.servers).contains(&number),
+            Host::Engine => topology.is_cluster(),
+        };
+        if !is_there {
+            return Err(
+                "names a server that is not there, or an engine without a cluster".to_owned()
+            );
+        }
+        match self {
+            // The log of several servers is not on their disks.
+            Self::PowerOff { .. }
+            | Self::DiskError { .. }
+            | Self::DiskFull { .. }
+            | Self::SlowCommit { .. }
+                if topology.is_cluster() && host.client().is_none() =>
+            {
+                Err("hits the disk of a server that has its log on an engine".to_owned())
+            }
+            Self::Backup { .. }
+            | Self::Restore { .. }
+            | Self::Swap { .. }
+            | Self::LoseStore { .. }
+                if topology.is_cluster() && host == Host::Server =>
+            {
+                Err("names the log of a server that has it on an engine".to_owned())
+            }
+            Self::Engine(_) if !topology.is_cluster() => {
+                Err("names an engine, and there is one server only".to_owned())
+            }
+            _ => Ok(()),
         }
     }
 }

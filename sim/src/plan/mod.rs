@@ -6,6 +6,7 @@
 //! keeps. Times are milliseconds of virtual time since the start of the run.
 
 mod drawn;
+mod engine;
 mod fault;
 mod options;
 mod unusual;
@@ -14,6 +15,7 @@ mod work;
 use serde::{Deserialize, Serialize};
 
 pub use self::drawn::Drawn;
+pub use self::engine::EngineFault;
 pub use self::fault::{Answer, Cut, Fault, Strange};
 pub use self::options::{
     AgentOptions, ClientOptions, ControllerOptions, Options, ServerOptions, SessionClientOptions,
@@ -85,6 +87,14 @@ pub struct Topology {
     /// `(k - 1) % agents + 1`, or belongs to this user. With tasks, client k is the host
     /// `agent-k`.
     pub clients: u32,
+    /// The number of servers. With more than one, which only event streams have, their log is on an
+    /// engine, a host of its own: `server`, `server-2` and so on, and `engine`.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub servers: u32,
+    /// How many connections in a row a client, or a publisher, opens to one server before it goes to
+    /// the next one.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub stays: u32,
     /// One way, between any two hosts.
     pub latency_ms: u64,
     /// How many writes a connection holds before the writer waits; also the accept backlog.
@@ -95,16 +105,49 @@ pub struct Topology {
     pub order: Vec<Host>,
 }
 
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_one(number: &u32) -> bool {
+    *number == 1
+}
+
 impl Default for Topology {
     fn default() -> Self {
-        Self { agents: 1, clients: 1, latency_ms: 5, tcp_capacity: 64, order: Vec::new() }
+        Self {
+            agents: 1,
+            clients: 1,
+            servers: 1,
+            stays: 1,
+            latency_ms: 5,
+            tcp_capacity: 64,
+            order: Vec::new(),
+        }
     }
 }
 
 impl Topology {
     /// All hosts but the one that hands out the workload, in the usual order of their turns.
     pub fn hosts(&self) -> Vec<Host> {
-        std::iter::once(Host::Server).chain((1..=self.clients).map(Host::Client)).collect()
+        let clients = (1..=self.clients).map(Host::Client);
+        self.servers().into_iter().chain(clients).chain(self.engine()).collect()
+    }
+
+    /// The servers.
+    pub fn servers(&self) -> Vec<Host> {
+        std::iter::once(Host::Server).chain((2..=self.servers).map(Host::Member)).collect()
+    }
+
+    /// Whether the servers share a log, which is on an engine then.
+    pub fn is_cluster(&self) -> bool {
+        self.servers > 1
+    }
+
+    /// The engine, if there is one.
+    pub fn engine(&self) -> Option<Host> {
+        self.is_cluster().then_some(Host::Engine)
     }
 
     /// The same in the order of their turns.
@@ -193,17 +236,21 @@ pub enum Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Host {
-    /// The server; with tasks, the controller.
+    /// The server; with tasks, the controller. Of several servers, the first.
     Server,
+    /// Another server of a shared log, by number, from 2.
+    Member(u32),
     /// A client, by number; with tasks, an agent.
     Client(u32),
+    /// The engine under a shared log.
+    Engine,
 }
 
 impl Host {
     /// The number of the client, if it is one.
     pub fn client(self) -> Option<u32> {
         match self {
-            Self::Server => None,
+            Self::Server | Self::Member(_) | Self::Engine => None,
             Self::Client(number) => Some(number),
         }
     }
@@ -212,6 +259,7 @@ impl Host {
     pub fn name(self, protocol: Protocol) -> &'static str {
         const CLIENTS: [&str; 4] = ["client-1", "client-2", "client-3", "client-4"];
         const AGENTS: [&str; 4] = ["agent-1", "agent-2", "agent-3", "agent-4"];
+        const MEMBERS: [&str; 3] = ["server-2", "server-3", "server-4"];
         match (self, protocol) {
             (Self::Server, Protocol::Events | Protocol::Session | Protocol::Custom(_)) => "server",
             (Self::Server, Protocol::Tasks) => "controller",
@@ -219,9 +267,14 @@ impl Host {
                 CLIENTS[number as usize - 1]
             }
             (Self::Client(number), Protocol::Tasks) => AGENTS[number as usize - 1],
+            (Self::Member(number), _) => MEMBERS[number as usize - 2],
+            (Self::Engine, _) => "engine",
         }
     }
 }
+
+/// The most servers that a world has.
+pub(crate) const SERVERS_MAX: u32 = 4;
 
 /// The longest time in a plan: a week.
 const TIME_MS_MAX: u64 = 7 * 86_400_000;
@@ -240,6 +293,14 @@ impl Plan {
             || !(1..=topology.clients).contains(&topology.agents)
         {
             return Err("there are 1 to 4 clients, and no more agents than clients".to_owned());
+        }
+        if !(1..=SERVERS_MAX).contains(&topology.servers)
+            || (topology.is_cluster() && protocol != Protocol::Events)
+        {
+            return Err("there are 1 to 4 servers, and several of event streams only".to_owned());
+        }
+        if !(1..=1_000).contains(&topology.stays) {
+            return Err("`stays` is between 1 and 1000".to_owned());
         }
         if let Some(mutant) = self.mutant.as_deref().filter(|id| mutants::find(id).is_none()) {
             return Err(format!(
@@ -282,6 +343,9 @@ impl Plan {
             if let Some(agent) = agent.filter(|agent| !(1..=topology.agents).contains(agent)) {
                 return Err(format!("step {index} names agent {agent}, which is not there"));
             }
+            if let Action::Fault(fault) = &step.action {
+                fault.check_hosts(topology).map_err(|problem| format!("step {index} {problem}"))?;
+            }
             if !step.action.is_of(protocol) {
                 return Err(format!("step {index} is not one of the plan's protocol"));
             }
@@ -322,6 +386,7 @@ impl Action {
                 Fault::SlowHandler { .. }
                 | Fault::FailHandler { .. }
                 | Fault::FailOpenHandler { .. }
+                | Fault::Engine(_)
                 | Fault::Retain { .. } => protocol == Protocol::Events,
                 Fault::SlowCommit { host, .. } => {
                     protocol != Protocol::Events || *host == Host::Server
@@ -335,7 +400,7 @@ impl Action {
                 Fault::Backup { host }
                 | Fault::Restore { host, .. }
                 | Fault::LoseStore { host, .. } => match protocol {
-                    Protocol::Events => *host == Host::Server,
+                    Protocol::Events => matches!(host, Host::Server | Host::Engine),
                     Protocol::Tasks | Protocol::Custom(_) => true,
                     // A conversation that is lost or goes back is nothing that a client can notice.
                     Protocol::Session => *host != Host::Server,

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::plan::{Action, Cut, Fault, Plan};
+use crate::plan::{Action, Cut, EngineFault, Fault, Plan};
 use crate::trace::causality::host_of;
 use crate::trace::{Fact, Trace};
 
@@ -133,5 +133,25 @@ fn lasting(fault: &Fault) -> Option<(Trouble, String, u64)> {
         | Fault::Lose { .. }
         | Fault::Inject { .. }
         | Fault::Retain { .. } => None,
+        Fault::Engine(ref fault) => match *fault {
+            EngineFault::Isolate { for_ms, .. } => {
+                band(Trouble::Partition, "no way to the engine", for_ms)
+            }
+            EngineFault::Election { for_ms, .. } => {
+                band(Trouble::Suspended, "the engine has no leader", for_ms)
+            }
+            EngineFault::StaleLeader { for_ms, .. } => {
+                band(Trouble::Weak, "its leader was deposed", for_ms)
+            }
+            EngineFault::LagFollow { for_ms, .. } => {
+                band(Trouble::Slow, "it follows the log late", for_ms)
+            }
+            EngineFault::Full { for_ms } => band(Trouble::Slow, "the engine is full", for_ms),
+            EngineFault::BreakFollow { .. }
+            | EngineFault::Redeliver { .. }
+            | EngineFault::LoseAck { .. }
+            | EngineFault::LateWrite { .. }
+            | EngineFault::DoubleWrite { .. } => None,
+        },
     }
 }

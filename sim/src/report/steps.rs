@@ -159,6 +159,7 @@ pub(super) fn sentence(action: &Action, protocol: Protocol) -> Option<String> {
         Fault::Retain { agent, keep } => {
             format!("the log forgets all but the newest {keep} events of agent-{agent}")
         }
+        Fault::Engine(ref fault) => fault.sentence(span),
     })
 }
 

@@ -210,10 +210,10 @@ pub(super) fn window(records: usize, around: Option<usize>) -> (usize, usize) {
 fn lanes(trace: &Trace, plan: &Plan) -> Vec<Lane> {
     let protocol = plan.options.protocol();
     let clients = (1..=plan.topology.clients).map(|number| Host::Client(number).name(protocol));
-    let server = Host::Server.name(protocol);
+    let servers = plan.topology.servers().into_iter().chain(plan.topology.engine());
     let mut lanes: Vec<Lane> = clients
         .map(|name| (name, Side::Client))
-        .chain([(server, Side::Server)])
+        .chain(servers.map(|host| (host.name(protocol), Side::Server)))
         .map(|(name, side)| Lane { name: name.to_owned(), side, app: false, store: false })
         .collect();
     for record in trace.records.iter().filter(|record| record.incarnation > 0) {

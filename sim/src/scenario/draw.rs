@@ -120,10 +120,16 @@ fn topology(swarm: &Swarm, base: &Topology, protocol: Protocol, rng: &mut ChaCha
             Protocol::Custom(_) => 1,
         },
         latency_ms: pick(rng, &[10, 10, 20, 50, 120]),
+        servers: 1,
+        stays: 1,
         // Small enough for a slow reader to be felt, large enough for all that connect at once.
         tcp_capacity: pick(rng, &[24, base.tcp_capacity]),
         order: Vec::new(),
     };
+    if swarm.servers.1 > 1 {
+        topology.servers = within(rng, swarm.servers);
+        topology.stays = pick(rng, &[1, 1, 2, 3]);
+    }
     topology.order = topology.hosts();
     topology.order.shuffle(rng);
     topology

@@ -4,7 +4,7 @@ use super::{Invalid, Scenario};
 use crate::plan::{Action, Fault};
 
 /// A world for each protocol, in which the examples happen.
-pub(super) const WORLDS: [(&str, &str); 3] = [
+pub(super) const WORLDS: [(&str, &str); 4] = [
     (
         "events",
         r#"title    = "a server, two clients of one agent, and something to hear all the time"
@@ -55,6 +55,25 @@ reconnect = "100ms..1s"
 [[step]]
 at = "1s"
 say = { at = "client-1", count = 10, every = "1s", replies = 2 }
+"#,
+    ),
+    (
+        "several servers",
+        r#"title    = "three servers on one engine, two clients of one agent that go from one to the other"
+protocol = "events"
+duration = "20s"
+tick     = "10ms"
+
+[topology]
+clients = 2
+servers = 3
+
+[client]
+reconnect = "200ms..2s"
+
+[[step]]
+at = "1s"
+publish = { to = "agent-1", count = 60, every = "200ms" }
 "#,
     ),
 ];
@@ -118,9 +137,10 @@ impl Example<'_> {
 
 const EVENTS: usize = 0;
 const TASKS: usize = 1;
+const CLUSTER: usize = 3;
 
 /// An example of every kind, in the order in which the reader knows them.
-pub(super) const EXAMPLES: [Example<'static>; 30] = [
+pub(super) const EXAMPLES: [Example<'static>; 40] = [
     at(
         EVENTS,
         "cut",
@@ -302,6 +322,61 @@ pub(super) const EXAMPLES: [Example<'static>; 30] = [
         "the next answer over HTTP does not come back to the agent",
         r#"lose-answer = "agent-1", times = 1"#,
     ),
+    at(
+        CLUSTER,
+        "election",
+        "the engine loses its leader, and with it what was on its way",
+        r#"election = "engine", lost = true, for = "2s""#,
+    ),
+    at(
+        CLUSTER,
+        "stale-leader",
+        "server-2 talks to a leader that is none any more",
+        r#"stale-leader = "server-2", for = "2s""#,
+    ),
+    at(
+        CLUSTER,
+        "isolate",
+        "server-2 and the engine hear of each other two seconds late",
+        r#"isolate = "server-2", how = "held", for = "2s""#,
+    ),
+    at(
+        CLUSTER,
+        "lag-follow",
+        "server-2 learns two seconds late of what the log gets",
+        r#"lag-follow = "server-2", for = "2s""#,
+    ),
+    at(
+        CLUSTER,
+        "break-follow",
+        "server-2 has to begin anew to follow the log",
+        r#"break-follow = "server-2""#,
+    ),
+    at(
+        CLUSTER,
+        "redeliver",
+        "server-2 is told the newest three messages again",
+        r#"redeliver = "server-2", messages = 3"#,
+    ),
+    at(
+        CLUSTER,
+        "lose-ack",
+        "the next event is stored, and no server is told",
+        r#"lose-ack = "engine", times = 1"#,
+    ),
+    at(
+        CLUSTER,
+        "late-write",
+        "the next event takes a second longer than anybody waits",
+        r#"late-write = "engine", times = 1, after = "3s""#,
+    ),
+    at(
+        CLUSTER,
+        "double-write",
+        "the next event is published twice, and the second time is denied",
+        r#"double-write = "engine", times = 1"#,
+    ),
+    at(CLUSTER, "full", "the engine takes no event for a while", r#"full = "engine", for = "2s""#),
 ];
 
 const fn at<'a>(world: usize, kind: &'a str, title: &'a str, fault: &'a str) -> Example<'a> {

@@ -126,12 +126,13 @@ impl Library {
                     true => 0,
                     false => distance(word, id).min(distance(word, name)),
                 };
-                (far, id.as_str())
+                // What is called so comes before what only has it in its name.
+                (far, name != word, id.as_str())
             })
-            .filter(|(far, _)| *far <= allowed)
+            .filter(|(far, ..)| *far <= allowed)
             .collect();
         near.sort_unstable();
-        near.into_iter().map(|(_, id)| id).take(NEAR_MAX).collect()
+        near.into_iter().map(|(.., id)| id).take(NEAR_MAX).collect()
     }
 }
 

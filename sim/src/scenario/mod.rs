@@ -27,7 +27,7 @@ use crate::custom::{self, Custom};
 use crate::mutants::catalogue;
 use crate::plan::{
     Action, AgentOptions, ClientOptions, ControllerOptions, Fault, Host, Options, Protocol,
-    ServerOptions, SessionClientOptions, SessionServerOptions, Step, Topology, When,
+    SERVERS_MAX, ServerOptions, SessionClientOptions, SessionServerOptions, Step, Topology, When,
 };
 use crate::seed::Seed;
 use crate::spec::is_id;
@@ -88,6 +88,8 @@ pub struct Swarm {
     /// How many agents there are, at least and at most; with tasks, as many as clients; with
     /// sessions, users.
     pub agents: (u32, u32),
+    /// How many servers there are, at least and at most.
+    pub servers: (u32, u32),
     /// How many faults there are, at least and at most.
     pub faults_per_minute: (u32, u32),
     /// How many events are published, tasks submitted, or messages said, at least and at most.
@@ -111,6 +113,8 @@ pub enum Group {
     Disk,
     /// Wall clocks.
     Clock,
+    /// The engine under the log of several servers, and the way to it.
+    Engine,
 }
 
 /// A file is no scenario. Every problem is listed, with its place and its remedy.
@@ -146,6 +150,9 @@ pub struct Problem {
     #[help]
     pub remedy: String,
 }
+
+/// The most connections in a row that a client opens to one server.
+const STAYS_MAX: u64 = 1_000;
 
 /// The most clients that a world has.
 const CLIENTS_MAX: u32 = 4;
@@ -369,6 +376,14 @@ fn topology(protocol: Protocol, table: Option<&Table<'_>>) -> Topology {
         network(&mut topology, protocol, table);
         return topology;
     }
+    if protocol == Protocol::Events {
+        if let Some((servers, _)) = table.integer("servers", 1..=u64::from(SERVERS_MAX)) {
+            topology.servers = u32::try_from(servers).unwrap_or(1);
+        }
+        if let Some((stays, _)) = table.integer("stays", 1..=STAYS_MAX) {
+            topology.stays = u32::try_from(stays).unwrap_or(1);
+        }
+    }
     match count(agents) {
         Some((count, span)) if count > topology.clients => {
             let remedy = format!("each {what}; raise `clients`");
@@ -561,6 +576,7 @@ fn swarm(protocol: Protocol, table: &Table<'_>) -> Swarm {
         ("application", Group::Application),
         ("disk", Group::Disk),
         ("clock", Group::Clock),
+        ("engine", Group::Engine),
     ];
     let mut groups = Vec::new();
     for (name, span) in table.texts_required("faults") {
@@ -571,6 +587,7 @@ fn swarm(protocol: Protocol, table: &Table<'_>) -> Swarm {
         groups,
         clients: (1, 1),
         agents: (1, 1),
+        servers: (1, 1),
         faults_per_minute: (1, 10),
         work_per_minute: (10, 100),
     };
@@ -611,6 +628,11 @@ fn swarm(protocol: Protocol, table: &Table<'_>) -> Swarm {
         None if table.has(agents) => swarm.agents = (CLIENTS_MAX, CLIENTS_MAX),
         None => {}
     }
+    if protocol == Protocol::Events {
+        let servers = table.integer_range("servers", 1..=u64::from(SERVERS_MAX));
+        table.set(&mut swarm.servers, servers);
+        one_world(&swarm, table);
+    }
     let work = match protocol {
         Protocol::Events | Protocol::Tasks | Protocol::Custom(_) => "events-per-minute",
         Protocol::Session => "messages-per-minute",
@@ -621,13 +643,32 @@ fn swarm(protocol: Protocol, table: &Table<'_>) -> Swarm {
     swarm
 }
 
+/// A server has its log on its own disk, or there are several and it is on the engine.
+fn one_world(swarm: &Swarm, table: &Table<'_>) {
+    let has = |group| swarm.groups.contains(&group);
+    let (least, most) = swarm.servers;
+    if (least == 1) != (most == 1) {
+        let remedy = "write `servers = \"2..4\"`, or leave it out";
+        let message = "a swarm has one server, or several in every run";
+        table.problem(message, &table.span(), "both", remedy);
+    }
+    if most > 1 && has(Group::Disk) {
+        let remedy = "take `disk` out: the log of several servers is on the engine";
+        table.problem("several servers have no log on their disks", &table.span(), "has", remedy);
+    }
+    if most == 1 && has(Group::Engine) {
+        let remedy = "add `servers = \"2..4\"`, or take `engine` out";
+        table.problem("one server has no engine", &table.span(), "one server", remedy);
+    }
+}
+
 /// The hosts that are there whatever the seed draws.
 fn hosts(protocol: Protocol, topology: &Topology, swarm: Option<&Swarm>) -> Hosts {
-    let (clients, agents, table) = match swarm {
-        Some(swarm) => (swarm.clients.0, swarm.agents.0, "swarm"),
-        None => (topology.clients, topology.agents, "topology"),
+    let (clients, agents, servers, table) = match swarm {
+        Some(swarm) => (swarm.clients.0, swarm.agents.0, swarm.servers.0, "swarm"),
+        None => (topology.clients, topology.agents, topology.servers, "topology"),
     };
-    Hosts { protocol, clients, agents, table }
+    Hosts { protocol, clients, agents, servers, table }
 }
 
 fn steps(

@@ -14,12 +14,13 @@ use super::examples::{EXAMPLES, Example, Tried, WORLDS};
 use super::reader::{Asked, Problems, Table, document};
 use super::step::FAULTS;
 use super::{Scenario, duration_text, read};
-use crate::plan::{Action, Options, Protocol};
+use crate::plan::{Action, Fault, Options, Protocol};
 
 /// The comments of these are what keys mean.
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     include_str!("../plan/mod.rs"),
     include_str!("../plan/fault.rs"),
+    include_str!("../plan/engine.rs"),
     include_str!("../plan/options.rs"),
     include_str!("../plan/work.rs"),
     include_str!("mod.rs"),
@@ -35,7 +36,7 @@ const PROBES: [(Protocol, &str, &str); 3] = [
 ];
 
 /// Keys that are called otherwise than the field that they become.
-const FIELDS: [(&str, &str, &str, &str); 24] = [
+const FIELDS: [(&str, &str, &str, &str); 25] = [
     ("", "protocol", "Scenario", "options"),
     ("", "step", "Scenario", "steps"),
     ("topology", "users", "Topology", "agents"),
@@ -60,6 +61,7 @@ const FIELDS: [(&str, &str, &str, &str); 24] = [
     ("clock-step", "by", "Fault::ClockStep", "by_ms"),
     ("clock-step", "back", "Fault::ClockStep", "by_ms"),
     ("clock-drift", "slow", "Fault::ClockDrift", "ppm"),
+    ("isolate", "how", "EngineFault::Isolate", "held"),
 ];
 
 /// Where a key is to be looked up.
@@ -164,12 +166,11 @@ fn fault(kind: &str, comments: &BTreeMap<(String, String), String>) -> String {
     let Ok(Tried { fault, scenario }) = example.scenario() else {
         return format!("\n### `{kind}`\n\nIts example is wrong.\n");
     };
-    let Value::Object(object) = serde_json::to_value(&fault).expect("a fault is always JSON")
-    else {
-        return String::new();
+    let (of, variant) = match &fault {
+        Fault::Engine(fault) => ("EngineFault", variant(fault)),
+        fault => ("Fault", variant(fault)),
     };
-    let variant = object.keys().next().map(|name| camel(name)).unwrap_or_default();
-    let says = comments.get(&("Fault".to_owned(), variant.clone())).cloned().unwrap_or_default();
+    let says = comments.get(&(of.to_owned(), variant.clone())).cloned().unwrap_or_default();
     let protocols: Vec<&str> = PROBES
         .iter()
         .filter(|(protocol, ..)| Action::Fault(fault.clone()).is_of(*protocol))
@@ -179,10 +180,19 @@ fn fault(kind: &str, comments: &BTreeMap<(String, String), String>) -> String {
     // Only the fault itself, not what has to happen before it.
     let asked = asked(&Example { before: "", ..*example }.text());
     let keys: Vec<&Asked> = asked.iter().filter(|key| key.table == "fault").collect();
-    let place = Place { table: kind, types: vec![format!("Fault::{variant}")] };
+    let place = Place { table: kind, types: vec![format!("{of}::{variant}")] };
     text += &rows(&keys, &place, &example.defaults(&keys), comments);
     let _ = write!(text, "\n```toml\n# {}\n{}```\n", scenario.title, example.step());
     text
+}
+
+/// The name of a variant, as it stands in the source.
+fn variant(fault: &impl serde::Serialize) -> String {
+    match json(fault) {
+        Value::Object(object) => object.keys().next().map(|name| camel(name)).unwrap_or_default(),
+        Value::String(name) => camel(&name),
+        _ => String::new(),
+    }
 }
 
 /// A table of keys.
@@ -252,6 +262,10 @@ fn sentence(table: &str, key: &str) -> &'static str {
         ("", "client") => "The options of the clients.",
         ("", "controller") => "The options of the controller.",
         ("", "agent") => "The options of the agents.",
+        (
+            "election" | "lose-ack" | "late-write" | "double-write" | "full",
+            "election" | "lose-ack" | "late-write" | "double-write" | "full",
+        ) => "The engine.",
         _ => "",
     }
 }
@@ -301,7 +315,15 @@ fn defaults(table: &str, protocol: Protocol) -> BTreeMap<String, Value> {
             "duration_ms": scenario.duration_ms, "settle_ms": scenario.settle_ms,
             "tick_ms": scenario.tick_ms,
         }),
-        ("topology", _) => json(&scenario.topology),
+        ("topology", _) => {
+            let topology = &scenario.topology;
+            let mut fields = json(topology);
+            // What is left out of a plan where it is 1.
+            for (name, value) in [("servers", topology.servers), ("stays", topology.stays)] {
+                fields[name] = value.into();
+            }
+            fields
+        }
         ("server", Options::Events { server, .. }) => json(server),
         ("client", Options::Events { client, .. }) => json(client),
         ("controller", Options::Tasks { controller, .. }) => json(controller),
@@ -424,6 +446,11 @@ impl Example<'_> {
         let Ok(tried) = least.scenario() else { return BTreeMap::new() };
         match json(&tried.fault) {
             Value::Object(kind) => match kind.into_iter().next() {
+                Some((name, Value::Object(fields))) if name == "engine" => {
+                    let kind = fields.into_iter().next();
+                    let fields = kind.and_then(|(_, fields)| fields.as_object().cloned());
+                    fields.unwrap_or_default().into_iter().collect()
+                }
                 Some((_, Value::Object(fields))) => fields.into_iter().collect(),
                 _ => BTreeMap::new(),
             },

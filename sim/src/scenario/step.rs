@@ -3,8 +3,8 @@
 use super::reader::{At, Table, known_mark, nearest};
 use crate::custom::{self, Work};
 use crate::plan::{
-    Action, Answer, Cut, Fault, Host, Protocol, Publish, Say, Script, Step, Strange, Submit, Text,
-    TurnScript, When,
+    Action, Answer, Cut, EngineFault, Fault, Host, Protocol, Publish, Say, Script, Step, Strange,
+    Submit, Text, Topology, TurnScript, When,
 };
 use gapless::tasks::TaskId;
 
@@ -13,6 +13,7 @@ pub(super) struct Hosts {
     pub(super) protocol: Protocol,
     pub(super) clients: u32,
     pub(super) agents: u32,
+    pub(super) servers: u32,
     /// The table that says how many there are.
     pub(super) table: &'static str,
 }
@@ -37,7 +38,7 @@ impl End {
 }
 
 /// The kinds of faults, by the key that names them.
-pub(super) const FAULTS: [&str; 30] = [
+pub(super) const FAULTS: [&str; 40] = [
     "cut",
     "hold",
     "partition",
@@ -68,10 +69,21 @@ pub(super) const FAULTS: [&str; 30] = [
     "swap",
     "answer",
     "lose-answer",
+    "election",
+    "stale-leader",
+    "isolate",
+    "lag-follow",
+    "break-follow",
+    "redeliver",
+    "lose-ack",
+    "late-write",
+    "double-write",
+    "full",
 ];
 
 /// The keys that say more about a fault: none is a misspelt kind.
-const DETAILS: [&str; 18] = [
+const DETAILS: [&str; 21] = [
+    "after",
     "after-frames",
     "after-ops",
     "back",
@@ -82,6 +94,8 @@ const DETAILS: [&str; 18] = [
     "frames",
     "how",
     "keep",
+    "lost",
+    "messages",
     "of",
     "pause",
     "ppm",
@@ -215,6 +229,7 @@ fn lasts_ms(fault: &Fault) -> u64 {
         | Fault::Restore { restart_ms, .. }
         | Fault::Swap { restart_ms, .. }
         | Fault::LoseStore { restart_ms, .. } => restart_ms,
+        Fault::Engine(ref fault) => fault.lasts_ms(),
         Fault::FailHandler { .. }
         | Fault::FailOpenHandler { .. }
         | Fault::Duplicate { .. }
@@ -408,7 +423,19 @@ fn fault(table: &Table<'_>, hosts: &Hosts) -> Option<Fault> {
     };
     let fault = read_fault(table, kind, hosts);
     table.finish();
-    fault
+    let fault = fault?;
+    let topology = Topology { servers: hosts.servers, ..Topology::default() };
+    if let Err(problem) = fault.check_hosts(&topology) {
+        let remedy = format!(
+            "with `servers = …` in `[{}]` there are several servers and an engine, whose log is \
+             `backup`, `restore` and `lose-log` of `engine`",
+            hosts.table
+        );
+        let message = format!("the fault {problem}");
+        table.problem(message, &table.span(), "cannot be here", remedy);
+        return None;
+    }
+    Some(fault)
 }
 
 fn read_fault(table: &Table<'_>, kind: &str, hosts: &Hosts) -> Option<Fault> {
@@ -423,10 +450,29 @@ fn read_fault(table: &Table<'_>, kind: &str, hosts: &Hosts) -> Option<Fault> {
     };
     let host = |key| {
         let (name, span) = table.text(key)?;
-        match name.as_str() {
-            _ if name == Host::Server.name(hosts.protocol) => Some(Host::Server),
-            _ => Some(Host::Client(self::client(table, &(name, span), hosts)?)),
+        match own(&name, hosts) {
+            Some(host) => Some(host),
+            None => Some(Host::Client(self::client(table, &(name, span), hosts)?)),
         }
+    };
+    // A server, or the engine, of which there has to be one.
+    let of_the_cluster = |key| {
+        let (name, span) = table.text(key)?;
+        let found = own(&name, hosts);
+        if found.is_none() {
+            let remedy = "write a server, as `server-2`";
+            table.problem(format!("there is no server `{name}`"), &span, "no such server", remedy);
+        }
+        found
+    };
+    // What is named after the engine says so.
+    let the_engine = |key| {
+        let (name, span) = table.text(key)?;
+        if name != Host::Engine.name(hosts.protocol) {
+            let remedy = format!("write `{key} = \"engine\"`");
+            table.problem("this happens to the engine", &span, "not the engine", remedy);
+        }
+        Some(())
     };
     let restart = || table.duration("restart").map_or(100, |(restart, _)| restart);
     // Of event streams only the server has a database that the world copies and replaces.
@@ -434,11 +480,12 @@ fn read_fault(table: &Table<'_>, kind: &str, hosts: &Hosts) -> Option<Fault> {
         Protocol::Tasks | Protocol::Session | Protocol::Custom(_) => host(key),
         Protocol::Events => {
             let (name, span) = table.text(key)?;
-            if name != "server" {
-                let remedy = format!("write `{key} = \"server\"`");
+            let of = if hosts.servers > 1 { Host::Engine } else { Host::Server };
+            if name != of.name(hosts.protocol) {
+                let remedy = format!("write `{key} = \"{}\"`", of.name(hosts.protocol));
                 table.problem("only the server has a log", &span, "not the server", remedy);
             }
-            Some(Host::Server)
+            Some(of)
         }
     };
     let lasts = || needed("for", "the fault does not end", "add how long it lasts: `for = \"2s\"`");
@@ -627,8 +674,60 @@ fn read_fault(table: &Table<'_>, kind: &str, hosts: &Hosts) -> Option<Fault> {
             let keep = table.integer("keep", 0..=1_000_000_000).map_or(0, |(keep, _)| keep);
             Fault::Retain { agent: agent?, keep }
         }
+        "election" => {
+            let lost = table.boolean("lost").is_some_and(|(lost, _)| lost);
+            let (((), for_ms), lost) = (the_engine("election").zip(lasts())?, lost);
+            Fault::Engine(EngineFault::Election { for_ms, lost })
+        }
+        "stale-leader" => {
+            let (host, for_ms) = of_the_cluster("stale-leader").zip(lasts())?;
+            Fault::Engine(EngineFault::StaleLeader { host, for_ms })
+        }
+        "isolate" => {
+            let held = table.one_of_optional("how", &[("lost", false), ("held", true)]);
+            let (host, for_ms) = of_the_cluster("isolate").zip(lasts())?;
+            Fault::Engine(EngineFault::Isolate { host, held: held.unwrap_or(false), for_ms })
+        }
+        "lag-follow" => {
+            let (host, for_ms) = of_the_cluster("lag-follow").zip(lasts())?;
+            Fault::Engine(EngineFault::LagFollow { host, for_ms })
+        }
+        "break-follow" => {
+            Fault::Engine(EngineFault::BreakFollow { host: of_the_cluster("break-follow")? })
+        }
+        "redeliver" => {
+            let messages = small("messages", 1);
+            Fault::Engine(EngineFault::Redeliver { host: of_the_cluster("redeliver")?, messages })
+        }
+        "lose-ack" => {
+            let times = small("times", 1);
+            the_engine("lose-ack")?;
+            Fault::Engine(EngineFault::LoseAck { times })
+        }
+        "late-write" => {
+            let times = small("times", 1);
+            let after_ms = table.duration("after").map_or(1_000, |(after, _)| after);
+            the_engine("late-write")?;
+            Fault::Engine(EngineFault::LateWrite { times, after_ms })
+        }
+        "double-write" => {
+            let times = small("times", 1);
+            the_engine("double-write")?;
+            Fault::Engine(EngineFault::DoubleWrite { times })
+        }
+        "full" => {
+            let ((), for_ms) = the_engine("full").zip(lasts())?;
+            Fault::Engine(EngineFault::Full { for_ms })
+        }
         _ => return None,
     })
+}
+
+/// A host that is no client, by its name.
+fn own(name: &str, hosts: &Hosts) -> Option<Host> {
+    let topology = Topology { servers: hosts.servers, ..Topology::default() };
+    let own = topology.servers().into_iter().chain(topology.engine());
+    own.into_iter().find(|host| host.name(hosts.protocol) == name)
 }
 
 fn client(table: &Table<'_>, name: &At<String>, hosts: &Hosts) -> Option<u32> {

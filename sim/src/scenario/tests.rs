@@ -73,6 +73,32 @@ fn the_order_of_turns_names_every_host() {
     assert_eq!(messages, ["`order` leaves out `client-1`"]);
 }
 
+#[test]
+fn an_engine_is_there_with_several_servers_and_has_their_log() {
+    let fault = |fault: &str| with("crash = \"client-2\", restart = \"500ms\"", fault);
+    let cluster = |text: &str| text.replacen("clients = 2", "clients = 2\nservers = 3", 1);
+    for there in [
+        "isolate = \"server-3\", for = \"1s\"",
+        "election = \"engine\", for = \"1s\"",
+        "crash = \"engine\"",
+        "backup = \"engine\"",
+        "suspend = \"server-2\", for = \"1s\"",
+    ] {
+        let scenario = Scenario::parse("events/x", &cluster(&fault(there))).expect(there);
+        assert_eq!(Scenario::parse("events/x", &scenario.text()).ok().as_ref(), Some(&scenario));
+        assert!(Scenario::parse("events/x", &fault(there)).is_err(), "{there}");
+    }
+    for not_there in [
+        "isolate = \"server-4\", for = \"1s\"",
+        "election = \"server-2\", for = \"1s\"",
+        "backup = \"server\"",
+        "slow-commit = \"engine\", for = \"1s\"",
+        "power-off = \"server-2\"",
+    ] {
+        assert!(Scenario::parse("events/x", &cluster(&fault(not_there))).is_err(), "{not_there}");
+    }
+}
+
 /// A place, the label there, and how its remedy begins or what is in it.
 type Expected = (&'static str, &'static str, &'static str);
 

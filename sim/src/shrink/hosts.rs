@@ -58,7 +58,7 @@ fn keep(
     let mut turns = Vec::new();
     for host in &plan.topology.order {
         let host = match *host {
-            Host::Server => Some(Host::Server),
+            Host::Server | Host::Member(_) | Host::Engine => Some(*host),
             Host::Client(number) => clients(number).map(Host::Client),
         };
         turns.extend(host.filter(|host| !turns.contains(host)));
@@ -72,7 +72,7 @@ fn keep(
             Action::Refresh { client } | Action::Reconnect { client } => (client, clients),
             Action::Work(work) => match &mut work.at {
                 Host::Client(client) => (client, clients),
-                Host::Server => return true,
+                Host::Server | Host::Member(_) | Host::Engine => return true,
             },
             Action::Fault(Fault::Retain { agent, .. }) => (agent, agents),
             Action::Fault(fault) => match hit(fault) {
@@ -122,8 +122,8 @@ fn hit(fault: &mut Fault) -> Option<&mut u32> {
         | Fault::Swap { host, .. }
         | Fault::LoseStore { host, .. } => match host {
             Host::Client(client) => Some(client),
-            Host::Server => None,
+            Host::Server | Host::Member(_) | Host::Engine => None,
         },
-        Fault::Retain { .. } => None,
+        Fault::Retain { .. } | Fault::Engine(_) => None,
     }
 }

@@ -2,7 +2,8 @@
 
 use super::{Search, fewer, shorter};
 use crate::plan::{
-    Action, Cut, Fault, Protocol, Publish, Say, Script, Step, Submit, Text, TurnScript, When,
+    Action, Cut, EngineFault, Fault, Protocol, Publish, Say, Script, Step, Submit, Text,
+    TurnScript, When,
 };
 
 impl Search<'_> {
@@ -194,6 +195,21 @@ fn numbers_of_fault(fault: &mut Fault) -> Vec<(Place<'_>, u64)> {
         | Fault::LoseAnswer { times, .. } => vec![(Count(times), 1)],
         Fault::Duplicate { frames, .. } | Fault::Lose { frames, .. } => vec![(Count(frames), 1)],
         Fault::Retain { keep, .. } => vec![(Long(keep), 0)],
+        Fault::Engine(fault) => match fault {
+            EngineFault::Election { for_ms, .. }
+            | EngineFault::StaleLeader { for_ms, .. }
+            | EngineFault::Isolate { for_ms, .. }
+            | EngineFault::LagFollow { for_ms, .. }
+            | EngineFault::Full { for_ms } => vec![(Time(for_ms), LASTS_MS)],
+            EngineFault::LateWrite { times, after_ms } => {
+                vec![(Count(times), 1), (Time(after_ms), LASTS_MS)]
+            }
+            EngineFault::LoseAck { times } | EngineFault::DoubleWrite { times } => {
+                vec![(Count(times), 1)]
+            }
+            EngineFault::Redeliver { messages, .. } => vec![(Count(messages), 1)],
+            EngineFault::BreakFollow { .. } => Vec::new(),
+        },
         Fault::ClockStep { .. }
         | Fault::Backup { .. }
         | Fault::Answer { .. }

@@ -215,7 +215,7 @@ impl<'a> Finder<'a> {
 pub(crate) fn host_of(fault: &Fault) -> Host {
     match fault.client() {
         Some(client) => Host::Client(client),
-        None => Host::Server,
+        None => fault.host().unwrap_or(Host::Server),
     }
 }
 

@@ -46,7 +46,7 @@ use crate::conform::NodeError;
 use crate::custom::{self, Sides};
 use crate::history::{History, Seen};
 use crate::mutants::Distorted;
-use crate::plan::{Action, Fault, Host, Options, Plan, Protocol, When};
+use crate::plan::{Action, EngineFault, Fault, Host, Options, Plan, Protocol, When};
 use crate::seed::Seed;
 use crate::trace::{Fact, Kind, Trace};
 
@@ -225,6 +225,10 @@ impl Stage<'_> {
 /// The hosts that have entered.
 pub(crate) struct Company {
     pub(crate) server: HostState,
+    /// The other servers of a shared log.
+    pub(crate) members: Vec<HostState>,
+    /// The engine under a shared log.
+    pub(crate) engine: Option<HostState>,
     pub(crate) clients: Vec<Client>,
     /// The host that works off the workload, if it has one of its own.
     pub(crate) workload: Option<&'static str>,
@@ -264,6 +268,7 @@ enum Lasting {
     SlowCommits(Host),
     Suspended(Host),
     Drift(Host),
+    Isolated { host: Host, held: bool },
 }
 
 impl<'a> World<'a> {
@@ -384,6 +389,10 @@ impl<'a> World<'a> {
     fn state(&mut self, host: Host) -> &mut HostState {
         match host {
             Host::Server => &mut self.company.server,
+            Host::Member(number) => &mut self.company.members[number as usize - 2],
+            Host::Engine => {
+                self.company.engine.as_mut().expect("a plan that names the engine has one")
+            }
             Host::Client(number) => &mut self.company.clients[number as usize - 1].state,
         }
     }
@@ -392,9 +401,10 @@ impl<'a> World<'a> {
         host.name(self.protocol)
     }
 
-    /// The two ends of a client's link.
-    fn ends(&self, client: u32) -> (&'static str, &'static str) {
-        (self.name(Host::Client(client)), self.name(Host::Server))
+    /// The two ends of a client's link, one for each server.
+    fn ends(&self, client: u32) -> Vec<(&'static str, &'static str)> {
+        let servers = self.plan.topology.servers();
+        servers.iter().map(|server| (self.name(Host::Client(client)), self.name(*server))).collect()
     }
 
     /// The disk of a host has gone dark: everything that runs there ends, what was not synced is
@@ -415,7 +425,11 @@ impl<'a> World<'a> {
                 let clients = clients.map(|number| self.name(Host::Client(number)));
                 clients.chain(self.company.workload).collect()
             }
-            Host::Client(_) => vec![self.name(Host::Server)],
+            Host::Client(_) => {
+                self.plan.topology.servers().into_iter().map(|server| self.name(server)).collect()
+            }
+            // No disk of theirs is hit.
+            Host::Member(_) | Host::Engine => Vec::new(),
         };
         for peer in &peers {
             self.sim.partition(name, *peer);
@@ -428,8 +442,9 @@ impl<'a> World<'a> {
         }
         for (_, lasting) in &self.lasting {
             if let Lasting::Partitioned(client) = lasting {
-                let (client, server) = self.ends(*client);
-                self.sim.partition(client, server);
+                for (client, server) in self.ends(*client) {
+                    self.sim.partition(client, server);
+                }
             }
         }
         self.sim.bounce(name);
@@ -477,13 +492,15 @@ impl<'a> World<'a> {
                 }
             }
             Fault::Hold { client, for_ms } => {
-                let (client_host, server) = self.ends(client);
-                self.sim.hold(client_host, server);
+                for (client, server) in self.ends(client) {
+                    self.sim.hold(client, server);
+                }
                 self.lasts(now + for_ms, Lasting::Held(client));
             }
             Fault::Partition { client, for_ms } => {
-                let (client_host, server) = self.ends(client);
-                self.sim.partition(client_host, server);
+                for (client, server) in self.ends(client) {
+                    self.sim.partition(client, server);
+                }
                 self.lasts(now + for_ms, Lasting::Partitioned(client));
             }
             Fault::Latency { client, latency_ms, for_ms } => {
@@ -559,6 +576,15 @@ impl<'a> World<'a> {
             Fault::FailHandler { .. } | Fault::FailOpenHandler { .. } | Fault::Retain { .. } => {
                 self.company.cast.fault(fault);
             }
+            Fault::Engine(EngineFault::Isolate { host, held, for_ms }) => {
+                let (server, engine) = (self.name(host), self.name(Host::Engine));
+                match held {
+                    true => self.sim.hold(server, engine),
+                    false => self.sim.partition(server, engine),
+                }
+                self.lasts(now + for_ms, Lasting::Isolated { host, held });
+            }
+            Fault::Engine(_) => self.company.cast.fault(fault),
             Fault::Answer { client, how } => self.client(client).link.answer(how),
             Fault::LoseAnswer { client, times } => self.client(client).link.lose_answers(times),
             Fault::Duplicate { client, frames } => self.client(client).link.duplicate(frames),
@@ -572,6 +598,16 @@ impl<'a> World<'a> {
     fn replace(&mut self, host: Host, replace: Replace, restart_ms: u64) {
         self.state(host).vault.state().replace = Some(replace);
         self.crash(host, Duration::from_millis(restart_ms));
+        if host == Host::Engine {
+            // Servers are stopped while their engine gets another log. Nobody can stop one that stands
+            // still.
+            for server in self.plan.topology.servers() {
+                let suspended = Lasting::Suspended(server);
+                if !self.lasting.iter().any(|(_, lasting)| *lasting == suspended) {
+                    self.crash(server, Duration::from_millis(restart_ms));
+                }
+            }
+        }
     }
 
     fn client(&self, number: u32) -> &Client {
@@ -601,12 +637,21 @@ impl<'a> World<'a> {
             Lasting::Reading(client) => self.client(client).link.set_reading(Reading::Normal),
             Lasting::Handler(client) => self.company.cast.handler_recovers(client),
             Lasting::Held(client) => {
-                let (client, server) = self.ends(client);
-                self.sim.release(client, server);
+                for (client, server) in self.ends(client) {
+                    self.sim.release(client, server);
+                }
             }
             Lasting::Partitioned(client) => {
-                let (client, server) = self.ends(client);
-                self.sim.repair(client, server);
+                for (client, server) in self.ends(client) {
+                    self.sim.repair(client, server);
+                }
+            }
+            Lasting::Isolated { host, held } => {
+                let (server, engine) = (self.name(host), self.name(Host::Engine));
+                match held {
+                    true => self.sim.release(server, engine),
+                    false => self.sim.repair(server, engine),
+                }
             }
             Lasting::Latency(client) => self.set_latency(client, self.plan.topology.latency_ms),
             Lasting::Full(host) => self.state(host).process().disk.clear_faults(),
@@ -621,8 +666,9 @@ impl<'a> World<'a> {
 
     fn set_latency(&self, client: u32, latency_ms: u64) {
         let latency = Duration::from_millis(latency_ms);
-        let (client, server) = self.ends(client);
-        self.sim.set_link_latency(client, server, latency);
+        for (client, server) in self.ends(client) {
+            self.sim.set_link_latency(client, server, latency);
+        }
     }
 
     fn crash(&mut self, host: Host, restart: Duration) {
@@ -648,9 +694,7 @@ impl<'a> World<'a> {
     fn heal(&mut self) {
         self.end_lasting(u64::MAX);
         self.restarts.clear();
-        for host in
-            std::iter::once(Host::Server).chain((1..=self.plan.topology.clients).map(Host::Client))
-        {
+        for host in self.plan.topology.hosts() {
             self.state(host).process().disk.clear_faults();
         }
         for client in &self.company.clients {

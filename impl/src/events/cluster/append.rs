@@ -214,15 +214,16 @@ impl<E: Engine> Shared<E> {
     async fn store(&self, subject: &str, plan: &Plan) -> Result<Outcome, StoreError> {
         let publish =
             || self.engine.publish(subject, plan.expected_last, plan.message.to_payload());
-        let mut in_doubt = None;
+        let (mut in_doubt, mut denied) = (None, false);
         for _ in 0..=self.config.doubts_max {
             // The same message after the same one: whichever copy comes first, no other follows it.
             match publish().await {
                 Ok(stream_seq) => return Ok(Outcome::Stored(stream_seq)),
-                Err(PublishFailure::Refused(problem)) if in_doubt.is_none() => {
+                Err(PublishFailure::Refused(problem)) if in_doubt.is_none() && !denied => {
                     return Err(StoreError::NotApplied(problem));
                 }
-                Err(PublishFailure::WrongLast) => {}
+                // The last one may be this one, which came twice.
+                Err(PublishFailure::WrongLast) => denied = true,
                 Err(PublishFailure::Refused(problem) | PublishFailure::Unknown(problem)) => {
                     mark!("cluster.append_in_doubt");
                     in_doubt = Some(problem);
@@ -300,6 +301,10 @@ impl<E: Engine> Shared<E> {
                     .zip(first)
                     .ok_or_else(|| StoreError::NotApplied("the stream is being emptied".into()))?;
                 let mut index = Index::new(first.first, oldest.first);
+                // Read after the stream: it has the ids of whatever is not there any more.
+                if let Some((_, removed)) = self.removed(agent).await? {
+                    index.remember(removed);
+                }
                 index.apply(&first, stream_seq, ids_max);
                 index
             }

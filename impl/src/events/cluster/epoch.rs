@@ -24,13 +24,19 @@ impl<E: Engine> Shared<E> {
             let joined = state.joined.as_ref().and_then(Record::current).cloned();
             joined.filter(|_| state.went_back)
         });
+        let known = {
+            let state = self.state();
+            state.joined.as_ref().map(|joined| joined.epochs.0.clone()).unwrap_or_default()
+        };
         for _ in 0..ATTEMPTS_MAX {
             let record = self.record().await?;
             if let Some(record) = &record
                 && let Some(current) = record.current()
-                // A broken epoch that the record has and that is not the last was followed by others.
+                // Another one followed the broken epoch, or was begun when the log had gone back. One
+                // that was known before is of the time to which it went back.
                 && broken.as_ref().is_none_or(|broken| {
-                    broken != current && record.epochs.0.contains(broken)
+                    broken != current
+                        && (record.epochs.0.contains(broken) || !known.contains(current))
                 })
             {
                 mark!("cluster.epoch_joined");

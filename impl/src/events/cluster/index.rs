@@ -9,7 +9,9 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use super::message::Message;
+use super::removed::{Removed, RemovedId};
 use crate::events::log::{Append, Appended};
+use crate::events::wire::EventBody;
 use crate::recovery::{Epoch, WallTime};
 
 /// The end of a stream, as messages tell it one after the other.
@@ -63,6 +65,22 @@ impl Index {
             ids_from: first,
             ids: BTreeMap::new(),
             order: VecDeque::new(),
+        }
+    }
+
+    /// Takes in the ids of events that were removed before the first one that will be known.
+    pub(super) fn remember(&mut self, removed: Removed) {
+        let next = self.head + 1;
+        if removed.to + 1 < next || removed.from >= next {
+            return;
+        }
+        self.ids_from = removed.from;
+        for RemovedId { sequence, id, principal, digest, epoch } in removed.ids {
+            if sequence < next {
+                let id: Arc<str> = id.into();
+                self.ids.insert(id.clone(), Known { sequence, principal, digest, epoch });
+                self.order.push_back((sequence, id));
+            }
         }
     }
 
@@ -122,6 +140,11 @@ impl Index {
         let expired = append.after.is_some_and(|after| after.saturating_add(1) < self.ids_from);
         expired.then_some(Appended::Expired)
     }
+}
+
+/// What tells an event from another one with the same id.
+pub(super) fn digest_of(body: &EventBody) -> [u8; 32] {
+    digest(body.as_str())
 }
 
 fn digest(text: &str) -> [u8; 32] {

@@ -115,9 +115,14 @@ impl Epochs {
     }
 
     pub(super) fn parse(stored: &Stored) -> Result<Self, Damaged> {
-        serde_json::from_slice(&stored.payload)
-            .map_err(|error| Damaged { stream_seq: stored.stream_seq, problem: error.to_string() })
+        parsed(stored)
     }
+}
+
+/// The content of a message, if it is what is expected there.
+pub(super) fn parsed<T: serde::de::DeserializeOwned>(stored: &Stored) -> Result<T, Damaged> {
+    serde_json::from_slice(&stored.payload)
+        .map_err(|error| Damaged { stream_seq: stored.stream_seq, problem: error.to_string() })
 }
 
 /// The subjects of a log, below its prefix.
@@ -125,6 +130,8 @@ impl Epochs {
 pub(super) struct Subjects {
     /// With the dot that follows it.
     events: String,
+    /// The same of the ids of removed events.
+    ids: String,
     pub(super) epoch: String,
     pub(super) barrier: String,
 }
@@ -133,6 +140,7 @@ impl Subjects {
     pub(super) fn new(prefix: &str, server: &str) -> Self {
         Self {
             events: format!("{prefix}.events."),
+            ids: format!("{prefix}.ids."),
             epoch: format!("{prefix}.epoch"),
             barrier: format!("{prefix}.barrier.{server}"),
         }
@@ -141,18 +149,12 @@ impl Subjects {
     /// The subject of a stream: letters, digits, `-` and `_` as they are, every other byte as `=` and
     /// two digits.
     pub(super) fn of(&self, agent: &AgentId) -> String {
-        let mut subject = self.events.clone();
-        for byte in agent.as_str().bytes() {
-            match byte {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => {
-                    subject.push(char::from(byte));
-                }
-                _ => {
-                    let _ = write!(subject, "={byte:02X}");
-                }
-            }
-        }
-        subject
+        below(&self.events, agent)
+    }
+
+    /// The subject of the ids of events that were removed from a stream.
+    pub(super) fn ids_of(&self, agent: &AgentId) -> String {
+        below(&self.ids, agent)
     }
 
     /// Whose stream a subject is, if it is one.
@@ -167,6 +169,22 @@ impl Subjects {
         text.push_str(rest);
         AgentId::parse(&text).ok()
     }
+}
+
+/// The subject of an agent below a prefix.
+fn below(prefix: &str, agent: &AgentId) -> String {
+    let mut subject = prefix.to_owned();
+    for byte in agent.as_str().bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => {
+                subject.push(char::from(byte));
+            }
+            _ => {
+                let _ = write!(subject, "={byte:02X}");
+            }
+        }
+    }
+    subject
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod message;
 #[cfg(feature = "nats")]
 pub mod nats;
 mod read;
+mod removed;
 
 pub use follower::EngineFollower;
 pub use log::{EngineLog, EngineLogConfig};

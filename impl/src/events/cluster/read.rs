@@ -91,12 +91,15 @@ impl<E: Engine> Shared<E> {
 
     /// Forgets whole messages, and never the last one, which says how far the stream goes.
     pub(super) async fn retain(&self, agent: &AgentId, oldest: u64) -> Result<Reply, StoreError> {
+        // The numbers are of this epoch.
+        self.state().epoch()?;
         let subject = self.subjects.of(agent);
         let found = match self.search(&subject, |message| message.last() >= oldest).await? {
             Some(found) => Some(found),
             None => self.last(&subject).await?,
         };
         let Some((stream_seq, message)) = found else { return Ok(Reply::Retained(1)) };
+        self.keep_ids(agent, stream_seq).await?;
         self.engine.purge_below(&subject, stream_seq).await?;
         if let Some(index) = self.state().indices.peek_mut(agent) {
             index.oldest = index.oldest.max(message.first);

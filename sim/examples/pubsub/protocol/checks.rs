@@ -30,7 +30,7 @@ pub(super) const ALL: &[Checker] = &[
 
 fn name(host: Host) -> String {
     match host {
-        Host::Server => "server".to_owned(),
+        Host::Server | Host::Member(_) | Host::Engine => "server".to_owned(),
         Host::Client(number) => format!("client-{number}"),
     }
 }

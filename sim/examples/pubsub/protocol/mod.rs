@@ -114,7 +114,9 @@ impl CustomProtocol for PubSub {
 
     fn check_work(&self, work: &Work) -> Result<(), String> {
         match (work.at, work.parse()?) {
-            (Host::Server, _) => Err("only clients subscribe and publish".to_owned()),
+            (Host::Server | Host::Member(_) | Host::Engine, _) => {
+                Err("only clients subscribe and publish".to_owned())
+            }
             (_, Wish::Publish { count, .. }) if !(1..=COUNT_MAX).contains(&count) => {
                 Err(format!("`count` is between 1 and {COUNT_MAX}"))
             }

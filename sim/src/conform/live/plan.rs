@@ -133,7 +133,8 @@ fn is_possible(fault: &Fault) -> bool {
         | Fault::FailOpenHandler { .. }
         | Fault::Answer { .. }
         | Fault::LoseAnswer { .. }
-        | Fault::Retain { .. } => false,
+        | Fault::Retain { .. }
+        | Fault::Engine(_) => false,
     }
 }
 

@@ -316,6 +316,8 @@ impl<'a> World<'a> {
                 match host {
                     Host::Server => self.server.kill().await,
                     Host::Client(number) => self.clients[number as usize - 1].kill().await,
+                    // A plan with several servers does not come here.
+                    Host::Member(_) | Host::Engine => {}
                 }
                 self.lasts(now + restart_ms, Lasting::Restart(host));
             }
@@ -336,7 +338,8 @@ impl<'a> World<'a> {
             | Fault::FailOpenHandler { .. }
             | Fault::Answer { .. }
             | Fault::LoseAnswer { .. }
-            | Fault::Retain { .. } => {}
+            | Fault::Retain { .. }
+            | Fault::Engine(_) => {}
         }
     }
 
@@ -372,6 +375,7 @@ impl<'a> World<'a> {
                 Lasting::Restart(Host::Client(number)) => {
                     self.clients[number as usize - 1].start()?;
                 }
+                Lasting::Restart(Host::Member(_) | Host::Engine) => {}
             }
         }
         Ok(())

@@ -7,7 +7,9 @@ use rand_chacha::ChaCha12Rng;
 
 use super::super::Group;
 use super::{pick, session, speaks_extension};
-use crate::plan::{Action, Answer, Cut, Fault, Host, Options, Plan, Protocol, Step, Strange, When};
+use crate::plan::{
+    Action, Answer, Cut, EngineFault, Fault, Host, Options, Plan, Protocol, Step, Strange, When,
+};
 
 /// The kinds of faults that a swarm knows, by group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +46,20 @@ enum Sort {
     Answer,
     LoseAnswer,
     StaleAnswer,
+    Election,
+    StaleLeader,
+    Isolate,
+    HoldUp,
+    LagFollow,
+    BreakFollow,
+    Redeliver,
+    LoseAck,
+    LateWrite,
+    DoubleWrite,
+    Full,
+    EngineCrash,
+    EngineAway,
+    Zombie,
 }
 
 impl Sort {
@@ -81,6 +97,20 @@ impl Sort {
             Self::Answer => "answer",
             Self::LoseAnswer => "lose-answer",
             Self::StaleAnswer => "stale-answer",
+            Self::Election => "election",
+            Self::StaleLeader => "stale-leader",
+            Self::Isolate => "isolate",
+            Self::HoldUp => "hold-up",
+            Self::LagFollow => "lag-follow",
+            Self::BreakFollow => "break-follow",
+            Self::Redeliver => "redeliver",
+            Self::LoseAck => "lose-ack",
+            Self::LateWrite => "late-write",
+            Self::DoubleWrite => "double-write",
+            Self::Full => "full",
+            Self::EngineCrash => "engine-crash",
+            Self::EngineAway => "engine-away",
+            Self::Zombie => "zombie",
         }
     }
 }
@@ -115,6 +145,22 @@ fn sorts(protocol: Protocol, group: Group) -> &'static [Sort] {
         }
         (_, Group::Server) => &[Sort::Retain, Sort::Backup, Sort::Restore, Sort::LoseStore],
         (_, Group::Disk) => &[Sort::PowerOff, Sort::DiskError, Sort::DiskFull, Sort::SlowCommit],
+        (_, Group::Engine) => &[
+            Sort::Election,
+            Sort::StaleLeader,
+            Sort::Isolate,
+            Sort::HoldUp,
+            Sort::LagFollow,
+            Sort::BreakFollow,
+            Sort::Redeliver,
+            Sort::LoseAck,
+            Sort::LateWrite,
+            Sort::DoubleWrite,
+            Sort::Full,
+            Sort::EngineCrash,
+            Sort::EngineAway,
+            Sort::Zombie,
+        ],
         (_, Group::Clock) => &[Sort::ClockStep, Sort::ClockDrift],
         (_, Group::Peer) => &[Sort::Lose, Sort::Duplicate, Sort::Strange],
         (_, Group::Application) => {
@@ -162,6 +208,8 @@ pub(super) fn mix(plan: &Plan, groups: &[Group], rng: &mut ChaCha12Rng) -> Mix {
     let mut enabled: Vec<Sort> = all.filter(|_| rng.random_ratio(1, 2)).collect();
     // Turmoil never delivers what was held across a repair, so a run has one or the other.
     let without = if rng.random_ratio(1, 2) { Sort::Hold } else { Sort::Partition };
+    enabled.retain(|sort| *sort != without);
+    let without = if without == Sort::Hold { Sort::HoldUp } else { Sort::Isolate };
     enabled.retain(|sort| *sort != without);
     match &plan.options {
         Options::Custom { protocol, .. } => {
@@ -212,6 +260,15 @@ pub(super) fn faults(plan: &Plan, mix: &Mix, per_minute: u32, rng: &mut ChaCha12
             let when = When::At(rng.random_range(0..*at));
             steps.push(Step { when, action: Action::Fault(Fault::Backup { host: *host }) });
         }
+        if sort == Sort::Zombie
+            && let When::At(at) = step.when
+        {
+            // While it sleeps the others go on with another leader.
+            let for_ms = rng.random_range(100..1_500);
+            let election = EngineFault::Election { for_ms, lost: rng.random() };
+            let action = Action::Fault(Fault::Engine(election));
+            steps.push(Step { when: When::At(at + rng.random_range(0..500)), action });
+        }
         steps.push(step);
     }
     steps
@@ -256,8 +313,12 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
         ],
     );
     let host = if rng.random() { Host::Server } else { Host::Client(client) };
+    let cluster = plan.topology.is_cluster();
+    let server = if cluster { pick(rng, &plan.topology.servers()) } else { Host::Server };
+    let host = if host == Host::Server { server } else { host };
     // Only with tasks have both sides one that can be copied.
     let database = match plan.options.protocol() {
+        Protocol::Events if cluster => Host::Engine,
         Protocol::Events => Host::Server,
         Protocol::Tasks | Protocol::Custom(_) => host,
         Protocol::Session => Host::Client(client),
@@ -288,7 +349,7 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
         }
         Sort::Refuse => (at, Fault::Refuse { client, for_ms }),
         Sort::NeverAnswer => (at, Fault::NeverAnswer { client, for_ms }),
-        Sort::ServerCrash => (at, Fault::Crash { host: Host::Server, restart_ms: short }),
+        Sort::ServerCrash => (at, Fault::Crash { host: server, restart_ms: short }),
         Sort::ClientCrash => (at, Fault::Crash { host: Host::Client(client), restart_ms: short }),
         Sort::CrashAtMark => {
             let marks = [
@@ -365,6 +426,37 @@ fn step(plan: &Plan, sort: Sort, rng: &mut ChaCha12Rng) -> Step {
         Sort::StaleAnswer => {
             let frame = Strange::StaleAnswer;
             (at, Fault::Inject { client, frame, to_server: false })
+        }
+        Sort::Election => {
+            let lost = rng.random();
+            (at, Fault::Engine(EngineFault::Election { for_ms: short, lost }))
+        }
+        Sort::StaleLeader => (at, Fault::Engine(EngineFault::StaleLeader { host: server, for_ms })),
+        Sort::Isolate | Sort::HoldUp => {
+            let held = sort == Sort::HoldUp;
+            (at, Fault::Engine(EngineFault::Isolate { host: server, held, for_ms }))
+        }
+        Sort::LagFollow => (at, Fault::Engine(EngineFault::LagFollow { host: server, for_ms })),
+        Sort::BreakFollow => (at, Fault::Engine(EngineFault::BreakFollow { host: server })),
+        Sort::Redeliver => {
+            let messages = rng.random_range(1..20);
+            (at, Fault::Engine(EngineFault::Redeliver { host: server, messages }))
+        }
+        Sort::LoseAck => {
+            (at, Fault::Engine(EngineFault::LoseAck { times: rng.random_range(1..4) }))
+        }
+        Sort::LateWrite => {
+            let (times, after_ms) = (rng.random_range(1..4), pick(rng, &[300, 2_500, 6_000]));
+            (at, Fault::Engine(EngineFault::LateWrite { times, after_ms }))
+        }
+        Sort::DoubleWrite => {
+            (at, Fault::Engine(EngineFault::DoubleWrite { times: rng.random_range(1..4) }))
+        }
+        Sort::Full => (at, Fault::Engine(EngineFault::Full { for_ms: short })),
+        Sort::EngineCrash => (at, Fault::Crash { host: Host::Engine, restart_ms: for_ms }),
+        Sort::EngineAway => (at, Fault::Suspend { host: Host::Engine, for_ms }),
+        Sort::Zombie => {
+            (at, Fault::Suspend { host: server, for_ms: rng.random_range(2_000..9_000) })
         }
         Sort::Retain => {
             let agent = rng.random_range(1..=plan.topology.agents);

@@ -84,3 +84,39 @@ fn hosts_have_their_turn_in_the_order_of_the_plan() {
         }
     }
 }
+
+#[test]
+fn a_swarm_of_a_cluster_has_two_to_four_servers_and_everything_goes_wrong_with_their_engine() {
+    let plans = plans("events/cluster-swarm", 300);
+    let sizes: BTreeSet<u32> = plans.iter().map(|plan| plan.topology.servers).collect();
+    assert_eq!(sizes, (2..=4).collect());
+    let mut kinds = BTreeSet::new();
+    let mut hosts = BTreeSet::new();
+    for plan in &plans {
+        assert_eq!(plan.check(), Ok(()));
+        for step in &plan.steps {
+            if let Action::Fault(fault) = &step.action {
+                kinds.insert(fault.kind());
+                hosts.extend(fault.host());
+            }
+        }
+    }
+    for kind in [
+        "election",
+        "stale-leader",
+        "isolate",
+        "lag-follow",
+        "break-follow",
+        "redeliver",
+        "lose-ack",
+        "late-write",
+        "double-write",
+        "full",
+        "restore",
+        "lose-log",
+    ] {
+        assert!(kinds.contains(kind), "{kind}: {kinds:?}");
+    }
+    let all = [Host::Server, Host::Member(2), Host::Member(3), Host::Member(4), Host::Engine];
+    assert!(all.iter().all(|host| hosts.contains(host)), "{hosts:?}");
+}

@@ -158,6 +158,10 @@ fn topology(text: &mut Text, topology: &Topology, protocol: Protocol) {
         Protocol::Events => {
             text.key("clients", topology.clients);
             text.key("agents", topology.agents);
+            if topology.is_cluster() {
+                text.key("servers", topology.servers);
+                text.key("stays", topology.stays);
+            }
         }
         Protocol::Tasks => text.key("agents", topology.agents),
         Protocol::Session => {
@@ -179,6 +183,9 @@ fn swarm(text: &mut Text, swarm: &Swarm, protocol: Protocol) {
         Protocol::Events => {
             text.key("clients", range(swarm.clients));
             text.key("agents", range(swarm.agents));
+            if swarm.servers.1 > 1 {
+                text.key("servers", range(swarm.servers));
+            }
             "events-per-minute"
         }
         Protocol::Tasks => {
@@ -208,6 +215,7 @@ fn group_name(group: Group) -> String {
         Group::Application => "application",
         Group::Disk => "disk",
         Group::Clock => "clock",
+        Group::Engine => "engine",
     })
 }
 

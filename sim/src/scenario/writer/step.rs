@@ -3,7 +3,8 @@
 use super::{duration, json, string};
 use crate::custom::Work;
 use crate::plan::{
-    Action, Answer, Cut, Fault, Host, Protocol, Publish, Say, Strange, Submit, Text, When,
+    Action, Answer, Cut, EngineFault, Fault, Host, Protocol, Publish, Say, Strange, Submit, Text,
+    When,
 };
 
 /// When a step happens, as a line of its table.
@@ -219,7 +220,10 @@ fn fault(fault: &Fault, protocol: Protocol) -> String {
             inner.key("restart", duration(restart_ms));
         }
         Fault::LoseStore { host: which, restart_ms } => {
-            let kind = if which == Host::Server { "lose-log" } else { "lose-store" };
+            let kind = match which {
+                Host::Server | Host::Engine => "lose-log",
+                Host::Client(_) | Host::Member(_) => "lose-store",
+            };
             inner.key(kind, host(which));
             inner.key("restart", duration(restart_ms));
         }
@@ -279,8 +283,38 @@ fn fault(fault: &Fault, protocol: Protocol) -> String {
             inner.key("retain", agent(number));
             inner.key("keep", keep);
         }
+        Fault::Engine(ref fault) => {
+            inner.key(fault.kind(), host(fault.host()));
+            engine(&mut inner, fault);
+        }
     }
     inner.finish()
+}
+
+/// What is said of a fault of the engine beyond its kind.
+fn engine(inner: &mut Inline, fault: &EngineFault) {
+    match *fault {
+        EngineFault::Election { for_ms, lost } => {
+            inner.unless(lost, false, "lost", same);
+            inner.key("for", duration(for_ms));
+        }
+        EngineFault::Isolate { held, for_ms, .. } => {
+            inner.unless(held, false, "how", |_| string("held"));
+            inner.key("for", duration(for_ms));
+        }
+        EngineFault::StaleLeader { for_ms, .. }
+        | EngineFault::LagFollow { for_ms, .. }
+        | EngineFault::Full { for_ms } => inner.key("for", duration(for_ms)),
+        EngineFault::Redeliver { messages, .. } => inner.unless(messages, 1, "messages", same),
+        EngineFault::LoseAck { times } | EngineFault::DoubleWrite { times } => {
+            inner.unless(times, 1, "times", same);
+        }
+        EngineFault::LateWrite { times, after_ms } => {
+            inner.unless(times, 1, "times", same);
+            inner.key("after", duration(after_ms));
+        }
+        EngineFault::BreakFollow { .. } => {}
+    }
 }
 
 fn cut(how: Cut) -> &'static str {

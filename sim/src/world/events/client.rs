@@ -28,7 +28,7 @@ use crate::trace::Kind;
 use crate::world::disk::{VFS_NAME, create_dir};
 use crate::world::host::Process;
 use crate::world::limits;
-use crate::world::link::{Link, LinkConnector};
+use crate::world::link::{Link, LinkConnector, Route};
 use crate::world::record::Recorder;
 
 /// What is wrong with the application of one client. Shared by the world and the application.
@@ -203,6 +203,7 @@ pub(crate) async fn live(
     link: Link,
     moods: Moods,
     known: Known,
+    route: Route,
 ) -> turmoil::Result {
     let agent = topology.agent_of(number);
     process.boot().await;
@@ -221,7 +222,7 @@ pub(crate) async fn live(
         Desk { known, process: process.clone(), client: number, moods, options: options.clone() };
     let watch =
         Arc::new(EventWatch { client: number, recorder: process.recorder.clone(), marks: false });
-    let connector = LinkConnector { server: SERVER, watch, link, process: process.clone() };
+    let connector = LinkConnector { server: route, watch, link, process: process.clone() };
     let wall = Arc::new(process.clock.clone());
     let config = configuration(options);
     follow(desk, config, agent, (database, cursor), distorted, connector, SERVER, wall).await?;

@@ -1,6 +1,8 @@
 //! The hosts of event streams: `server`, `client-1` … and `publisher`.
 
 pub(crate) mod client;
+mod cluster;
+mod engine;
 pub(crate) mod node;
 pub(crate) mod publisher;
 pub(crate) mod server;
@@ -13,10 +15,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use self::client::{Known, Moods};
+use self::cluster::{Cluster, Knows};
 use self::server::{Copies, Order};
 use self::server_node::Line;
 use super::host::HostState;
-use super::link::Link;
+use super::link::{Link, Route};
 use super::record::Recorder;
 use super::{Cast, Client, Company, Stage, lock};
 use crate::conform::{Event, Role, feature};
@@ -36,6 +39,8 @@ struct Events {
     orders: Arc<Mutex<Option<mpsc::UnboundedSender<Order>>>>,
     /// The way to a foreign server.
     line: Line,
+    /// The engine under a shared log.
+    cluster: Option<Knows>,
     clients: Vec<(Moods, Known)>,
 }
 
@@ -52,7 +57,11 @@ pub(super) fn enter(
     let foreign = stage.attached.filter(|attached| attached.role() == Role::EventsServer).cloned();
     // One that does not say what its log holds has what publishers were told.
     let silent = foreign.as_ref().is_some_and(|server| !server.has(feature::LOG_REPORTS));
-    if let Some(attached) = foreign {
+    let cluster =
+        topology.is_cluster().then(|| cluster::enter(stage, &server, server_options, &orders));
+    if cluster.is_some() {
+        // They have entered.
+    } else if let Some(attached) = foreign {
         let (process, vault, copies) =
             (server.process.clone(), server.vault.clone(), Copies::default());
         let (topology, options) = (topology.clone(), server_options.clone());
@@ -123,35 +132,57 @@ pub(super) fn enter(
             });
             continue;
         }
+        let route = route(&topology, u64::from(number - 1));
         stage.host(name, move || {
             let process = lock(&process).clone();
             let (topology, options) = (topology.clone(), options.clone());
             let (link, moods, known) = (link.clone(), moods.clone(), known.clone());
+            let route = route.clone();
             process.clone().live(async move {
                 let (topology, options) = (&topology, &options);
-                client::live(process, number, topology, options, distorted, link, moods, known)
-                    .await
+                let client = client::live(
+                    process, number, topology, options, distorted, link, moods, known, route,
+                );
+                client.await
             })
         });
     }
     let (jobs, inbox) = mpsc::unbounded_channel();
     let inbox = Mutex::new(Some(inbox));
     {
-        let recorder = recorder.clone();
+        let (recorder, topology) = (recorder.clone(), topology.clone());
         stage.host(publisher::HOST, move || {
             let inbox = lock(&inbox).take();
-            let recorder = recorder.clone();
+            let (recorder, topology) = (recorder.clone(), topology.clone());
             async move {
                 match inbox {
-                    Some(inbox) => publisher::work(inbox, recorder, seed, silent).await,
+                    Some(inbox) => publisher::work(inbox, recorder, seed, silent, topology).await,
                     None => Ok(()),
                 }
             }
         });
     }
     let topology = topology.clone();
-    let cast = Events { recorder, topology, jobs, orders, line, clients: minds };
-    Company { server, clients, workload: Some(publisher::HOST), cast: Box::new(cast) }
+    let (members, engine, cluster) = match cluster {
+        Some(Cluster { members, engine, knows }) => (members, Some(engine), Some(knows)),
+        None => (Vec::new(), None, None),
+    };
+    let cast = Events { recorder, topology, jobs, orders, line, cluster, clients: minds };
+    Company {
+        server,
+        members,
+        engine,
+        clients,
+        workload: Some(publisher::HOST),
+        cast: Box::new(cast),
+    }
+}
+
+/// The way of a client or a publisher to its servers, one after the other.
+fn route(topology: &Topology, first: u64) -> Route {
+    let servers = topology.servers();
+    let names = servers.into_iter().map(|server| server.name(Protocol::Events));
+    Route::over(names.collect(), topology.stays, first)
 }
 
 impl Events {
@@ -201,6 +232,12 @@ impl Cast for Events {
                 let oldest = (self.recorder.head(agent) + 1).saturating_sub(keep).max(1);
                 self.order(Order::Retain { agent: server::agent_id(agent), oldest });
             }
+            Fault::Engine(ref fault) => {
+                if let Some(cluster) = &self.cluster {
+                    let host = fault.host().name(Protocol::Events);
+                    cluster.engine.fault(self.recorder.now_ms(), fault, host);
+                }
+            }
             _ => {}
         }
     }
@@ -210,13 +247,16 @@ impl Cast for Events {
     }
 
     fn backup_due(&mut self, _host: Host) {
+        if let Some(cluster) = &self.cluster {
+            return cluster.engine.back_up(&self.recorder);
+        }
         // A server that is just starting again does it before it serves.
         self.order(Order::Backup);
     }
 
     fn killed(&mut self, host: Host, committed: bool) {
         let mark = match host {
-            Host::Server => committed.then_some(true),
+            Host::Server | Host::Member(_) | Host::Engine => committed.then_some(true),
             Host::Client(number) => self.moods(number).end_handling().then_some(false),
         };
         match mark {
@@ -229,6 +269,9 @@ impl Cast for Events {
     fn heal(&mut self) {
         for (moods, _) in &self.clients {
             moods.heal();
+        }
+        if let Some(cluster) = &self.cluster {
+            cluster.engine.heal(self.recorder.now_ms());
         }
     }
 
@@ -243,6 +286,12 @@ impl Cast for Events {
             known.end_chain(&self.recorder);
         }
         self.recorder.step("over: a look into the log".to_owned());
-        vec![Host::Server]
+        match &self.cluster {
+            Some(cluster) => {
+                cluster.engine.tell_end();
+                Vec::new()
+            }
+            None => vec![Host::Server],
+        }
     }
 }

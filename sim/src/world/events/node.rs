@@ -55,8 +55,12 @@ pub(super) async fn live(side: Side, number: u32) -> turmoil::Result {
     desk.known.is_told_late();
     let marks = attached.has(feature::MARKS);
     let watch = EventWatch { client: number, recorder: process.recorder.clone(), marks: !marks };
-    let connector =
-        LinkConnector { server: SERVER, watch: Arc::new(watch), link, process: process.clone() };
+    let connector = LinkConnector {
+        server: SERVER.into(),
+        watch: Arc::new(watch),
+        link,
+        process: process.clone(),
+    };
     let part = ClientPart {
         asynchronous: attached.has(feature::HANDLER_ASYNC),
         desk: desk.clone(),

@@ -16,10 +16,10 @@ use turmoil::net::TcpStream;
 use super::SERVER;
 use super::server::{PUBLISHER_TOKEN, agent_id};
 use crate::history::Seen;
-use crate::plan::Publish;
+use crate::plan::{Publish, Topology};
 use crate::seed::Seed;
 use crate::trace::{Fact, Kind};
-use crate::world::link::PORT;
+use crate::world::link::{PORT, Route};
 use crate::world::record::Recorder;
 
 /// A step of the workload: its number in the plan, and what to publish.
@@ -38,13 +38,13 @@ pub(crate) fn key_of(event: &str) -> Option<String> {
     serde_json::from_str::<Keyed>(event).ok().map(|keyed| keyed.key)
 }
 
-struct ServerConnector;
+struct ServerConnector(Route);
 
 impl Connector for ServerConnector {
     type Stream = TcpStream;
 
     fn connect(&self) -> impl Future<Output = io::Result<TcpStream>> + Send + 'static {
-        TcpStream::connect((SERVER, PORT))
+        TcpStream::connect((self.0.next(), PORT))
     }
 }
 
@@ -54,9 +54,11 @@ pub(crate) async fn work(
     recorder: Recorder,
     seed: Seed,
     silent: bool,
+    topology: Topology,
 ) -> turmoil::Result {
     while let Some((number, publish)) = jobs.recv().await {
-        let press = Press { connector: ServerConnector, host: SERVER.to_owned(), speed: 1, silent };
+        let connector = ServerConnector(super::route(&topology, number as u64));
+        let press = Press { connector, host: SERVER.to_owned(), speed: 1, silent };
         tokio::spawn(job(number, publish, recorder.clone(), seed, press));
     }
     std::future::pending().await

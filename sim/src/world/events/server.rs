@@ -265,6 +265,14 @@ pub(crate) fn configuration(options: &ServerOptions) -> ServerConfig {
     }
 }
 
+/// Who may do what.
+pub(super) fn tokens(topology: &Topology) -> Tokens {
+    (1..=topology.agents)
+        .fold(Tokens::default().publisher(PUBLISHER_TOKEN, "publisher"), |tokens, agent| {
+            tokens.subscriber(&agent_token(agent), agent_id(agent))
+        })
+}
+
 /// What a life of the server is given.
 pub(crate) struct Life<'a> {
     pub(crate) process: Process,
@@ -286,10 +294,7 @@ impl Life<'_> {
     ) {
         let Self { process, topology, options, distorted, mut orders, vault, copies } = self;
         let config = configuration(options);
-        let tokens = (1..=topology.agents)
-            .fold(Tokens::default().publisher(PUBLISHER_TOKEN, "publisher"), |tokens, agent| {
-                tokens.subscriber(&agent_token(agent), agent_id(agent))
-            });
+        let tokens = tokens(topology);
         let store = InlineLog {
             log: distorted.log(log),
             process: process.clone(),
@@ -457,7 +462,7 @@ fn changes(command: &Command) -> Option<u32> {
     agent.as_str().strip_prefix("agent-")?.parse().ok()
 }
 
-fn describe(command: &Command) -> String {
+pub(super) fn describe(command: &Command) -> String {
     match command {
         Command::OpenEpoch { proposed, .. } => format!("open epoch {}", &proposed.as_str()[..8]),
         Command::Load { agent, .. } => format!("load {agent}"),
@@ -468,7 +473,7 @@ fn describe(command: &Command) -> String {
     }
 }
 
-fn describe_reply(reply: &Reply) -> Option<String> {
+pub(super) fn describe_reply(reply: &Reply) -> Option<String> {
     match reply {
         Reply::Appended(Appended::New { sequence, .. }) => Some(format!("{sequence}")),
         Reply::Appended(Appended::Existing { sequence, .. }) => Some(format!("{sequence} already")),

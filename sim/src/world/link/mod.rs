@@ -7,6 +7,7 @@ mod stream;
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -342,9 +343,40 @@ impl Link {
     }
 }
 
+/// To which server the next connection goes. Clones count together, so a client that is started
+/// again goes on where it was.
+#[derive(Clone)]
+pub(crate) struct Route {
+    servers: Arc<[&'static str]>,
+    /// How many connections in a row go to one.
+    stays: u64,
+    dialed: Arc<AtomicU64>,
+}
+
+impl Route {
+    /// Over several servers, beginning with the `first`, from 0.
+    pub(crate) fn over(servers: Vec<&'static str>, stays: u32, first: u64) -> Self {
+        let stays = u64::from(stays);
+        Self { servers: servers.into(), stays, dialed: Arc::new(AtomicU64::new(first * stays)) }
+    }
+
+    /// The server of the next connection.
+    pub(crate) fn next(&self) -> &'static str {
+        let nth = self.dialed.fetch_add(1, Ordering::Relaxed) / self.stays;
+        // There is one at least, and no more than four.
+        self.servers[usize::try_from(nth).unwrap_or(0) % self.servers.len()]
+    }
+}
+
+impl From<&'static str> for Route {
+    fn from(server: &'static str) -> Self {
+        Self::over(vec![server], 1, 0)
+    }
+}
+
 /// Connects a client to the server over its link.
 pub(crate) struct LinkConnector {
-    pub(crate) server: &'static str,
+    pub(crate) server: Route,
     pub(crate) watch: Arc<dyn Watch>,
     pub(crate) link: Link,
     pub(crate) process: Process,
@@ -357,7 +389,7 @@ impl Connector for LinkConnector {
     type Stream = FaultyStream;
 
     fn connect(&self) -> impl Future<Output = io::Result<FaultyStream>> + Send + 'static {
-        let (server, watch) = (self.server, Arc::clone(&self.watch));
+        let (route, watch) = (self.server.clone(), Arc::clone(&self.watch));
         let (link, process) = (self.link.clone(), self.process.clone());
         async move {
             let connecting = link.connecting();
@@ -372,6 +404,7 @@ impl Connector for LinkConnector {
                 }
                 Connecting::Works | Connecting::NeverAnswered => {}
             }
+            let server = route.next();
             let stream = match TcpStream::connect((server, PORT)).await {
                 Ok(stream) => stream,
                 Err(error) => {

@@ -112,7 +112,7 @@ impl Side {
             process.recorder.clone(),
         );
         let connector = LinkConnector {
-            server: SERVER,
+            server: SERVER.into(),
             watch: Arc::new(SessionLink),
             link: self.link.clone(),
             process: process.clone(),

@@ -146,7 +146,14 @@ pub(super) fn enter(
         });
     }
     let cast = Session { recorder, topology: topology.clone(), extension, users, ledger };
-    Company { server, clients, workload: None, cast: Box::new(cast) }
+    Company {
+        server,
+        members: Vec::new(),
+        engine: None,
+        clients,
+        workload: None,
+        cast: Box::new(cast),
+    }
 }
 
 impl Session {
@@ -229,7 +236,7 @@ impl Cast for Session {
     fn killed(&mut self, host: Host, committed: bool) {
         let mut state = self.ledger.state();
         match host {
-            Host::Server => {
+            Host::Server | Host::Member(_) | Host::Engine => {
                 state.running.clear();
                 state.conversations.clear();
             }

@@ -157,7 +157,8 @@ pub(super) async fn live(side: Side, distorted: Distorted) -> turmoil::Result {
     let entropy = distorted.entropy(Box::new(process.entropy("agent")));
     let core = distorted.agent(Agent::new(config, entropy));
     let watch = Arc::new(TaskWatch::new(number, process.recorder.clone()));
-    let connector = LinkConnector { server: CONTROLLER, watch, link, process: process.clone() };
+    let connector =
+        LinkConnector { server: CONTROLLER.into(), watch, link, process: process.clone() };
     let target = AgentTarget {
         host: CONTROLLER.to_owned(),
         agent: agent_id(number),

@@ -66,7 +66,7 @@ pub(super) async fn live(
         watch = watch.marking();
     }
     let connector = LinkConnector {
-        server: CONTROLLER,
+        server: CONTROLLER.into(),
         watch: Arc::new(watch),
         link,
         process: process.clone(),

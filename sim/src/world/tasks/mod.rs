@@ -171,7 +171,14 @@ pub(super) fn enter(
         });
     }
     let cast = Tasks { recorder, topology: topology.clone(), jobs, ledger };
-    Company { server, clients, workload: Some(submitter::HOST), cast: Box::new(cast) }
+    Company {
+        server,
+        members: Vec::new(),
+        engine: None,
+        clients,
+        workload: Some(submitter::HOST),
+        cast: Box::new(cast),
+    }
 }
 
 impl Cast for Tasks {

@@ -74,7 +74,7 @@ impl Side {
         let reports = storage.is_some() && attached.has(feature::IN_FLIGHT_REPORTS);
         let part = ClientPart::new(viewer, reports, process.recorder.clone(), front.clone());
         let connector = LinkConnector {
-            server: SERVER,
+            server: SERVER.into(),
             watch: Arc::new(SessionLink),
             link: self.link.clone(),
             process: process.clone(),
