@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use crate::failure::{Failure, Result};
 use crate::mix::{JOBS, Mix, STREAMS, SUBSCRIBERS, TALKS, done_file, runs_file};
@@ -17,6 +18,8 @@ pub(crate) struct Verdict {
     pub(crate) published: u64,
     pub(crate) delivered: u64,
     pub(crate) events: Counts,
+    /// How long it took at most until everything of a batch was acknowledged.
+    pub(crate) slowest: Duration,
     pub(crate) said: u64,
     pub(crate) turns_interrupted: u64,
     pub(crate) sessions: Counts,
@@ -50,6 +53,7 @@ impl Verdict {
         for number in 0..mix.streams() {
             let stream: Stream = slots.read(number)?;
             self.published += stream.acknowledged;
+            self.slowest = self.slowest.max(Duration::from_millis(stream.slowest_ms));
             self.events += stream.counts;
             self.accuse(stream.counts, || format!("the publisher of stream {number}: {stream:?}"));
             if stream.acknowledged < stream.begun {
@@ -124,6 +128,12 @@ impl Verdict {
         Ok(())
     }
 
+    /// What came of the events.
+    pub(crate) fn events_told(&self) -> String {
+        let Self { published, delivered, events, .. } = self;
+        format!("  events     {published} published, {delivered} delivered: {events}\n")
+    }
+
     fn accuse(&mut self, counts: Counts, who: impl FnOnce() -> String) {
         if !counts.is_exact() {
             self.wrong.push(who());
@@ -143,33 +153,16 @@ fn lines(mix: &Mix, name: &str) -> Result<Vec<String>> {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = |counts: &Counts| {
-            let Counts { lost, doubled, swapped, damaged, refused } = counts;
-            format!(
-                "{lost} lost, {doubled} doubled, {swapped} swapped, {damaged} damaged, {refused} refused"
-            )
-        };
-        writeln!(
-            f,
-            "  events     {} published, {} delivered: {}",
-            self.published,
-            self.delivered,
-            counts(&self.events)
-        )?;
+        f.write_str(&self.events_told())?;
         writeln!(
             f,
             "  sessions   {} inputs, {} turns interrupted: {}",
-            self.said,
-            self.turns_interrupted,
-            counts(&self.sessions)
+            self.said, self.turns_interrupted, self.sessions
         )?;
         writeln!(
             f,
             "  tasks      {} done in {} runs, {} interrupted: {}",
-            self.tasks_done,
-            self.attempts,
-            self.attempts_interrupted,
-            counts(&self.tasks)
+            self.tasks_done, self.attempts, self.attempts_interrupted, self.tasks
         )
     }
 }

@@ -1,5 +1,6 @@
 //! What one client was given, counted as it comes: in a few bytes, however long it takes.
 
+use std::fmt;
 use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,16 @@ impl Counts {
     pub(crate) fn is_exact(&self) -> bool {
         let Self { lost, doubled, swapped, damaged, refused } = self;
         lost + doubled + swapped + damaged + refused == 0
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { lost, doubled, swapped, damaged, refused } = self;
+        write!(
+            f,
+            "{lost} lost, {doubled} doubled, {swapped} swapped, {damaged} damaged, {refused} refused"
+        )
     }
 }
 

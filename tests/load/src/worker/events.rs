@@ -11,16 +11,18 @@ use std::time::Duration;
 use gapless::AgentId;
 use gapless::events::client::{Client, ClientConfig, Notice, Offer, Position, StartAt};
 use gapless::events::driver::{
-    Application, CursorStore, Handled, Handler, HandlerError, Publication, PublishFailure,
-    Publisher, PublisherConfig, Target, client,
+    Application, BatchFailure, CursorStore, Handled, Handler, HandlerError, Publication,
+    PublishFailure, Publisher, PublisherConfig, Target, client,
 };
+use gapless::events::server::Receipt;
 use gapless::net::{BoxFuture, SystemClock};
-use gapless::recovery::Epoch;
+use gapless::recovery::{Backoff, BackoffConfig, Epoch};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 use super::{From, Shop, entropy};
 use crate::failure::{Failure, Result};
@@ -30,6 +32,18 @@ use crate::tally::{Counts, Tally};
 
 /// How many events are published at once, at most.
 const BATCH_MAX: u64 = 4;
+
+/// The pauses between two servers, of a publisher that got no acknowledgement.
+const BETWEEN_SERVERS: BackoffConfig = BackoffConfig {
+    min: Duration::from_millis(100),
+    max: Duration::from_secs(2),
+    jitter_percent: 50,
+};
+
+/// Where there are several servers, a publisher waits so long for one of so many acknowledgements,
+/// in milliseconds, before it turns to the next server.
+const IMPATIENT_ONE_OF: u32 = 8;
+const IMPATIENT_MS: std::ops::Range<u64> = 1..20;
 
 /// How long the filling of an event is, at most.
 const PAD_BYTES_MAX: u64 = 300;
@@ -45,6 +59,8 @@ pub(crate) struct Stream {
     /// Everything up to this one is acknowledged.
     pub(crate) acknowledged: u64,
     pub(crate) counts: Counts,
+    /// How long it took at most until everything of a batch was acknowledged, in milliseconds.
+    pub(crate) slowest_ms: u64,
 }
 
 /// What a subscriber has.
@@ -117,15 +133,13 @@ pub(crate) fn begin(shop: &Arc<Shop>) -> Result<()> {
 async fn publish(shop: &Shop, stream: usize, slots: &Slots) -> Result<()> {
     let mix = &shop.mix;
     let (id, mut rng) = (stream_id(stream)?, entropy()?);
-    let connector = shop.connector(mix.way(stream));
-    let config = PublisherConfig::default();
-    let mut publisher =
-        Publisher::new(connector, mix.server.to_string(), TOKEN, config, entropy()?);
+    let mut publisher = Sender::new(shop, stream)?;
     let mut finish = shop.finish.clone();
     // On average, with batches of half the largest size.
     let mean =
         mix.streams() as f64 * (1 + BATCH_MAX) as f64 / 2.0 / f64::from(mix.events_per_second);
     let mut state: Stream = slots.read(stream)?;
+    let mut waiting_since = Instant::now();
     loop {
         if state.begun == state.acknowledged {
             let pause = Duration::from_secs_f64(mean * rng.random_range(0.2..1.8));
@@ -135,15 +149,96 @@ async fn publish(shop: &Shop, stream: usize, slots: &Slots) -> Result<()> {
             }
             state.begun += rng.random_range(1..=BATCH_MAX);
             slots.write(stream, &state)?;
+            waiting_since = Instant::now();
         }
         carry_on(&mut publisher, &id, stream, &mut state).await?;
+        if state.begun == state.acknowledged {
+            let waited = waiting_since.elapsed().as_millis();
+            state.slowest_ms = state.slowest_ms.max(u64::try_from(waited).unwrap_or(u64::MAX));
+        }
         slots.write(stream, &state)?;
+    }
+}
+
+/// Publishes. Where there are several servers, it does not ask the same one again: what is not
+/// acknowledged is published at the next.
+struct Sender {
+    publisher: Publisher<From>,
+    connector: From,
+    host: String,
+    /// How long to wait between two servers; none, if there is one only.
+    between: Option<Backoff>,
+    rng: Box<ChaCha12Rng>,
+}
+
+impl Sender {
+    fn new(shop: &Shop, stream: usize) -> Result<Self> {
+        let mix = &shop.mix;
+        let several = mix.servers.len() > 1;
+        let connector = shop.connector(mix.way(stream));
+        let host = mix.host();
+        let publisher = Self::publisher(&connector, &host, several)?;
+        let between = several.then(|| Backoff::new(BETWEEN_SERVERS));
+        Ok(Self { publisher, connector, host, between, rng: entropy()? })
+    }
+
+    fn publisher(connector: &From, host: &str, several: bool) -> Result<Publisher<From>> {
+        let mut config = PublisherConfig::default();
+        if several {
+            config.attempts_max = 1;
+        }
+        Ok(Publisher::new(connector.clone(), host, TOKEN, config, entropy()?))
+    }
+
+    /// What is stored of it for sure.
+    async fn publish_all(
+        &mut self,
+        id: &AgentId,
+        publications: &[Publication],
+    ) -> Result<Vec<Receipt>> {
+        let Some(between) = &mut self.between else {
+            return stored(self.publisher.publish_all(id, publications).await);
+        };
+        // Now and then it has no patience, and two servers have the same events at the same time.
+        let patience = match self.rng.random_ratio(1, IMPATIENT_ONE_OF) {
+            true => Duration::from_millis(self.rng.random_range(IMPATIENT_MS)),
+            false => Duration::MAX,
+        };
+        let publishing = self.publisher.publish_all(id, publications);
+        match tokio::time::timeout(patience, publishing).await {
+            Ok(Ok(receipts)) => {
+                between.reset();
+                return Ok(receipts);
+            }
+            Ok(failed @ Err(_)) => {
+                let receipts = stored(failed)?;
+                tokio::time::sleep(between.next_delay(&mut *self.rng)).await;
+                self.publisher = Self::publisher(&self.connector, &self.host, true)?;
+                Ok(receipts)
+            }
+            Err(_) => {
+                self.publisher = Self::publisher(&self.connector, &self.host, true)?;
+                Ok(vec![])
+            }
+        }
+    }
+}
+
+/// What is stored for sure. What is not is published again for as long as it takes, except where it
+/// was refused.
+fn stored(result: std::result::Result<Vec<Receipt>, BatchFailure>) -> Result<Vec<Receipt>> {
+    match result {
+        Ok(receipts) => Ok(receipts),
+        Err(failed) => match failed.failure {
+            PublishFailure::Refused { .. } => Err(Failure::new(failed.to_string())),
+            PublishFailure::Unknown(_) | PublishFailure::NotStored(_) => Ok(failed.receipts),
+        },
     }
 }
 
 /// Publishes what may have been stored already, and only once in any case.
 async fn carry_on(
-    publisher: &mut Publisher<From>,
+    sender: &mut Sender,
     id: &AgentId,
     stream: usize,
     state: &mut Stream,
@@ -158,17 +253,7 @@ async fn carry_on(
         })
     });
     let publications = publications.collect::<Result<Vec<_>>>()?;
-    let receipts = match publisher.publish_all(id, &publications).await {
-        Ok(receipts) => receipts,
-        Err(failed) => match failed.failure {
-            PublishFailure::Refused { .. } => {
-                return Err(Failure::new(failed.to_string()));
-            }
-            // It is tried again for as long as it takes.
-            PublishFailure::Unknown(_) | PublishFailure::NotStored(_) => failed.receipts,
-        },
-    };
-    for receipt in receipts {
+    for receipt in sender.publish_all(id, &publications).await? {
         state.acknowledged += 1;
         // A receipt with another number says that the stream is not what was published.
         state.counts.damaged += u64::from(receipt.sequence != state.acknowledged);
@@ -206,7 +291,7 @@ pub(crate) fn subscribe(shop: &Arc<Shop>, subscriber: usize) -> Result<()> {
         reconnect: mix.reconnect(),
         ..ClientConfig::default()
     };
-    let target = Target::new(mix.server.to_string(), format!("{TOKEN}@{}", stream_id(stream)?));
+    let target = Target::new(mix.host(), format!("{TOKEN}@{}", stream_id(stream)?));
     let core = Client::new(config, entropy()?);
     let connector = shop.connector(mix.way(subscriber));
     let (handle, running) = client(core, connector, target, Arc::new(SystemClock), application);
