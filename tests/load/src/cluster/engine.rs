@@ -1,7 +1,6 @@
 //! The engine: nodes of `nats-server` that are a cluster, with their files in a folder, and what they
 //! say of themselves.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -42,11 +41,9 @@ pub(crate) fn name(number: usize) -> String {
 
 /// The nodes, which are not started yet.
 pub(crate) fn nodes(program: &Path, folder: &Path, places: &[Place]) -> Result<Vec<Node>> {
-    let routes = places.iter().fold(String::new(), |mut routes, place| {
-        // Writing to a string cannot fail.
-        let _ = write!(routes, " \"nats://{}\"", place.routes);
-        routes
-    });
+    let routes: Vec<String> =
+        places.iter().map(|place| format!("\"nats://{}\"", place.routes)).collect();
+    let routes = routes.join(", ");
     let node = |(number, place): (usize, &Place)| {
         let name = name(number);
         let files = folder.join(format!("{name}-data"));
@@ -55,7 +52,7 @@ pub(crate) fn nodes(program: &Path, folder: &Path, places: &[Place]) -> Result<V
              listen: \"{}\"\n\
              http: \"{}\"\n\
              jetstream {{ store_dir: \"{}\", max_memory_store: {MEMORY_MIB}MB, max_file_store: {FILES_MIB}MB }}\n\
-             cluster {{ name: \"engine\", listen: \"{}\", no_advertise: true, routes: [{routes} ] }}\n",
+             cluster {{ name: \"engine\", listen: \"{}\", no_advertise: true, routes: [{routes}] }}\n",
             place.clients,
             place.monitor,
             files.display(),
