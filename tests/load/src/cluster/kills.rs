@@ -100,10 +100,13 @@ mod tests {
 
     const WHOLE: Look = Look { leader: Some(1), whole: true };
 
+    /// Kills, and in which tenth of a second each was.
+    type Timed = Vec<(u64, Kill)>;
+
     /// Two minutes, looked at ten times a second, with an engine that is whole at some of them.
-    fn two_minutes(seed: u64, whole: impl Fn(u64) -> bool) -> (Vec<(u64, Kill)>, Vec<(u64, Kill)>) {
+    fn two_minutes(seed: u64, whole: impl Fn(u64) -> bool) -> (Timed, Timed) {
         let mut kills = Kills::new(seed, PACE);
-        let (mut servers, mut engine) = (Vec::new(), Vec::new());
+        let (mut servers, mut engine) = (Timed::new(), Timed::new());
         for tenth in 0..1_200 {
             let now = Duration::from_millis(tenth * 100);
             servers.extend(kills.server(now, &[true; 3]).map(|kill| (tenth, kill)));

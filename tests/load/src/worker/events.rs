@@ -208,7 +208,7 @@ impl Sender {
         match tokio::time::timeout(patience, publishing).await {
             Ok(Ok(receipts)) => {
                 between.reset();
-                return Ok(receipts);
+                Ok(receipts)
             }
             Ok(failed @ Err(_)) => {
                 let receipts = stored(failed)?;
