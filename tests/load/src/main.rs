@@ -179,6 +179,7 @@ async fn load(args: MixedArgs) -> Result<bool> {
         proxied,
         workers: args.processes.into(),
         events_per_second: args.events_per_second,
+        publishers_of_a_stream: 1,
         length: args.length,
         seed,
         protocols: Protocols::All,

@@ -29,6 +29,7 @@ pub(crate) struct Mix {
     /// How many processes they are in.
     pub(crate) workers: usize,
     pub(crate) events_per_second: u32,
+    pub(crate) publishers_of_a_stream: usize,
     /// How long there are faults.
     pub(crate) length: Duration,
     pub(crate) seed: u64,
@@ -93,6 +94,15 @@ impl Mix {
         self.subscribers().div_ceil(SUBSCRIBERS_OF_A_STREAM)
     }
 
+    pub(crate) fn publishers(&self) -> usize {
+        self.streams() * self.publishers_of_a_stream
+    }
+
+    /// In which stream a publisher publishes, and which of its publishers it is.
+    pub(crate) fn stream_of_publisher(&self, number: usize) -> (usize, usize) {
+        (number / self.publishers_of_a_stream, number % self.publishers_of_a_stream)
+    }
+
     /// The numbers of `count` things that belong to a worker.
     pub(crate) fn own(&self, count: usize, worker: usize) -> impl Iterator<Item = usize> + use<> {
         (worker..count).step_by(self.workers)
@@ -147,7 +157,7 @@ impl Mix {
 }
 
 /// The files of slots.
-pub(crate) const STREAMS: &str = "streams";
+pub(crate) const PUBLISHERS: &str = "publishers";
 pub(crate) const SUBSCRIBERS: &str = "subscribers";
 pub(crate) const TALKS: &str = "sessions";
 pub(crate) const JOBS: &str = "jobs";
@@ -180,6 +190,7 @@ mod tests {
             proxied,
             workers: 3,
             events_per_second: 1,
+            publishers_of_a_stream: 1,
             length: LONG,
             seed: 1,
             protocols: Protocols::All,

@@ -17,7 +17,7 @@ use crate::failure::{Failure, Result};
 use crate::faults::{Fault, Faults, Kind};
 use crate::judge::Verdict;
 use crate::memory::{Memory, Sample, mib};
-use crate::mix::{JOBS, Mix, STREAMS, SUBSCRIBERS, TALKS, TOKEN, user_token};
+use crate::mix::{JOBS, Mix, PUBLISHERS, SUBSCRIBERS, TALKS, TOKEN, user_token};
 use crate::nodes::{self, Node, Programs};
 use crate::slots::Slots;
 use crate::worker::tasks::{KEY, agent_id};
@@ -122,7 +122,7 @@ pub(crate) fn prepare(mix: &Mix) -> Result<()> {
     }
     std::fs::write(mix.file("tokens.toml"), tokens)?;
     let files = [
-        (STREAMS, mix.streams()),
+        (PUBLISHERS, mix.publishers()),
         (SUBSCRIBERS, mix.subscribers()),
         (TALKS, mix.sessions()),
         (JOBS, mix.agents()),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// How many missing numbers are remembered by name, to tell one that comes late from one that comes
 /// twice. Of more, those that come late count as lost and as doubled.
-const MISSING_MAX: usize = 32;
+const MISSING_MAX: usize = 16;
 
 /// What went wrong, counted.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

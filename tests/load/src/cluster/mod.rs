@@ -71,6 +71,9 @@ pub(crate) struct ClusterArgs {
     mutant: Option<Mutant>,
 }
 
+/// How many publishers a stream has: they are at different servers, which have to agree.
+const PUBLISHERS_OF_A_STREAM: usize = 2;
+
 /// How often what is killed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
@@ -97,6 +100,7 @@ pub(crate) async fn load(args: ClusterArgs) -> Result<bool> {
         proxied: 0,
         workers: args.processes.into(),
         events_per_second: args.events_per_second,
+        publishers_of_a_stream: PUBLISHERS_OF_A_STREAM,
         length: args.length,
         seed,
         protocols: Protocols::Events,
@@ -112,7 +116,7 @@ pub(crate) async fn load(args: ClusterArgs) -> Result<bool> {
     };
     println!(
         "  seed       {seed}\n  cluster    {} servers, {} nodes of {}\n  load       {} subscribers of {} streams, \
-         of {} processes; {} events/s\n  faults     a server killed every {:?}, a node of the engine every {:?}, \
+         of {PUBLISHERS_OF_A_STREAM} publishers each, in {} processes; {} events/s\n  faults     a server killed every {:?}, a node of the engine every {:?}, \
          for {:?}",
         mix.servers.len(),
         args.engine_nodes,
