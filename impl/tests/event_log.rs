@@ -51,6 +51,14 @@ fn epoch(number: u32) -> Epoch {
     Epoch::parse(&format!("epoch-{number}")).expect("valid")
 }
 
+fn open(proposed: Epoch) -> Command {
+    Command::OpenEpoch { proposed, broken: None }
+}
+
+fn load(agent: AgentId) -> Command {
+    Command::Load { agent, confirmed: false }
+}
+
 fn one(log: &mut SqliteLog, command: Command) -> Reply {
     log.transact(vec![command]).expect("the transaction succeeds").remove(0)
 }
@@ -81,7 +89,7 @@ fn memory(change: impl FnOnce(&mut LogConfig)) -> SqliteLog {
     let mut config = LogConfig::new(":memory:");
     change(&mut config);
     let mut log = SqliteLog::open(config).expect("the log opens");
-    one(&mut log, Command::OpenEpoch(epoch(1)));
+    one(&mut log, open(epoch(1)));
     log
 }
 
@@ -101,7 +109,7 @@ fn numbers_are_contiguous_per_agent_whatever_is_mixed_in_a_transaction() {
 fn the_same_id_with_the_same_bytes_is_the_same_event() {
     let mut log = memory(|_| {});
     assert_eq!(new_sequence(one(&mut log, append(1, Some("a"), 1))), Some(1));
-    one(&mut log, Command::OpenEpoch(epoch(2)));
+    one(&mut log, open(epoch(2)));
     let again = appended(one(&mut log, append(1, Some("a"), 1)));
     assert_eq!(again, Appended::Existing { sequence: 1, epoch: epoch(1) });
     assert_eq!(appended(one(&mut log, append(1, Some("a"), 2))), Appended::Conflict);
@@ -131,7 +139,7 @@ fn retention_moves_the_oldest_and_never_the_numbers() {
     for text in 1..=100 {
         one(&mut log, append(1, None, text));
     }
-    let Reply::Loaded(state) = one(&mut log, Command::Load(agent(1))) else { panic!("loaded") };
+    let Reply::Loaded(state) = one(&mut log, load(agent(1))) else { panic!("loaded") };
     assert_eq!(state.head, 100);
     assert!((84..=86).contains(&state.oldest), "{}", state.oldest);
     let all = Command::Retain { agent: agent(1), oldest: 1_000 };
@@ -144,19 +152,19 @@ fn a_cursor_is_judged_over_epochs_and_restores() {
     let folder = tempfile();
     let path = folder.join("log.db");
     let mut log = SqliteLog::open(LogConfig::new(&path)).expect("it opens");
-    one(&mut log, Command::OpenEpoch(epoch(1)));
+    one(&mut log, open(epoch(1)));
     for text in 1..=10 {
         one(&mut log, append(1, None, text));
     }
     drop(log);
     let backup = std::fs::read(&path).expect("the file is there");
     let mut log = SqliteLog::open(LogConfig::new(&path)).expect("it opens");
-    one(&mut log, Command::OpenEpoch(epoch(2)));
+    one(&mut log, open(epoch(2)));
     for text in 11..=20 {
         one(&mut log, append(1, None, text));
     }
     let judge = |log: &mut SqliteLog, name, sequence| {
-        let Reply::Loaded(state) = one(log, Command::Load(agent(1))) else { panic!("loaded") };
+        let Reply::Loaded(state) = one(log, load(agent(1))) else { panic!("loaded") };
         state.lineage.judge(&Cursor::new(epoch(name), sequence), state.oldest, state.head)
     };
     assert_eq!(judge(&mut log, 1, 8), Verdict::Replay { from: 9, to: 20 });
@@ -165,7 +173,7 @@ fn a_cursor_is_judged_over_epochs_and_restores() {
     // The log goes back to its backup, and on from there under a new epoch.
     std::fs::write(&path, backup).expect("restored");
     let mut log = SqliteLog::open(LogConfig::new(&path)).expect("it opens");
-    one(&mut log, Command::OpenEpoch(epoch(3)));
+    one(&mut log, open(epoch(3)));
     one(&mut log, append(1, None, 99));
     assert_eq!(judge(&mut log, 2, 15), Verdict::OtherEpoch { from: 1, to: 11 });
     assert_eq!(judge(&mut log, 1, 10), Verdict::Replay { from: 11, to: 11 });
@@ -178,7 +186,7 @@ fn a_stream_with_numbers_in_an_epoch_gets_its_first_one_in_the_next_whatever_is_
     for grouped in [true, false] {
         let mut log = memory(|_| {});
         one(&mut log, append(1, None, 1));
-        let commands = vec![append(1, None, 2), Command::OpenEpoch(epoch(2)), append(1, None, 3)];
+        let commands = vec![append(1, None, 2), open(epoch(2)), append(1, None, 3)];
         if grouped {
             log.transact(commands).expect("it succeeds");
         } else {
@@ -187,7 +195,7 @@ fn a_stream_with_numbers_in_an_epoch_gets_its_first_one_in_the_next_whatever_is_
             }
         }
         one(&mut log, append(1, None, 4));
-        let Reply::Loaded(state) = one(&mut log, Command::Load(agent(1))) else { panic!("loaded") };
+        let Reply::Loaded(state) = one(&mut log, load(agent(1))) else { panic!("loaded") };
         let judge = |name, sequence| {
             state.lineage.judge(&Cursor::new(epoch(name), sequence), state.oldest, state.head)
         };
@@ -206,14 +214,14 @@ fn an_epoch_without_a_row_is_forgotten_behind_epochs_max_newer_ones() {
     let mut log = memory(|config| config.epochs_max = 2);
     one(&mut log, append(1, None, 1));
     let judge = |log: &mut SqliteLog, name| {
-        let Reply::Loaded(state) = one(log, Command::Load(agent(1))) else { panic!("loaded") };
+        let Reply::Loaded(state) = one(log, load(agent(1))) else { panic!("loaded") };
         let known = state.lineage.judge(&Cursor::new(epoch(name), 1), state.oldest, state.head);
         matches!(known, Verdict::OtherEpoch { .. })
     };
-    one(&mut log, Command::OpenEpoch(epoch(2)));
-    one(&mut log, Command::OpenEpoch(epoch(3)));
+    one(&mut log, open(epoch(2)));
+    one(&mut log, open(epoch(3)));
     assert!(!judge(&mut log, 2), "one newer epoch is not enough");
-    one(&mut log, Command::OpenEpoch(epoch(4)));
+    one(&mut log, open(epoch(4)));
     assert!(judge(&mut log, 2), "two newer ones are");
     assert!(!judge(&mut log, 1), "an epoch with a row is kept whatever its age");
 }
@@ -223,7 +231,7 @@ fn an_event_beyond_the_largest_number_is_refused_and_nothing_is_stored() {
     let folder = tempfile();
     let path = folder.join("log.db");
     let mut log = SqliteLog::open(LogConfig::new(&path)).expect("it opens");
-    one(&mut log, Command::OpenEpoch(epoch(1)));
+    one(&mut log, open(epoch(1)));
     one(&mut log, append(1, None, 1));
     drop(log);
     let database = rusqlite::Connection::open(&path).expect("nobody has it open");
@@ -232,7 +240,7 @@ fn an_event_beyond_the_largest_number_is_refused_and_nothing_is_stored() {
         .expect("a stream that has come far");
     drop(database);
     let mut log = SqliteLog::open(LogConfig::new(&path)).expect("it opens");
-    one(&mut log, Command::OpenEpoch(epoch(2)));
+    one(&mut log, open(epoch(2)));
     assert_eq!(new_sequence(one(&mut log, append(1, None, 2))), Some(LARGEST));
     assert_eq!(appended(one(&mut log, append(1, None, 3))), Appended::Exhausted);
     assert_eq!(sequences(one(&mut log, read(1, LARGEST - 1, LARGEST, 10))), [LARGEST]);
@@ -321,7 +329,7 @@ proptest! {
         let open = || {
             let mut log = SqliteLog::open(LogConfig::new(folder.join("log.db"))).expect("it opens");
             let number = rand_epoch();
-            one(&mut log, Command::OpenEpoch(number));
+            one(&mut log, open(number));
             log
         };
         let mut log = open();
@@ -386,7 +394,7 @@ proptest! {
             }
             for (number, model) in models.iter().enumerate() {
                 let number = u8::try_from(number).expect("three agents");
-                let Reply::Loaded(state) = one(&mut log, Command::Load(agent(number))) else { panic!("loaded") };
+                let Reply::Loaded(state) = one(&mut log, load(agent(number))) else { panic!("loaded") };
                 prop_assert_eq!(state.head, model.bodies.len() as u64);
                 prop_assert_eq!(state.oldest, model.removed + 1);
                 let Reply::Page(page) = one(&mut log, read(number, 0, u64::from(u32::MAX), 1_000)) else { panic!("a page") };

@@ -39,9 +39,11 @@ impl Fixture {
         let epoch = Epoch::parse("none").expect("valid");
         let mut fixture = Self { server, now: 0, epoch };
         let (id, command) = fixture.commands().remove(0);
-        let Command::OpenEpoch(epoch) = command else { panic!("an epoch is opened first") };
-        fixture.epoch = epoch;
-        fixture.feed(Input::Stored(id, Ok(Reply::EpochOpened)));
+        let Command::OpenEpoch { proposed: epoch, .. } = command else {
+            panic!("an epoch is opened first")
+        };
+        fixture.epoch = epoch.clone();
+        fixture.feed(Input::Stored(id, Ok(Reply::EpochOpened(epoch))));
         fixture
     }
 
@@ -157,7 +159,7 @@ fn after_an_unknown_outcome_the_stream_is_read_again_before_anything_is_sent() {
     let id = fixture.publish(1);
     let outputs = fixture.feed(Input::Stored(id, Err(StoreError::Unknown("?".to_owned()))));
     let (load, command) = commands(outputs).remove(0);
-    assert!(matches!(command, Command::Load(_)));
+    assert!(matches!(command, Command::Load { .. }));
     // It was stored after all.
     let lineage = Lineage::new(vec![EpochStart { epoch, first: Some(1) }]);
     let state = StreamState { oldest: 1, head: 1, lineage };
@@ -188,7 +190,7 @@ fn a_log_that_went_back_is_another_epoch() {
     assert!(closed, "{outputs:?}");
     let opened = commands(outputs)
         .into_iter()
-        .any(|(_, command)| matches!(command, Command::OpenEpoch(epoch) if epoch != fixture.epoch));
+        .any(|(_, command)| matches!(command, Command::OpenEpoch { proposed, .. } if proposed != fixture.epoch));
     assert!(opened);
 }
 
@@ -347,7 +349,10 @@ fn an_epoch_that_could_not_be_opened_is_tried_again_under_another_name() {
     server.handle(retry, Input::Timeout);
     let (_, second) = commands(drain(&mut server)).remove(0);
     match (first, second) {
-        (Command::OpenEpoch(first), Command::OpenEpoch(second)) => assert_ne!(first, second),
+        (
+            Command::OpenEpoch { proposed: first, .. },
+            Command::OpenEpoch { proposed: second, .. },
+        ) => assert_ne!(first, second),
         other => panic!("epochs were expected: {other:?}"),
     }
 }

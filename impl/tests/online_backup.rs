@@ -44,7 +44,7 @@ fn config(path: &Path) -> LogConfig {
 }
 
 fn epoch(digit: &str) -> Command {
-    Command::OpenEpoch(Epoch::parse(&digit.repeat(32)).expect("valid"))
+    Command::OpenEpoch { proposed: Epoch::parse(&digit.repeat(32)).expect("valid"), broken: None }
 }
 
 /// A log with events.

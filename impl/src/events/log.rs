@@ -3,19 +3,34 @@
 //! The log is commands and replies, not a handle: the core emits [`Command`]s, whoever drives it
 //! runs all that are ready as one transaction and hands back the [`Reply`]s. That makes group
 //! commit the normal case and lets the log be SQLite or a remote engine.
+//!
+//! A log belongs to one server, or is shared by several. What is said of a shared log here is no
+//! matter of the other.
 
 use super::AgentId;
 use super::wire::EventBody;
 use crate::recovery::{Epoch, Lineage, WallTime};
-use crate::storage::StoreCommand;
+use crate::storage::{StoreCommand, StoreError};
 
 /// One thing that the log is asked to do.
 #[derive(Debug, Clone)]
 pub enum Command {
-    /// Begin a new epoch. Must be durable before anything is told about it.
-    OpenEpoch(Epoch),
+    /// Begin a new epoch; on a shared log, join the one that is current unless it is broken. Must be
+    /// durable before anything is told about it.
+    OpenEpoch {
+        /// The epoch that begins if none is to be joined.
+        proposed: Epoch,
+        /// An epoch in which the log went back, so that its numbers may be given again.
+        broken: Option<Epoch>,
+    },
     /// What is known of a stream?
-    Load(AgentId),
+    Load {
+        /// The stream.
+        agent: AgentId,
+        /// Whether the answer has to have everything that was acknowledged before the question to
+        /// whomever. On a shared log that costs a write.
+        confirmed: bool,
+    },
     /// Give the event the next number of its stream and store it [EV-1].
     Append(Append),
     /// Read events, oldest first.
@@ -36,8 +51,8 @@ impl StoreCommand for Command {
 
     fn is_read_only(&self) -> bool {
         match self {
-            Self::Load(_) | Self::Read(_) | Self::FindSince(..) => true,
-            Self::OpenEpoch(_) | Self::Append(_) | Self::Retain { .. } => false,
+            Self::Load { .. } | Self::Read(_) | Self::FindSince(..) => true,
+            Self::OpenEpoch { .. } | Self::Append(_) | Self::Retain { .. } => false,
         }
     }
 }
@@ -76,8 +91,8 @@ pub struct Read {
 /// The answer to a command, in the order of the commands.
 #[derive(Debug, Clone)]
 pub enum Reply {
-    /// To [`Command::OpenEpoch`].
-    EpochOpened,
+    /// To [`Command::OpenEpoch`]: the epoch in which the log is written now.
+    EpochOpened(Epoch),
     /// To [`Command::Load`].
     Loaded(StreamState),
     /// To [`Command::Append`].
@@ -88,6 +103,8 @@ pub enum Reply {
     Since(Option<u64>),
     /// To [`Command::Retain`]: the lowest sequence that can still be read.
     Retained(u64),
+    /// To any command: it failed, and those with it did not. For logs whose runs are no transactions.
+    Failed(StoreError),
 }
 
 /// A stream as the log knows it.

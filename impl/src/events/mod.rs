@@ -10,9 +10,12 @@
 //! * [`log`]: what the server asks of its durable log;
 //! * [`server`] and [`client`]: the two sans-IO cores;
 //! * `sqlite`: the log and the client's cursor on SQLite (feature `sqlite`);
+//! * `cluster`: the log of several servers, on a replicated engine (feature `cluster`);
 //! * `driver`: the cores over sockets, and publishing over HTTP (feature `net`).
 
 pub mod client;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 #[cfg(feature = "net")]
 pub mod driver;
 pub mod log;

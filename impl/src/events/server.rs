@@ -11,6 +11,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+pub use self::shared::SharedLog;
+use self::shared::Sharing;
 use super::log::{Append, Appended, Command, Read, Reply, StreamState};
 use super::wire::{
     ClientFrame, Event, EventBody, FrameError, Gap, Pong, Range, Resync, ResyncAck, ResyncBegin,
@@ -23,6 +25,8 @@ use crate::recovery::{
     Timers, Verdict, WallTime,
 };
 use crate::storage::StoreError;
+
+mod shared;
 
 /// The limits and intervals of a server. The defaults are those of the specification.
 #[derive(Debug, Clone)]
@@ -61,6 +65,8 @@ pub struct ServerConfig {
     pub since_margin: Duration,
     /// The pauses between attempts to open an epoch: 100 ms to 10 s.
     pub store_retry: BackoffConfig,
+    /// For a log that other servers append to as well.
+    pub shared: Option<SharedLog>,
 }
 
 impl Default for ServerConfig {
@@ -87,6 +93,7 @@ impl Default for ServerConfig {
                 max: Duration::from_secs(10),
                 jitter_percent: 25,
             },
+            shared: None,
         }
     }
 }
@@ -168,6 +175,29 @@ pub enum Input {
     },
     /// The log answered.
     Stored(StoreId, Result<Reply, StoreError>),
+    /// A server appended to a shared log, this one or another. These come in the order of the log,
+    /// and may come again.
+    Followed {
+        /// The stream.
+        agent: AgentId,
+        /// The number of the first event.
+        first: u64,
+        /// The events, whose numbers step by one.
+        events: Vec<EventBody>,
+        /// The epoch of the numbers.
+        epoch: Epoch,
+    },
+    /// A shared log is followed from here on.
+    FollowBegun {
+        /// Whether from where it broke, so that nothing was missed.
+        resumed: bool,
+    },
+    /// A shared log is not followed any more, until it is again.
+    FollowBroken,
+    /// A shared log is written in another epoch.
+    EpochChanged(Epoch),
+    /// A shared log does not hold what it has shown.
+    LogWentBack,
     /// The deadline has come.
     Timeout,
 }
@@ -200,6 +230,8 @@ pub enum Output {
         /// The answer.
         result: Result<Receipt, PublishError>,
     },
+    /// Say whether the server can be used; it can until it says otherwise.
+    Available(bool),
 }
 
 /// An event is stored.
@@ -252,12 +284,13 @@ pub struct Server {
     store_ids: u64,
     timers: Timers<Timer>,
     outputs: VecDeque<Output>,
+    sharing: Sharing,
 }
 
 #[derive(Debug)]
 enum EpochPhase {
     /// The command is with the log.
-    Opening(Epoch),
+    Opening,
     /// The log failed; [`Timer::OpenEpoch`] is armed.
     Waiting,
     Open(Epoch),
@@ -273,6 +306,8 @@ enum Timer {
     WriteStall(ConnectionId),
     /// The client said nothing.
     Silence(ConnectionId),
+    /// A shared log has failed for long.
+    EnginePatience,
 }
 
 enum Pending {
@@ -291,6 +326,12 @@ struct Stream {
     head_seen: u64,
     /// `None` while the log is asked.
     known: Option<Known>,
+    /// The question whose answer counts.
+    loading: Option<StoreId>,
+    /// The log has to confirm the state that it answers.
+    confirm: bool,
+    /// The highest sequence that had been seen when it was asked.
+    floor: u64,
 }
 
 struct Known {
@@ -310,6 +351,8 @@ struct Connection {
     /// The newest `resync` that came before it could be answered: the stream was not known, or too
     /// many reads were waiting.
     early_resync: Option<(Resync, WallTime)>,
+    /// The state that is awaited is confirmed, and what it says of the early `resync` holds.
+    confirmed: bool,
     /// The highest sequence that the pump has passed.
     position: u64,
     /// The highest sequence that was sent on this connection.
@@ -358,6 +401,7 @@ impl Server {
             store_ids: 0,
             timers: Timers::default(),
             outputs: VecDeque::new(),
+            sharing: Sharing::default(),
         };
         server.open_epoch();
         server
@@ -369,9 +413,10 @@ impl Server {
     }
 
     fn open_epoch(&mut self) {
-        let epoch = Epoch::random(&mut *self.entropy);
-        self.store(Pending::OpenEpoch, Command::OpenEpoch(epoch.clone()));
-        self.epoch = EpochPhase::Opening(epoch);
+        let proposed = Epoch::random(&mut *self.entropy);
+        let broken = self.sharing.broken();
+        self.store(Pending::OpenEpoch, Command::OpenEpoch { proposed, broken });
+        self.epoch = EpochPhase::Opening;
     }
 
     fn store(&mut self, pending: Pending, command: Command) -> StoreId {
@@ -405,6 +450,10 @@ impl Server {
             self.refuse(conn, CloseCode::TRY_AGAIN_LATER, "too many connections");
             return;
         }
+        if self.sharing.is_away() {
+            self.refuse(conn, CloseCode::TRY_AGAIN_LATER, "the log is away");
+            return;
+        }
         let extension = extension && self.config.extension;
         self.connections.insert(
             conn,
@@ -414,6 +463,7 @@ impl Server {
                 begun: false,
                 held: true,
                 early_resync: None,
+                confirmed: false,
                 position: 0,
                 sent: 0,
                 replay: None,
@@ -450,10 +500,17 @@ impl Server {
             mark!("events.idle_stream_dropped");
             self.streams.remove(&unused);
         }
-        let stream =
-            Stream { connections: [conn].into(), last_use: uses, head_seen: 0, known: None };
+        let stream = Stream {
+            connections: [conn].into(),
+            last_use: uses,
+            head_seen: 0,
+            known: None,
+            loading: None,
+            confirm: false,
+            floor: 0,
+        };
         self.streams.insert(agent.clone(), stream);
-        self.store(Pending::Load(agent.clone()), Command::Load(agent.clone()));
+        self.load(agent);
     }
 
     /// Starts to serve a connection once the epoch is open and its stream is known.
@@ -501,15 +558,25 @@ impl Server {
     fn resync(&mut self, now: Instant, conn: ConnectionId, resync: Resync, at: WallTime) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         self.timers.stop(Timer::Grace(conn));
-        let ready = connection.begun.then(|| known(&mut self.streams, &connection.agent)).flatten();
+        let open = matches!(self.epoch, EpochPhase::Open(_)) && connection.begun;
+        let ready = open.then(|| known(&mut self.streams, &connection.agent)).flatten();
         let Some(known) = ready else {
             connection.early_resync = Some((resync, at));
+            connection.confirmed = false;
             return;
         };
         if connection.reads >= READS_MAX {
             mark!("events.resync_waits_for_reads");
             connection.early_resync = Some((resync, at));
             return;
+        }
+        let confirmed = std::mem::take(&mut connection.confirmed);
+        if self.config.shared.is_some() && !confirmed && is_beyond(known, &resync) {
+            mark!("cluster.cursor_beyond_the_known");
+            connection.early_resync = Some((resync, at));
+            connection.confirmed = true;
+            let agent = connection.agent.clone();
+            return self.confirm(&agent);
         }
         if connection.replay.is_some() {
             mark!("events.resync_during_replay");
@@ -761,7 +828,7 @@ impl Server {
         let refusal = match &self.epoch {
             EpochPhase::Open(_) if self.publishes < self.config.publishes_max => None,
             EpochPhase::Open(_) => Some(PublishError::Overloaded),
-            EpochPhase::Opening(_) | EpochPhase::Waiting => Some(PublishError::Unavailable),
+            EpochPhase::Opening | EpochPhase::Waiting => Some(PublishError::Unavailable),
         };
         if let Some(error) = refusal {
             mark!("events.publish_refused");
@@ -774,6 +841,13 @@ impl Server {
 
     fn stored(&mut self, now: Instant, id: StoreId, result: Result<Reply, StoreError>) {
         let Some(pending) = self.pending.remove(&id) else { return };
+        let result = match result {
+            Ok(Reply::Failed(error)) => Err(error),
+            result => result,
+        };
+        if self.config.shared.is_some() {
+            self.answered(now, &pending, &result);
+        }
         let reader = match pending {
             Pending::Read(conn) | Pending::FindSince(conn, _) => Some(conn),
             Pending::OpenEpoch | Pending::Load(_) | Pending::Append(..) | Pending::Retain(_) => {
@@ -800,8 +874,11 @@ impl Server {
         result: Result<Reply, StoreError>,
     ) {
         match pending {
-            Pending::OpenEpoch => self.epoch_opened(now, result.is_ok()),
-            Pending::Load(agent) => self.loaded(now, &agent, result),
+            Pending::OpenEpoch => self.epoch_opened(now, result),
+            Pending::Load(agent) => {
+                self.loaded(now, id, &agent, result);
+                self.load_answered();
+            }
             Pending::Append(ticket, agent) => self.appended(now, ticket, &agent, result),
             Pending::Retain(agent) => {
                 if let Ok(Reply::Retained(oldest)) = result {
@@ -845,32 +922,50 @@ impl Server {
         self.connections.get(&conn).is_some_and(|connection| connection.asking == Some(id))
     }
 
-    fn epoch_opened(&mut self, now: Instant, opened: bool) {
-        let EpochPhase::Opening(epoch) = &self.epoch else { return };
-        if !opened {
+    fn epoch_opened(&mut self, now: Instant, result: Result<Reply, StoreError>) {
+        let EpochPhase::Opening = &self.epoch else { return };
+        let Ok(Reply::EpochOpened(epoch)) = result else {
             // Whether it was stored is not known, so the next attempt is another epoch.
             mark!("events.open_epoch_failed");
-            self.epoch = EpochPhase::Waiting;
-            let delay = self.store_backoff.next_delay(&mut *self.entropy);
-            self.timers.set(Timer::OpenEpoch, now + delay);
+            self.wait_for_the_log(now);
             return;
-        }
-        let epoch = epoch.clone();
+        };
         self.store_backoff.reset();
+        self.epoch = EpochPhase::Open(epoch.clone());
+        if self.config.shared.is_some() {
+            return self.joined(now, &epoch);
+        }
         for stream in self.streams.values_mut() {
             if let Some(known) = &mut stream.known {
                 known.lineage.push_epoch(epoch.clone());
             }
         }
-        self.epoch = EpochPhase::Open(epoch);
         let waiting: Vec<_> = self.connections.keys().copied().collect();
         for conn in waiting {
             self.begin(now, conn);
         }
     }
 
-    fn loaded(&mut self, now: Instant, agent: &AgentId, result: Result<Reply, StoreError>) {
+    fn wait_for_the_log(&mut self, now: Instant) {
+        self.epoch = EpochPhase::Waiting;
+        let delay = self.store_backoff.next_delay(&mut *self.entropy);
+        self.timers.set(Timer::OpenEpoch, now + delay);
+    }
+
+    fn loaded(
+        &mut self,
+        now: Instant,
+        id: StoreId,
+        agent: &AgentId,
+        result: Result<Reply, StoreError>,
+    ) {
         let Some(stream) = self.streams.get_mut(agent) else { return };
+        if stream.loading != Some(id) {
+            mark!("cluster.stale_load_ignored");
+            return;
+        }
+        stream.loading = None;
+        let confirmed = std::mem::take(&mut stream.confirm);
         let waiting: Vec<_> = stream.connections.iter().copied().collect();
         let Ok(Reply::Loaded(StreamState { oldest, head, lineage })) = result else {
             mark!("events.load_failed");
@@ -882,12 +977,28 @@ impl Server {
             }
             return;
         };
-        let went_back = head < stream.head_seen;
+        let went_back = head < stream.floor;
+        if went_back && !confirmed && self.config.shared.is_some() {
+            return self.confirm(agent);
+        }
+        // What was seen meanwhile may be newer than the answer.
+        let answered = head;
+        let head = if went_back { head } else { head.max(stream.head_seen) };
         stream.head_seen = head;
         let ring = ReplayRing::starting_after(self.config.ring, head);
-        stream.known = Some(Known { ring, oldest, head, lineage });
+        let known = stream.known.insert(Known { ring, oldest, head, lineage });
         if went_back {
             return self.log_went_back();
+        }
+        if self.config.shared.is_some()
+            && let EpochPhase::Open(epoch) = &self.epoch
+        {
+            if known.lineage.current() != Some(epoch) {
+                return self.open_epoch();
+            }
+            if head > answered {
+                known.lineage.record_first(epoch, answered + 1);
+            }
         }
         for conn in waiting {
             self.begin(now, conn);
@@ -903,8 +1014,8 @@ impl Server {
         for conn in self.connections.keys().copied().collect::<Vec<_>>() {
             self.close(conn, CloseCode::RESUME, "the log was replaced");
         }
-        self.streams.clear();
-        self.idle_streams.clear();
+        self.forget_streams();
+        self.broke();
         self.open_epoch();
     }
 
@@ -927,7 +1038,10 @@ impl Server {
         self.publishes -= 1;
         let result = match result {
             Ok(Reply::Appended(Appended::New { sequence, oldest, body })) => {
-                self.show(now, agent, sequence, oldest, &body);
+                if let EpochPhase::Open(epoch) = &self.epoch {
+                    let epoch = epoch.clone();
+                    self.show(now, agent, &epoch, sequence, oldest, std::slice::from_ref(&body));
+                }
                 self.receipt(sequence)
             }
             Ok(Reply::Appended(Appended::Existing { sequence, epoch })) => {
@@ -953,28 +1067,37 @@ impl Server {
     fn receipt(&self, sequence: u64) -> Result<Receipt, PublishError> {
         match &self.epoch {
             EpochPhase::Open(epoch) => Ok(Receipt { epoch: epoch.clone(), sequence }),
-            EpochPhase::Opening(_) | EpochPhase::Waiting => Err(PublishError::Unknown),
+            EpochPhase::Opening | EpochPhase::Waiting => Err(PublishError::Unknown),
         }
     }
 
-    /// A stored event becomes visible: into the ring, and to every connection that has caught up.
+    /// Stored events become visible: in the ring, and to every connection that has caught up. On a
+    /// shared log some may be visible already, and others may be missing before them.
     fn show(
         &mut self,
         now: Instant,
         agent: &AgentId,
-        sequence: u64,
+        epoch: &Epoch,
+        first: u64,
         oldest: u64,
-        body: &EventBody,
+        events: &[EventBody],
     ) {
-        let EpochPhase::Open(epoch) = &self.epoch else { return };
         let Some(stream) = self.streams.get_mut(agent) else { return };
-        // Without a known state the event is part of what the log is about to answer.
-        let Some(known) = &mut stream.known else { return };
-        let event = Event::stamped(sequence, body);
-        let cost = event.cost();
-        known.lineage.record_first(epoch, sequence);
-        known.ring.push(now, sequence, cost, event);
-        known.head = known.head.max(sequence);
+        let Some(known) = &mut stream.known else {
+            // Part of what the log is about to answer, or newer.
+            stream.head_seen = stream.head_seen.max(first + events.len() as u64 - 1);
+            return;
+        };
+        for (sequence, body) in (first..).zip(events) {
+            if sequence <= known.head {
+                continue;
+            }
+            let event = Event::stamped(sequence, body);
+            let cost = event.cost();
+            known.lineage.record_first(epoch, sequence);
+            known.ring.push(now, sequence, cost, event);
+            known.head = sequence;
+        }
         stream.head_seen = known.head;
         let connections: Vec<_> = stream.connections.iter().copied().collect();
         self.retained(now, agent, oldest);
@@ -1006,7 +1129,7 @@ impl Server {
     fn reload(&mut self, agent: &AgentId) {
         let Some(stream) = self.streams.get_mut(agent) else { return };
         if stream.known.take().is_some() {
-            self.store(Pending::Load(agent.clone()), Command::Load(agent.clone()));
+            self.load(agent);
         }
     }
 
@@ -1014,6 +1137,7 @@ impl Server {
         while let Some(timer) = self.timers.pop_expired(now) {
             match timer {
                 Timer::OpenEpoch => self.open_epoch(),
+                Timer::EnginePatience => self.log_away(now),
                 Timer::Grace(conn) => {
                     if let Some(connection) = self.connections.get_mut(&conn) {
                         mark!("events.grace_ended");
@@ -1074,6 +1198,13 @@ impl crate::Core for Server {
                 self.store(Pending::Retain(agent.clone()), Command::Retain { agent, oldest });
             }
             Input::Stored(id, result) => self.stored(now, id, result),
+            Input::Followed { agent, first, events, epoch } => {
+                self.followed(now, &agent, first, &events, &epoch);
+            }
+            Input::FollowBegun { resumed } => self.follow_begun(resumed),
+            Input::FollowBroken => self.follow_broken(now),
+            Input::EpochChanged(epoch) => self.epoch_changed(epoch),
+            Input::LogWentBack => self.log_went_back(),
             Input::Timeout => self.timeout(now),
         }
     }
@@ -1089,6 +1220,12 @@ impl crate::Core for Server {
 
 fn known<'a>(streams: &'a mut BTreeMap<AgentId, Stream>, agent: &AgentId) -> Option<&'a mut Known> {
     streams.get_mut(agent)?.known.as_mut()
+}
+
+/// Whether the cursor may be beyond what is known only because that lags behind a shared log.
+fn is_beyond(known: &Known, resync: &Resync) -> bool {
+    let is_foreign = |epoch| known.lineage.end_of(epoch, known.head).is_none();
+    resync.last_seen_seq > known.head || resync.epoch.as_ref().is_some_and(is_foreign)
 }
 
 /// What is known to be lost after a cursor whose epoch ended at `end`.

@@ -247,8 +247,9 @@ struct StreamRow {
 impl Run<'_> {
     fn command(&mut self, command: Command) -> rusqlite::Result<Reply> {
         match command {
-            Command::OpenEpoch(epoch) => self.open_epoch(epoch),
-            Command::Load(agent) => self.load(&agent).map(Reply::Loaded),
+            // The log has one writer, so each start is another epoch, and every answer confirmed.
+            Command::OpenEpoch { proposed, broken: _ } => self.open_epoch(proposed),
+            Command::Load { agent, confirmed: _ } => self.load(&agent).map(Reply::Loaded),
             Command::Append(append) => self.append(append).map(Reply::Appended),
             Command::Read(read) => self.read(&read).map(Reply::Page),
             Command::FindSince(agent, since) => self.find_since(&agent, since).map(Reply::Since),
@@ -268,10 +269,10 @@ impl Run<'_> {
                  AND NOT EXISTS (SELECT 1 FROM lineage WHERE lineage.ordinal = epochs.ordinal)",
             )?
             .execute([ordinal.saturating_sub_unsigned(self.config.epochs_max)])?;
-        self.epoch = Some((ordinal, epoch));
+        self.epoch = Some((ordinal, epoch.clone()));
         self.begun = None;
         self.begins.clear();
-        Ok(Reply::EpochOpened)
+        Ok(Reply::EpochOpened(epoch))
     }
 
     fn stream(&self, agent: &AgentId) -> rusqlite::Result<Option<StreamRow>> {

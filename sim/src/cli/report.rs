@@ -278,10 +278,10 @@ impl Report<'_> {
             },
         );
         let of_others: &[&str] = match protocol {
-            Protocol::Events => &["tasks.", "session."],
-            Protocol::Tasks => &["events.", "session."],
-            Protocol::Session => &["events.", "tasks."],
-            Protocol::Custom(_) => &["events.", "tasks.", "session."],
+            Protocol::Events => &["cluster.", "tasks.", "session."],
+            Protocol::Tasks => &["cluster.", "events.", "session."],
+            Protocol::Session => &["cluster.", "events.", "tasks."],
+            Protocol::Custom(_) => &["cluster.", "events.", "tasks.", "session."],
         };
         let of_this = |mark: &&&str| !of_others.iter().any(|other| mark.starts_with(other));
         let known = gapless::marks::all().iter().filter(of_this).count();

@@ -249,7 +249,7 @@ fn restore(args: &RestoreArgs) -> Result<u8, Failure> {
 fn open_epoch(path: &Path, epoch: Epoch) -> Result<(), Failure> {
     let mut log =
         SqliteLog::open(LogConfig::new(path)).map_err(|error| Failure::new(error.to_string()))?;
-    log.transact(vec![Command::OpenEpoch(epoch)])
+    log.transact(vec![Command::OpenEpoch { proposed: epoch, broken: None }])
         .map_err(|error| Failure::new(format!("no new epoch can be opened: {error}")))?;
     Ok(())
 }

@@ -114,7 +114,7 @@ impl World {
         for output in outputs {
             match output {
                 Output::Store(id, command) => {
-                    if let Command::OpenEpoch(epoch) = &command {
+                    if let Command::OpenEpoch { proposed: epoch, .. } = &command {
                         assert!(!self.epochs.contains(epoch), "an epoch is fresh");
                         self.epochs.push(epoch.clone());
                     }
@@ -130,6 +130,7 @@ impl World {
                 Output::Published { ticket, .. } => {
                     assert!(self.unanswered.remove(&ticket), "a publisher is answered once");
                 }
+                Output::Available(_) => panic!("only a shared log is away"),
             }
         }
     }

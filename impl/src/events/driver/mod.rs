@@ -18,4 +18,4 @@ pub use publisher::{
     BATCH_BYTES_MAX, BATCH_EVENTS_MAX, BatchFailure, Publication, PublishFailure, Publisher,
     PublisherConfig,
 };
-pub use server::{EventService, ServerHandle, ServerTaskConfig, server};
+pub use server::{EventService, Follower, ServerHandle, ServerTaskConfig, server, shared_server};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,6 +47,7 @@ pub struct ServerHandle {
     requests: mpsc::Sender<ServerRequest>,
     connections: Arc<AtomicU64>,
     sockets: OpenSockets,
+    available: Arc<AtomicBool>,
 }
 
 enum ServerRequest {
@@ -154,6 +155,11 @@ impl ServerHandle {
         &self.sockets
     }
 
+    /// Whether the log can be used, as far as known; only one that is shared is ever away.
+    pub fn is_available(&self) -> bool {
+        self.available.load(Ordering::Relaxed)
+    }
+
     /// How many requests wait for the core.
     pub fn waiting(&self) -> usize {
         self.requests.max_capacity() - self.requests.capacity()
@@ -170,6 +176,13 @@ impl ServerHandle {
     }
 }
 
+/// Tells a server what is appended to a log that others append to as well.
+pub trait Follower: Send + 'static {
+    /// The next of [`Input::Followed`], [`Input::FollowBegun`], [`Input::FollowBroken`],
+    /// [`Input::EpochChanged`] and [`Input::LogWentBack`]; waits for it. It is not asked while earlier ones wait for the core.
+    fn next(&mut self) -> impl Future<Output = Input> + Send;
+}
+
 /// A server: a handle, and the future that runs it until the last handle is dropped.
 pub fn server<C, S>(
     core: C,
@@ -182,8 +195,12 @@ where
     S: Store<Command>,
 {
     let (requests, inbox) = mpsc::channel(config.requests_max);
-    let handle =
-        ServerHandle { requests, connections: Arc::default(), sockets: OpenSockets::default() };
+    let handle = ServerHandle {
+        requests,
+        connections: Arc::default(),
+        sockets: OpenSockets::default(),
+        available: Arc::new(AtomicBool::new(true)),
+    };
     let task = Task {
         core,
         clock: Clock::start(),
@@ -195,8 +212,46 @@ where
         batches: VecDeque::new(),
         tickets: 0,
         draining: false,
+        available: handle.available.clone(),
     };
     (handle, task.run(inbox))
+}
+
+/// A server whose log others append to as well; its core is configured for that. See [`server()`].
+pub fn shared_server<C, S, F>(
+    core: C,
+    store: S,
+    follower: F,
+    wall: Arc<dyn WallClock>,
+    config: ServerTaskConfig,
+) -> (ServerHandle, impl Future<Output = ()> + Send)
+where
+    C: Core<Input = Input, Output = Output>,
+    S: Store<Command>,
+    F: Follower,
+{
+    let (handle, task) = server(core, store, wall, config);
+    let requests = handle.requests.downgrade();
+    let run = async move {
+        tokio::select! { biased;
+            () = task => {}
+            () = follow(follower, requests) => {}
+        }
+    };
+    (handle, run)
+}
+
+/// Hands on what the follower tells, which never ends before the server does.
+async fn follow(mut follower: impl Follower, requests: mpsc::WeakSender<ServerRequest>) {
+    loop {
+        let input = follower.next().await;
+        // It is in line with everything else, so neither keeps the other from the core.
+        let Some(requests) = requests.upgrade() else { break };
+        if requests.send(ServerRequest::Input(input)).await.is_err() {
+            break;
+        }
+    }
+    std::future::pending().await
 }
 
 struct Task<C, S> {
@@ -212,6 +267,8 @@ struct Task<C, S> {
     tickets: u64,
     /// Nothing new is begun; the task ends with what is under way.
     draining: bool,
+    /// What the handle says of the log.
+    available: Arc<AtomicBool>,
 }
 
 impl<C, S> Task<C, S>
@@ -337,6 +394,7 @@ where
                         let _ = answer.send(result);
                     }
                 }
+                Output::Available(available) => self.available.store(available, Ordering::Relaxed),
             }
         }
     }
@@ -580,7 +638,10 @@ impl Service for EventService {
             }
             (&Method::GET, "/healthz", _) => {
                 trace::route("/healthz");
-                http::empty(StatusCode::NO_CONTENT)
+                match self.handle.is_available() {
+                    true => http::empty(StatusCode::NO_CONTENT),
+                    false => http::error(StatusCode::SERVICE_UNAVAILABLE, "the log is away"),
+                }
             }
             (_, "/v1/ws" | "/healthz", _) | (_, _, Some(_)) => {
                 http::error(StatusCode::METHOD_NOT_ALLOWED, "this path has another method")

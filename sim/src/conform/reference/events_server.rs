@@ -135,6 +135,8 @@ impl Life {
                         body: body.to_string(),
                     }
                 }
+                // Its log is its own.
+                Output::Available(_) => continue,
             };
             self.effects.push(effect);
         }
@@ -166,7 +168,7 @@ impl Life {
     /// Tells what the log holds now.
     fn report(&mut self, command: &Command, reply: &Reply) {
         match (command, reply) {
-            (Command::OpenEpoch(epoch), Reply::EpochOpened) => {
+            (_, Reply::EpochOpened(epoch)) => {
                 self.effects.push(Effect::LogEpoch { epoch: epoch.to_string() });
             }
             (
@@ -190,7 +192,10 @@ impl Life {
     }
 
     fn tell_state(&mut self, agent: &AgentId) -> Result<(u64, u64), String> {
-        let replies = self.store.look().transact(vec![Command::Load(agent.clone())]);
+        let replies = self
+            .store
+            .look()
+            .transact(vec![Command::Load { agent: agent.clone(), confirmed: false }]);
         let replies = replies.map_err(|error| error.to_string())?;
         let [Reply::Loaded(state)] = &replies[..] else {
             return Err("the log answers something else".to_owned());

@@ -19,10 +19,10 @@ struct NumbersReused {
 /// The stream that a command is about.
 fn stream_of(command: &Command) -> Option<AgentId> {
     match command {
-        Command::OpenEpoch(_) => None,
-        Command::Load(agent) | Command::FindSince(agent, _) | Command::Retain { agent, .. } => {
-            Some(agent.clone())
-        }
+        Command::OpenEpoch { .. } => None,
+        Command::Load { agent, .. }
+        | Command::FindSince(agent, _)
+        | Command::Retain { agent, .. } => Some(agent.clone()),
         Command::Append(append) => Some(append.agent.clone()),
         Command::Read(read) => Some(read.agent.clone()),
     }
@@ -65,7 +65,7 @@ impl Transact<Command> for NumbersReused {
                 }
                 Reply::Retained(oldest) => {
                     if let Some(agent) = agent {
-                        let load = Command::Load(agent.clone());
+                        let load = Command::Load { agent: agent.clone(), confirmed: true };
                         if let [Reply::Loaded(state)] = &self.log.transact(vec![load])?[..]
                             && state.oldest > state.head
                         {

@@ -16,7 +16,7 @@ use gapless::events::sqlite::{LogConfig, SqliteLog};
 use gapless::events::wire::EventBody;
 use gapless::net::http::{self, HttpConfig};
 use gapless::net::{Listener, Tokens, WallClock};
-use gapless::recovery::{Epoch, RingLimits};
+use gapless::recovery::RingLimits;
 use gapless::storage::{Store, StoreCommand as _, StoreError, Transact};
 use tokio::sync::mpsc;
 use turmoil::net::TcpListener;
@@ -185,7 +185,8 @@ pub(crate) fn tell_heads(
 fn streams(log: &mut SqliteLog, topology: &Topology) -> Result<Vec<LogState>, String> {
     let mut streams = Vec::new();
     for agent in 1..=topology.agents {
-        let replies = log.transact(vec![Command::Load(agent_id(agent))]);
+        let replies =
+            log.transact(vec![Command::Load { agent: agent_id(agent), confirmed: false }]);
         if let Some(Reply::Loaded(state)) = replies.map_err(|error| error.to_string())?.pop() {
             streams.push(LogState { agent, oldest: state.oldest, head: state.head });
         }
@@ -392,11 +393,10 @@ impl Store<Command> for InlineLog {
     async fn run(&mut self, commands: Vec<Command>) -> Result<Vec<Reply>, StoreError> {
         let wanted: Vec<String> = commands.iter().map(describe).collect();
         let agents: Vec<Option<u32>> = commands.iter().map(changes).collect();
-        let epochs: Vec<Epoch> = commands.iter().filter_map(opens).collect();
         let writes = commands.iter().any(|command| !command.is_read_only());
         let result = self.log.transact(commands);
-        if result.is_ok() {
-            for epoch in epochs {
+        for reply in result.iter().flatten() {
+            if let Reply::EpochOpened(epoch) = reply {
                 self.process.recorder.see(Seen::EpochOpened { epoch: epoch.to_string() });
             }
         }
@@ -447,14 +447,6 @@ impl Store<Command> for InlineLog {
     }
 }
 
-/// The epoch that the command opens.
-fn opens(command: &Command) -> Option<Epoch> {
-    match command {
-        Command::OpenEpoch(epoch) => Some(epoch.clone()),
-        _ => None,
-    }
-}
-
 /// The number of the agent whose stream the command changes.
 fn changes(command: &Command) -> Option<u32> {
     let agent = match command {
@@ -467,8 +459,8 @@ fn changes(command: &Command) -> Option<u32> {
 
 fn describe(command: &Command) -> String {
     match command {
-        Command::OpenEpoch(epoch) => format!("open epoch {}", &epoch.as_str()[..8]),
-        Command::Load(agent) => format!("load {agent}"),
+        Command::OpenEpoch { proposed, .. } => format!("open epoch {}", &proposed.as_str()[..8]),
+        Command::Load { agent, .. } => format!("load {agent}"),
         Command::Append(append) => format!("append to {}", append.agent),
         Command::Read(read) => format!("read {} {}..={}", read.agent, read.after + 1, read.to),
         Command::FindSince(agent, since) => format!("find {agent} since {}", since.to_rfc3339()),
@@ -485,6 +477,7 @@ fn describe_reply(reply: &Reply) -> Option<String> {
         Reply::Loaded(state) => Some(format!("{}..={}", state.oldest, state.head)),
         Reply::Since(first) => Some(format!("{first:?}")),
         Reply::Retained(oldest) => Some(format!("from {oldest}")),
-        Reply::EpochOpened => None,
+        Reply::EpochOpened(_) => None,
+        Reply::Failed(error) => Some(error.to_string()),
     }
 }
