@@ -51,8 +51,8 @@ pub(crate) struct Common {
     #[arg(long, global = true)]
     pub(crate) print_config: bool,
     /// How the log on standard error looks.
-    #[arg(long, global = true, value_enum, default_value = "human", env = "GAPLESS_LOG")]
-    pub(crate) log: LogFormat,
+    #[arg(long, global = true, value_enum, default_value = "human", env = "GAPLESS_LOG_FORMAT")]
+    pub(crate) log_format: LogFormat,
     /// How much is logged.
     #[arg(long, global = true, value_enum, default_value = "info", env = "GAPLESS_LOG_LEVEL")]
     pub(crate) log_level: LogLevel,
@@ -119,13 +119,17 @@ const SERVE_HELP: &str = "\
 Without a token file it listens on a loopback address only; it makes DIR/tokens.toml, and a file with
 a token for each of publisher, subscriber and user beside it. They can be read by their owner alone.
 
+With `--log` the events of all servers are in one log, on NATS JetStream, and a client may come back to
+any of them. Tasks and sessions stay in the data folder of this server.
+
 SIGTERM and SIGINT: nothing is accepted any more, connections are closed with code 1001 (clients
 reconnect after a pause and resume), what was asked is answered; exit code 0. SIGHUP: the token file
 is read again, as it is whenever it changes.
 
 Examples:
   gapless serve --data data
-  gapless serve --data /var/lib/gapless --listen 0.0.0.0:7117 --tokens /etc/gapless/tokens.toml --log json
+  gapless serve --data /var/lib/gapless --listen 0.0.0.0:7117 --tokens /etc/gapless/tokens.toml --log-format json
+  gapless serve --data data --log nats://n1:4222,n2:4222,n3:4222
   curl http://127.0.0.1:7117/metrics";
 
 #[derive(Debug, Args)]
@@ -168,7 +172,21 @@ pub(crate) struct ServeArgs {
     /// How many frames may come on a WebSocket in a second; four times as many at once.
     #[arg(long, value_name = "COUNT", default_value = "10000", value_parser = clap::value_parser!(NonZeroU32), env = "GAPLESS_MAX_FRAME_RATE")]
     pub(crate) max_frame_rate: NonZeroU32,
+    /// NATS JetStream as the log of events, which other servers have as well: `nats://HOST:PORT`,
+    /// several with commas between them. Without it, the log is in DIR.
+    #[arg(long, value_name = "URLS", value_parser = engine_urls, env = "GAPLESS_LOG")]
+    pub(crate) log: Option<EngineUrls>,
+    /// On how many servers of NATS each event is kept.
+    #[arg(long, value_name = "COUNT", default_value = "3", value_parser = clap::value_parser!(u8).range(1..=5), env = "GAPLESS_LOG_REPLICAS")]
+    pub(crate) log_replicas: u8,
+    /// The stream of JetStream; made if there is none.
+    #[arg(long, value_name = "NAME", default_value = "gapless", value_parser = stream_name, env = "GAPLESS_LOG_STREAM")]
+    pub(crate) log_stream: String,
 }
+
+/// Addresses of NATS servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EngineUrls(pub(crate) Vec<String>);
 
 /// Origins of pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -303,6 +321,37 @@ fn count(text: &str) -> Result<usize, String> {
 }
 
 /// Origins as browsers send them: scheme, host, and the port if it is not the scheme's own.
+fn engine_urls(text: &str) -> Result<EngineUrls, String> {
+    let url = |text: &str| {
+        let text = text.trim();
+        let host = text.strip_prefix("nats://").or_else(|| text.strip_prefix("tls://"));
+        // Only the first has to say what it is.
+        match host.unwrap_or(text) {
+            host if host.is_empty() || host.contains('/') || host.contains(' ') => Err(format!(
+                "`{text}` is no address of NATS; write it as `nats://host:4222`; the look of the log on \
+                 standard error is `--log-format`"
+            )),
+            host if host == text => Ok(format!("nats://{host}")),
+            _ => Ok(text.to_owned()),
+        }
+    };
+    match text.starts_with("nats://") || text.starts_with("tls://") {
+        true => text.split(',').map(url).collect::<Result<_, _>>().map(EngineUrls),
+        false => Err(format!(
+            "`{text}` is no address of NATS; write it as `nats://host:4222`; the look of the log on \
+             standard error is `--log-format`"
+        )),
+    }
+}
+
+fn stream_name(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    match !text.is_empty() && text.len() <= 64 && text.bytes().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err("a stream is named with 1 to 64 letters, digits, `-` and `_`".to_owned()),
+    }
+}
+
 fn origins(text: &str) -> Result<OriginList, String> {
     let origin = |text: &str| {
         let text = text.trim();

@@ -62,7 +62,7 @@ fn run(Config { cli, token_file_is_a_flag, .. }: Config) -> Result<u8, Failure> 
         Command::Serve(_) => Some(MarkCounts::new()),
         _ => None,
     };
-    logging::start(cli.common.log, cli.common.log_level, marks.clone());
+    logging::start(cli.common.log_format, cli.common.log_level, marks.clone());
     let runtime = tokio::runtime::Runtime::new().map_err(|error| {
         Failure::new(format!("the asynchronous runtime does not start: {error}"))
     })?;

@@ -67,7 +67,8 @@ pub(crate) struct Operator(Arc<Copies>);
 struct Copies {
     tokens: Tokens,
     folder: PathBuf,
-    events: Backups<events::log::Command>,
+    /// `None` if events have their log elsewhere.
+    events: Option<Backups<events::log::Command>>,
     tasks: Backups<tasks::controller::record::Command>,
     sessions: Backups<session::conversation::Command>,
     /// One at a time.
@@ -80,7 +81,7 @@ impl Operator {
     pub(crate) fn new(
         tokens: Tokens,
         folder: PathBuf,
-        events: Backups<events::log::Command>,
+        events: Option<Backups<events::log::Command>>,
         tasks: Backups<tasks::controller::record::Command>,
         sessions: Backups<session::conversation::Command>,
     ) -> Self {
@@ -136,15 +137,18 @@ impl Operator {
             BackupError::Ending => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
             BackupError::Failed(error) => broken(error),
         };
-        events.copy(begun.file(EVENTS)).await.map_err(failed)?;
+        let mut names = vec![TASKS, SESSIONS];
+        if let Some(events) = events {
+            names.insert(0, EVENTS);
+            events.copy(begun.file(EVENTS)).await.map_err(failed)?;
+        }
         tasks.copy(begun.file(TASKS)).await.map_err(failed)?;
         sessions.copy(begun.file(SESSIONS)).await.map_err(failed)?;
         #[expect(
             clippy::disallowed_methods,
             reason = "large files are hashed and synced, and no simulation has this command in it"
         )]
-        let finished =
-            tokio::task::spawn_blocking(move || begun.finish(&[EVENTS, TASKS, SESSIONS])).await;
+        let finished = tokio::task::spawn_blocking(move || begun.finish(&names)).await;
         match finished {
             Ok(Ok(())) => {
                 tracing::info!(path = %path.display(), "a backup was made");

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use gapless::database::OpenError;
+use gapless::events::cluster::nats::JetStream;
 use gapless::events::sqlite::{LogConfig, SqliteLog};
 use gapless::session::sqlite::{ConversationsConfig, SqliteConversations};
 use gapless::tasks::controller::sqlite::{RecordConfig, SqliteRecord};
@@ -21,9 +22,17 @@ pub(crate) struct DataFolder {
     _lock: File,
 }
 
+/// Where events have their log.
+pub(crate) enum EventLog {
+    /// In the folder.
+    Own(SqliteLog),
+    /// Elsewhere, where other servers have theirs as well.
+    Shared(JetStream),
+}
+
 /// The databases of the folder.
 pub(crate) struct Stores {
-    pub(crate) log: SqliteLog,
+    pub(crate) log: EventLog,
     pub(crate) record: SqliteRecord,
     pub(crate) conversations: SqliteConversations,
 }
@@ -64,13 +73,24 @@ impl DataFolder {
         self.path.join(name)
     }
 
-    /// Opens the databases, and makes those that are not there.
-    pub(crate) fn open(&self, retain_events: Option<u64>) -> Result<Stores, Failure> {
-        let log = LogConfig { retain_events, ..LogConfig::new(self.file("events.db")) };
+    /// Opens the databases, and makes those that are not there; none of events if those have their
+    /// log elsewhere.
+    pub(crate) fn open(
+        &self,
+        shared: Option<JetStream>,
+        retain_events: Option<u64>,
+    ) -> Result<Stores, Failure> {
+        let log = match shared {
+            Some(engine) => EventLog::Shared(engine),
+            None => {
+                let config = LogConfig { retain_events, ..LogConfig::new(self.file("events.db")) };
+                EventLog::Own(SqliteLog::open(config).map_err(|error| database(&error))?)
+            }
+        };
         let record = RecordConfig::new(self.file("tasks.db"));
         let conversations = ConversationsConfig::default();
         Ok(Stores {
-            log: SqliteLog::open(log).map_err(|error| database(&error))?,
+            log,
             record: SqliteRecord::open(record).map_err(|error| database(&error))?,
             conversations: SqliteConversations::open(&self.file("sessions.db"), &conversations)
                 .map_err(|error| database(&error))?,
@@ -123,7 +143,7 @@ mod tests {
         let data = DataFolder::take(folder.path(), "server").expect("free");
         let text = "not a database, but long enough to be looked at as one".repeat(20);
         std::fs::write(data.file("events.db"), &text).expect("written");
-        let failure = data.open(None).err().expect("refused").to_string();
+        let failure = data.open(None, None).err().expect("refused").to_string();
         assert!(failure.contains("events.db"), "{failure}");
         assert_eq!(std::fs::read_to_string(data.file("events.db")).expect("there"), text);
     }

@@ -15,6 +15,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gapless::events;
+use gapless::events::cluster::nats::{ConnectError, JetStream, JetStreamConfig};
+use gapless::events::cluster::{EngineLog, EngineLogConfig};
+use gapless::events::server::SharedLog;
 use gapless::gateway::Gateway;
 use gapless::net::http::{self, HttpConfig, Service};
 use gapless::net::{
@@ -34,11 +37,11 @@ use tokio::task::JoinSet;
 
 use self::backup::Operator;
 use self::counted::CountedListener;
-use self::data::{DataFolder, Stores};
+use self::data::{DataFolder, EventLog, Stores};
 use self::metrics::{Handles, Metrics};
 use self::observed::Observed;
 use self::tokens::{Stamp, TokenFile, Tokens};
-use crate::args::ServeArgs;
+use crate::args::{EngineUrls, ServeArgs};
 use crate::failure::Failure;
 use crate::logging::MarkCounts;
 use crate::signals::Stop;
@@ -78,7 +81,8 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
         page_events: 1_024,
         ..events::server::ServerConfig::default()
     };
-    let stores = folder.open(args.retain_events)?;
+    let engine = engine(&args).await?;
+    let stores = folder.open(engine, args.retain_events)?;
     let backups = folder.file(backup::FOLDER);
     let (limits, admission) = (limits(&args), admission(&args));
     let server =
@@ -101,7 +105,8 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
     let mut background = server.background;
     background.spawn(tokens::reload(token_path, seen, hang_up, tokens, metrics));
     announce(address, &args, &made);
-    tracing::info!(%address, data = %args.data.display(), "serving");
+    let shared = args.log.as_ref().map(|_| args.log_stream.as_str());
+    tracing::info!(%address, data = %args.data.display(), shared_log = shared, "serving");
 
     let signal = tokio::select! { biased;
         signal = stop.asked() => signal,
@@ -150,6 +155,29 @@ fn admission(args: &ServeArgs) -> Admission {
         sockets_max: args.max_connections,
         sockets_per_principal_max: args.max_connections_per_principal,
         ..AdmissionConfig::default()
+    })
+}
+
+/// The engine of a log that is shared, if one is named.
+async fn engine(args: &ServeArgs) -> Result<Option<JetStream>, Failure> {
+    let Some(EngineUrls(servers)) = args.log.clone() else { return Ok(None) };
+    let config = JetStreamConfig {
+        stream: args.log_stream.clone(),
+        replicas: args.log_replicas.into(),
+        messages_per_subject: args.retain_events,
+        ..JetStreamConfig::new(servers)
+    };
+    JetStream::connect(&config).await.map(Some).map_err(|error| {
+        let hint = match error {
+            ConnectError::Connect { .. } => "check `--log`, and that NATS runs with `--jetstream`",
+            ConnectError::Create { .. } => {
+                "a single server of NATS keeps one copy: `--log-replicas 1`"
+            }
+            ConnectError::Configuration { .. } => {
+                "change it with `nats stream edit`, or name another one with `--log-stream`"
+            }
+        };
+        Failure::new(error.to_string()).hint(hint)
     })
 }
 
@@ -239,25 +267,37 @@ impl Server {
     ) -> Result<Self, Failure> {
         let thread = |error| Failure::new(format!("a database gets no thread: {error}"));
         let Stores { log, record, conversations } = stores;
-        let (log, events_backups) = Threaded::spawn_with_backups(log).map_err(thread)?;
         let (record, tasks_backups) = Threaded::spawn_with_backups(record).map_err(thread)?;
         let (conversations, sessions_backups) =
             Threaded::spawn_with_backups(conversations).map_err(thread)?;
-        let operator =
-            Operator::new(tokens.clone(), backups, events_backups, tasks_backups, sessions_backups);
         let wall = Arc::new(SystemClock);
         let mut background = JoinSet::new();
 
         let (extension, event_bytes_max) = (config.extension, config.event_bytes_max);
+        let shared = matches!(log, EventLog::Shared(_)).then(SharedLog::default);
+        let config = events::server::ServerConfig { shared, ..config };
         let core = events::server::Server::new(config, entropy()?);
         let core = Observed { core, metrics: metrics.clone() };
-        let (events_handle, task) = events::driver::server(
-            core,
-            log,
-            wall.clone(),
-            events::driver::ServerTaskConfig::default(),
-        );
-        background.spawn(task);
+        let task_config = events::driver::ServerTaskConfig::default();
+        let (events_handle, events_backups) = match log {
+            EventLog::Own(log) => {
+                let (log, backups) = Threaded::spawn_with_backups(log).map_err(thread)?;
+                let (handle, task) = events::driver::server(core, log, wall.clone(), task_config);
+                background.spawn(task);
+                (handle, Some(backups))
+            }
+            EventLog::Shared(engine) => {
+                let prefix = engine.name().to_owned();
+                let config = EngineLogConfig { prefix, ..EngineLogConfig::default() };
+                let (log, follower) = EngineLog::new(engine, config, entropy()?);
+                let (handle, task) =
+                    events::driver::shared_server(core, log, follower, wall.clone(), task_config);
+                background.spawn(task);
+                (handle, None)
+            }
+        };
+        let operator =
+            Operator::new(tokens.clone(), backups, events_backups, tasks_backups, sessions_backups);
         let events = events::driver::EventService::new(
             events_handle.clone(),
             tokens.for_events(),

@@ -100,6 +100,7 @@ const START_PAUSE: Duration = Duration::from_millis(250);
 /// A stream of JetStream.
 #[derive(Debug, Clone)]
 pub struct JetStream {
+    name: String,
     context: Context,
     stream: Stream<()>,
     timeout: Duration,
@@ -112,8 +113,10 @@ impl JetStream {
     ///
     /// [`ConnectError`].
     pub async fn connect(config: &JetStreamConfig) -> Result<Self, ConnectError> {
-        let refused =
-            |problem: String| ConnectError::Connect { servers: config.servers.join(", "), problem };
+        let refused = |problem: String| ConnectError::Connect {
+            servers: without_passwords(&config.servers),
+            problem,
+        };
         let options = async_nats::ConnectOptions::new()
             .name("gapless")
             .connection_timeout(config.timeout)
@@ -128,7 +131,7 @@ impl JetStream {
             .unwrap_or_else(|_| Err(refused("JetStream has no leader".to_owned())))?;
         let stream = context.get_stream_no_info(&config.stream).await;
         let stream = stream.map_err(|error| refused(error.to_string()))?;
-        Ok(Self { context, stream, timeout: config.timeout })
+        Ok(Self { name: config.stream.clone(), context, stream, timeout: config.timeout })
     }
 
     /// Makes the stream, or checks that which is there.
@@ -174,6 +177,11 @@ impl JetStream {
             }
             tokio::time::sleep(START_PAUSE).await;
         }
+    }
+
+    /// The name of the stream, and what its subjects begin with.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     async fn within<T>(&self, answer: impl Future<Output = T>) -> Result<T, EngineError> {
@@ -242,6 +250,18 @@ impl JetStream {
         }
         Ok(())
     }
+}
+
+/// Addresses as they may be shown.
+fn without_passwords(servers: &[String]) -> String {
+    let shown = servers.iter().map(|server| match server.split_once('@') {
+        Some((before, host)) => {
+            let scheme = before.split_once("://").map_or("nats", |(scheme, _)| scheme);
+            format!("{scheme}://{host}")
+        }
+        None => server.clone(),
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// The configuration of a stream that a log needs.
