@@ -49,17 +49,19 @@
 //!
 //! | feature | default | what it brings | dependencies |
 //! |---|---|---|---|
+//! | `cluster` | yes | [`events::cluster`]: the event log of several servers, without the engine | those of `net` |
+//! | `nats` | no | `events::cluster::nats`: NATS JetStream as its engine | async-nats |
 //! | `net` | yes | the drivers over real sockets: [`net`], [`gateway`], `driver` of each protocol | tokio, hyper, tungstenite |
 //! | `sqlite` | yes | the durable stores: [`database`], `sqlite` of each protocol, [`storage::Threaded`] | SQLite, which is built from its source by a C compiler |
 //! | `rsa` | yes | keys and signatures of agents: `tasks::auth::RsaSigner` and `RsaKeys` | ring |
 //!
-//! Without all three the cores build with neither tokio nor SQLite. `net` runs commands in process
+//! Without all of them the cores build with neither tokio nor SQLite. `net` runs commands in process
 //! groups and is for Unix.
 //!
 //! What the crate does with `tracing` is quiet: a driver reports what it repeats or drops. [`marks`]
 //! are for test campaigns and cost nothing otherwise.
 #![cfg_attr(
-    all(feature = "net", feature = "sqlite", feature = "rsa"),
+    all(feature = "cluster", feature = "net", feature = "sqlite", feature = "rsa"),
     doc = concat!(
         "\n# Event streams in five minutes\n\n",
         "Besides `gapless` this needs `rand` with its feature `sys_rng`, `serde_json`, `tempfile` and ",

@@ -702,6 +702,24 @@ async fn an_epoch_that_the_log_has_lost_with_its_record_is_not_joined_again() {
     assert_eq!((state.head, state.lineage.current()), (0, Some(&epoch(2))));
 }
 
+#[tokio::test]
+async fn a_log_whose_record_of_epochs_was_removed_goes_on_in_a_new_one_and_knows_the_old() {
+    let engine = Memory::default();
+    let mut server = Server::start(&engine, 1).await;
+    server.stored(1).await;
+    engine.inner().messages.retain(|message| message.subject != "gapless.epoch");
+    let mut fresh = Server::start(&engine, 2).await;
+    assert_eq!(fresh.epoch, epoch(2));
+    assert_eq!(fresh.stored(2).await, 2);
+    let state = fresh.load(false).await;
+    let judge = |n, sequence| {
+        state.lineage.judge(&Cursor::new(epoch(n), sequence), state.oldest, state.head)
+    };
+    assert_eq!(judge(1, 1), Verdict::Replay { from: 2, to: 2 });
+    assert_eq!(judge(1, 2), Verdict::Ahead { from: 2, to: 2 });
+    assert!(not_applied(&server.one(append(3)).await), "the one before is fenced");
+}
+
 // ---- following ---------------------------------------------------------------------------------
 
 #[tokio::test(start_paused = true)]

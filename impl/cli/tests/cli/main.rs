@@ -3,6 +3,7 @@
 mod bar;
 mod chat;
 mod clients;
+mod cluster;
 mod config;
 mod log;
 mod security;

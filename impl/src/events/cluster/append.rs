@@ -9,7 +9,7 @@ use super::message::{Item, Message};
 use crate::events::AgentId;
 use crate::events::log::{Append, Appended, Reply};
 use crate::mark;
-use crate::recovery::MAX_SEQUENCE;
+use crate::recovery::{Epoch, MAX_SEQUENCE};
 use crate::storage::StoreError;
 
 /// A message to be published.
@@ -31,7 +31,7 @@ enum Planned {
     /// How far the stream goes has to be read.
     NoIndex,
     /// The stream goes on in an epoch that is not known.
-    OtherEpoch,
+    OtherEpoch(Epoch),
 }
 
 /// What became of a message.
@@ -69,8 +69,9 @@ impl<E: Engine> Shared<E> {
                     read_on = true;
                     continue;
                 }
-                Ok(Planned::OtherEpoch) => match self.fenced().await {
-                    Ok(failure) | Err(failure) => break failure,
+                Ok(Planned::OtherEpoch(epoch)) => match self.look_into(epoch).await {
+                    Ok(()) => continue,
+                    Err(failure) => break failure,
                 },
                 Err(failure) => break failure,
             };
@@ -121,9 +122,15 @@ impl<E: Engine> Shared<E> {
         let epoch = state.epoch()?;
         let known = state.joined.as_ref().map(|joined| joined.epochs.0.clone()).unwrap_or_default();
         let Some(index) = state.indices.get(agent) else { return Ok(Planned::NoIndex) };
-        if index.epochs.last().is_some_and(|(last, _)| !known.contains(last)) {
-            return Ok(Planned::OtherEpoch);
+        if let Some((last, _)) = index.epochs.last()
+            && !known.contains(last)
+        {
+            let last = last.clone();
+            if !state.forgotten.contains(&last) {
+                return Ok(Planned::OtherEpoch(last));
+            }
         }
+        let Some(index) = state.indices.get(agent) else { return Ok(Planned::NoIndex) };
         let (mut appends, mut later, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut ids = BTreeSet::new();
         for (at, append) in waiting.drain(..) {
@@ -170,14 +177,33 @@ impl<E: Engine> Shared<E> {
         Ok(Planned::Message(Plan { expected_last, message, appends, oldest }))
     }
 
-    /// Somebody has appended in an epoch that this server has not seen begin. Why it must not.
-    async fn fenced(&self) -> Result<StoreError, StoreError> {
-        mark!("cluster.append_fenced");
-        if let Some(record) = self.record().await? {
-            self.state().see(record);
+    /// Somebody has appended in an epoch that this server has not seen begin. It is a newer one, in
+    /// which others append now, or one that the record has forgotten: an epoch is in the record before
+    /// anybody appends in it.
+    ///
+    /// # Errors
+    ///
+    /// Why this server must not append.
+    async fn look_into(&self, epoch: Epoch) -> Result<(), StoreError> {
+        self.confirm().await?;
+        let record = self.record().await?;
+        let mut state = self.state();
+        let is_known = record.as_ref().is_none_or(|record| record.epochs.0.contains(&epoch));
+        if let Some(record) = record {
+            state.see(record);
         }
-        self.state().epoch()?;
-        Ok(StoreError::NotApplied("the stream has an epoch that the log does not have".to_owned()))
+        if is_known || state.epoch().is_err() {
+            mark!("cluster.append_fenced");
+            state.epoch()?;
+            let problem = "the stream has an epoch that the log does not have";
+            return Err(StoreError::NotApplied(problem.to_owned()));
+        }
+        mark!("cluster.epoch_forgotten");
+        state.forgotten.push_back(epoch);
+        while state.forgotten.len() > self.config.epochs_max {
+            state.forgotten.pop_front();
+        }
+        Ok(())
     }
 
     /// Publishes a message, and finds out what became of it.
@@ -205,6 +231,11 @@ impl<E: Engine> Shared<E> {
             if let Ok(Some(outcome)) = self.look_for(subject, plan).await {
                 return Ok(outcome);
             }
+            // The log that it was for may have been replaced.
+            if let Err(error) = self.fence_of(plan) {
+                let problem = in_doubt.unwrap_or_default();
+                return Err(StoreError::Unknown(format!("{error}; {problem}")));
+            }
         }
         let unknown = |problem: String| StoreError::Unknown(problem);
         if let Some(problem) = in_doubt {
@@ -219,6 +250,14 @@ impl<E: Engine> Shared<E> {
                 Err(StoreError::NotApplied("the engine holds less than it has shown".to_owned()))
             }
             Err(error) => Err(unknown(error.to_string())),
+        }
+    }
+
+    /// Whether a message is still to be stored: the epoch that it has is still the log's.
+    fn fence_of(&self, plan: &Plan) -> Result<(), StoreError> {
+        match self.state().epoch()? == plan.message.epoch {
+            true => Ok(()),
+            false => Err(StoreError::NotApplied("the log has another epoch by now".to_owned())),
         }
     }
 

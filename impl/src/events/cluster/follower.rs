@@ -34,19 +34,22 @@ impl<E: Engine> EngineFollower<E> {
     /// Begins to follow, where it ended if that is possible.
     async fn begin(&mut self) {
         let begun = match self.after {
-            Some(after) => {
-                self.shared.engine.follow(Start::After(after)).await.map(|feed| (feed, None))
-            }
-            None => self.begin_anew().await,
+            Some(after) => self.begin_at(Start::After(after)).await,
+            None => self.begin_at(Start::New).await,
         };
         match begun {
             Ok((feed, record)) => {
                 self.feed = Some(feed);
                 self.broken = false;
                 self.inputs.push_back(Input::FollowBegun { resumed: self.after.is_some() });
-                if let Some(record) = record {
-                    self.take_epochs(record);
+                let joined = self.shared.state().joined.is_some();
+                match record {
+                    Some(record) => self.take_epochs(record),
+                    // There was one.
+                    None if joined => self.shared.went_back(),
+                    None => {}
                 }
+                self.shared.state().blind = false;
                 return;
             }
             Err(FollowError::WentBack) => {
@@ -66,9 +69,10 @@ impl<E: Engine> EngineFollower<E> {
         tokio::time::sleep(delay).await;
     }
 
-    /// Follows what comes from now on; the epoch may have changed before.
-    async fn begin_anew(&mut self) -> Result<(E::Feed, Option<Record>), FollowError> {
-        let feed = self.shared.engine.follow(Start::New).await?;
+    /// Follows what comes from a point on. The epoch may have changed before, and the log may have
+    /// been replaced by one that has come as far since, so the record of epochs is read again.
+    async fn begin_at(&mut self, start: Start) -> Result<(E::Feed, Option<Record>), FollowError> {
+        let feed = self.shared.engine.follow(start).await?;
         match self.shared.record().await {
             Ok(record) => Ok((feed, record)),
             Err(error) => Err(FollowError::Engine(EngineError(error.to_string()))),
@@ -76,7 +80,9 @@ impl<E: Engine> EngineFollower<E> {
     }
 
     fn broke(&mut self) {
-        self.feed = None;
+        if self.feed.take().is_some() {
+            self.shared.state().blind = true;
+        }
         if !self.broken {
             self.broken = true;
             self.inputs.push_back(Input::FollowBroken);
@@ -114,7 +120,7 @@ impl<E: Engine> EngineFollower<E> {
         let Some(current) = record.current().cloned() else { return };
         let joined = state.joined.as_ref();
         let is_news = joined.is_some_and(|joined| {
-            joined.stream_seq < record.stream_seq && joined.current() != Some(&current)
+            record.is_newer_than(joined) && joined.current() != Some(&current)
         });
         state.see(record);
         if is_news {

@@ -4,7 +4,7 @@
 //! published after the last one that is known: so numbers have neither holes nor repetitions,
 //! whoever appends. Commands of a run are no transaction; each has its own reply.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -103,6 +103,11 @@ pub(super) struct State {
     pub(super) newest: Option<Record>,
     /// The log went back: nothing is appended before another epoch is open.
     pub(super) went_back: bool,
+    /// The log was followed and is not any more. It may have been replaced meanwhile, so nothing is
+    /// appended or read before it is followed again and its epochs have been looked at.
+    pub(super) blind: bool,
+    /// Epochs that streams have and the record has forgotten, as far as that was looked up.
+    pub(super) forgotten: VecDeque<Epoch>,
     pub(super) indices: LruCache<AgentId, Index>,
     /// How many ids the indices hold.
     pub(super) ids: usize,
@@ -122,6 +127,13 @@ impl Record {
     pub(super) fn current(&self) -> Option<&Epoch> {
         self.epochs.0.last()
     }
+
+    /// Whether it was made after another one. In a log that was replaced it may come earlier, but then
+    /// it ends with an epoch that the other one does not have.
+    pub(super) fn is_newer_than(&self, other: &Self) -> bool {
+        let unknown = self.current().is_some_and(|current| !other.epochs.0.contains(current));
+        unknown || other.stream_seq < self.stream_seq
+    }
 }
 
 impl<E: Engine> EngineLog<E> {
@@ -137,6 +149,8 @@ impl<E: Engine> EngineLog<E> {
             joined: None,
             newest: None,
             went_back: false,
+            blind: false,
+            forgotten: VecDeque::new(),
             indices: LruCache::new(config.streams_max),
             ids: 0,
             places: LruCache::new(config.places_max),
@@ -318,14 +332,14 @@ impl State {
 
     /// Takes in a record of the log's epochs; whether it is newer than the newest.
     pub(super) fn see(&mut self, record: Record) -> bool {
-        let newer = self.newest.as_ref().is_none_or(|newest| newest.stream_seq < record.stream_seq);
+        let newer = self.newest.as_ref().is_none_or(|newest| record.is_newer_than(newest));
         if newer {
             self.newest = Some(record);
         }
         newer
     }
 
-    /// The epoch in which this server appends.
+    /// The epoch in which this server appends and reads.
     ///
     /// # Errors
     ///
@@ -336,6 +350,9 @@ impl State {
             return refuse(
                 "the engine holds less than it has shown; another epoch is to be opened",
             );
+        }
+        if self.blind {
+            return refuse("the log is not followed; its epoch is in doubt");
         }
         let joined = self.joined.as_ref().and_then(Record::current);
         let newest = self.newest.as_ref().and_then(Record::current);

@@ -33,6 +33,8 @@ impl<E: Engine> Shared<E> {
     }
 
     pub(super) async fn read(&self, read: &Read) -> Result<Reply, StoreError> {
+        // What is read is told as of this epoch.
+        self.state().epoch()?;
         let subject = self.subjects.of(&read.agent);
         let place = self.state().places.get(&(read.agent.clone(), read.after)).copied();
         let from = match place {

@@ -394,7 +394,13 @@ where
                         let _ = answer.send(result);
                     }
                 }
-                Output::Available(available) => self.available.store(available, Ordering::Relaxed),
+                Output::Available(available) => {
+                    match available {
+                        true => tracing::info!("the log is back"),
+                        false => tracing::error!("the log is away; clients are sent away"),
+                    }
+                    self.available.store(available, Ordering::Relaxed);
+                }
             }
         }
     }

@@ -1,0 +1,120 @@
+//! Several servers on one log, on a real `nats-server`, if one is installed.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use tokio::process::{Child, Command};
+
+use crate::support::{
+    Server, assert_events, gapless, in_time, lines, payloads, run, run_command, until,
+};
+
+/// A server of NATS with its files in a folder.
+struct Nats {
+    child: Child,
+    url: String,
+    folder: tempfile::TempDir,
+}
+
+impl Nats {
+    /// `None` if there is no `nats-server` to be started.
+    async fn start() -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (child, url) = Self::launch(folder.path(), "-1").await?;
+        Some(Self { child, url, folder })
+    }
+
+    async fn launch(folder: &Path, port: &str) -> Option<(Child, String)> {
+        let child = Command::new("nats-server")
+            .args(["--jetstream", "--addr", "127.0.0.1", "--port", port])
+            .arg("--store_dir")
+            .arg(folder)
+            .arg("--ports_file_dir")
+            .arg(folder)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn();
+        let child = match child {
+            Ok(child) => child,
+            Err(error) => {
+                eprintln!("skipped: `nats-server` cannot be started: {error}");
+                return None;
+            }
+        };
+        let id = child.id().expect("it runs");
+        let ports = folder.join(format!("nats-server_{id}.ports"));
+        let mut url = None;
+        until("it says where it listens", async || {
+            let text = std::fs::read_to_string(&ports).unwrap_or_default();
+            let said: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+            url = said.and_then(|said| Some(said["nats"][0].as_str()?.to_owned()));
+            url.is_some()
+        })
+        .await;
+        Some((child, url?))
+    }
+
+    async fn kill(&mut self) {
+        in_time(self.child.kill()).await.expect("it runs");
+    }
+
+    async fn restart(&mut self) {
+        let port = self.url.rsplit(':').next().expect("a port").to_owned();
+        (self.child, _) = Self::launch(self.folder.path(), &port).await.expect("as before");
+    }
+
+    async fn serve(&self) -> Server {
+        Server::start_with(&["--log", &self.url, "--log-replicas", "1"]).await
+    }
+}
+
+#[tokio::test]
+async fn a_client_goes_on_at_another_server_and_the_death_of_the_engine_is_a_pause() {
+    let Some(mut nats) = Nats::start().await else { return };
+    let mut one = nats.serve().await;
+    let two = nats.serve().await;
+    let (cursor, output) = (one.path("both.cursor"), one.path("out.jsonl"));
+    let tail = |server: &Server, count: &str| {
+        let (url, token) = (server.url(), server.path("data/subscriber.token"));
+        let mut args = vec!["tail", "--url", &url, "--token-file", &token, "--agent", "demo"];
+        args.extend(["--cursor", &cursor, "--output", &output, "--count", count]);
+        gapless(&args)
+    };
+    assert_eq!(one.publish(&[], &payloads(1, 300)).await.code, Some(0));
+    let said = run_command(tail(&one, "100"), "").await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    // The same lines are the same events wherever they are published, and what follows is in order.
+    let said = two.publish(&[], &payloads(1, 400)).await;
+    assert!(said.err.contains("which has number 400"), "{said:?}");
+    one.kill().await;
+    let said = run_command(tail(&two, "300"), "").await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_events(&lines(&output), 1, 400);
+
+    one.restart().await;
+    assert_eq!(one.get("/healthz").await.0, 204);
+    nats.kill().await;
+    until("it says that it cannot serve", async || two.get("/healthz").await.0 == 503).await;
+    let mut follower = tail(&two, "100").spawn().expect("it starts");
+    nats.restart().await;
+    until("it serves again", async || two.get("/healthz").await.0 == 204).await;
+    assert_eq!(one.publish(&["--id-prefix", "more"], &payloads(401, 500)).await.code, Some(0));
+    assert!(in_time(follower.wait()).await.expect("it ends").success());
+    assert_events(&lines(&output), 1, 500);
+}
+
+#[tokio::test]
+async fn an_engine_that_is_not_there_or_is_no_address_is_told_with_a_remedy() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data").display().to_string();
+    for (log, expected) in [
+        ("nats://user:secret@127.0.0.1:1", "nats://127.0.0.1:1"),
+        ("json", "--log-format"),
+        ("nats://", "nats://host:4222"),
+    ] {
+        let said = run(&["serve", "--data", &data, "--log", log], "").await;
+        assert!(matches!(said.code, Some(1 | 2)), "{said:?}");
+        assert!(said.err.contains(expected) && !said.err.contains("secret"), "{said:?}");
+    }
+}
