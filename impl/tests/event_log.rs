@@ -7,7 +7,7 @@ use gapless::events::log::{Append, Appended, Command, Read, Reply};
 use gapless::events::sqlite::{LogConfig, SqliteLog};
 use gapless::events::wire::EventBody;
 use gapless::recovery::{Cursor, Epoch, Verdict, WallTime};
-use gapless::storage::Transact as _;
+use gapless::storage::{Copied as _, StoreError, Transact as _};
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 
@@ -207,6 +207,27 @@ fn a_stream_with_numbers_in_an_epoch_gets_its_first_one_in_the_next_whatever_is_
         );
         assert_eq!(judge(2, 3), Verdict::Replay { from: 4, to: 4 }, "{grouped}");
     }
+}
+
+/// What the log knows of its streams in memory is what was committed, whatever was tried.
+#[test]
+fn numbers_and_ids_of_a_transaction_that_failed_are_given_to_the_next() {
+    let mut log = memory(|_| {});
+    one(&mut log, append(1, Some("first"), 1));
+    let limit = |log: &SqliteLog, pages: u32| {
+        let pragma =
+            log.database().pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()));
+        pragma.expect("it is a pragma");
+    };
+    // SQLite takes no limit below what is there already.
+    limit(&log, 1);
+    let many = (2..400).map(|n| append(1, Some(&format!("id-{n}")), n));
+    let failed = log.transact(many.collect());
+    assert!(matches!(failed, Err(StoreError::NotApplied(_))), "{failed:?}");
+    limit(&log, 1 << 20);
+    assert_eq!(new_sequence(one(&mut log, append(1, Some("id-2"), 7))), Some(2));
+    assert_eq!(new_sequence(one(&mut log, append(1, Some("id-3"), 8))), Some(3));
+    assert_eq!(sequences(one(&mut log, read(1, 0, 9, 9))), [1, 2, 3]);
 }
 
 #[test]

@@ -400,6 +400,33 @@ fn a_base_cursor_beyond_the_head_is_served_by_time_and_said_to_have_a_gap() {
 }
 
 #[test]
+fn the_next_page_is_read_while_half_of_one_is_still_to_be_sent() {
+    let config = ServerConfig { window_frames: 3, page_events: 4, ..ServerConfig::default() };
+    let mut fixture = Fixture::new(config);
+    fixture.connect(true, 1, 10);
+    let epoch = fixture.epoch.clone();
+    let mut outputs = fixture.resync(0, Some(epoch));
+    let (mut seen, mut reads) = (Vec::new(), Vec::new());
+    while seen.last() != Some(&10) {
+        seen.extend(sequences(&outputs));
+        let asked = commands(outputs);
+        outputs = match asked.into_iter().next() {
+            Some((id, Command::Read(read))) => {
+                reads.push((read.after, seen.len()));
+                let page = (read.after + 1..=10).take(read.count_max);
+                let page = page.map(|n| (n, body(n))).collect();
+                fixture.feed(Input::Stored(id, Ok(Reply::Page(page))))
+            }
+            Some((_, other)) => panic!("only pages are asked for: {other:?}"),
+            None => fixture.feed(Input::Written { conn: CONN, frames: 1 }),
+        };
+        assert!(reads.len() < 20 && seen.len() <= 10, "{seen:?}");
+    }
+    assert_eq!(seen, (1..=10).collect::<Vec<_>>());
+    assert_eq!(reads, [(0, 0), (4, 2), (8, 6)], "after which event, and when so many were sent");
+}
+
+#[test]
 fn retention_that_passes_a_pump_is_declared_in_the_extension_and_closes_a_base_connection() {
     let stalled = |extension| {
         let config = ServerConfig {

@@ -173,7 +173,7 @@ impl Corpus {
             for scenario in &scenarios {
                 let plan = draw(scenario, seed);
                 let plan = Plan { mutant: Some(mutant.id.to_owned()), ..plan };
-                let Ok(run) = world::run(&plan) else { continue };
+                let Ok(run) = world::run_untraced(&plan) else { continue };
                 if let Some(found) = judge(&run).violations().first() {
                     let (scenario, checker) = (scenario.id.clone(), found.checker);
                     return Ok(Some(Caught { scenario, seed, checker }));

@@ -55,7 +55,8 @@ pub struct ServerConfig {
     pub publishes_max: usize,
     /// How many reads for connections may wait for the log: 40,000.
     pub reads_max: usize,
-    /// How many events are read from the log at once: 256.
+    /// How many events are read from the log at once: 256. The next ones are asked for while half of
+    /// these are still to be sent.
     pub page_events: usize,
     /// The same in bytes: 256 KiB.
     pub page_bytes: usize,
@@ -358,6 +359,7 @@ struct Connection {
     /// The highest sequence that was sent on this connection.
     sent: u64,
     replay: Option<Replay>,
+    /// What was read from the log and is to be sent: two pages at most.
     page: VecDeque<(u64, EventBody)>,
     /// The read of the next page, or of the place where to begin.
     asking: Option<StoreId>,
@@ -724,6 +726,7 @@ impl Server {
         match connection.page.pop_front() {
             Some((sequence, body)) if sequence == next => {
                 self.send_event(now, conn, next, Event::stamped(sequence, &body));
+                self.read_ahead(conn, limit);
                 true
             }
             Some((sequence, body)) if sequence > next => {
@@ -737,17 +740,34 @@ impl Server {
                     Some(_) => mark!("events.replay_from_log"),
                     None => mark!("events.live_from_log"),
                 }
-                let read = Read {
-                    agent: connection.agent.clone(),
-                    after: connection.position,
-                    to: limit,
-                    count_max: self.config.page_events,
-                    bytes_max: self.config.page_bytes,
-                };
-                self.read(conn, Pending::Read(conn), Command::Read(read));
+                self.read_page(conn, next - 1, limit);
                 false
             }
         }
+    }
+
+    /// Asks for the next page while there is still half of one to send, so that the log and the socket
+    /// do not wait for each other.
+    fn read_ahead(&mut self, conn: ConnectionId, limit: u64) {
+        let Some(connection) = self.connections.get(&conn) else { return };
+        let Some(&(last, _)) = connection.page.back() else { return };
+        let is_due = connection.page.len() <= self.config.page_events / 2 && last < limit;
+        if !is_due || connection.asking.is_some() || self.reads >= self.config.reads_max {
+            return;
+        }
+        let Some(known) = known(&mut self.streams, &connection.agent) else { return };
+        if last + 1 >= known.oldest && known.ring.get(last + 1).is_none() {
+            mark!("events.read_ahead");
+            self.read_page(conn, last, limit);
+        }
+    }
+
+    fn read_page(&mut self, conn: ConnectionId, after: u64, to: u64) {
+        let Some(connection) = self.connections.get(&conn) else { return };
+        let agent = connection.agent.clone();
+        let (count_max, bytes_max) = (self.config.page_events, self.config.page_bytes);
+        let read = Read { agent, after, to, count_max, bytes_max };
+        self.read(conn, Pending::Read(conn), Command::Read(read));
     }
 
     fn send_event(&mut self, now: Instant, conn: ConnectionId, sequence: u64, event: Event) {
@@ -898,7 +918,7 @@ impl Server {
                 if page.is_empty() {
                     return self.close(conn, CloseCode::RESUME, "the log does not hold the event");
                 }
-                connection.page = page.into();
+                connection.page.extend(page);
                 self.pump(now, conn);
             }
             Pending::FindSince(conn, resync) => {

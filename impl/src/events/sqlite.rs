@@ -8,7 +8,7 @@
 //! which is what a server wants; a simulation wants the former.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -111,16 +111,17 @@ pub struct SqliteLog {
     era: RefCell<Era>,
 }
 
-/// What is known of the epoch in which the log is written.
+/// The log as this process has written it: nobody else does.
 #[derive(Debug, Default)]
 struct Era {
+    /// The newest epoch, and its place among all.
     epoch: Option<(i64, Epoch)>,
-    /// Streams that are known to have numbers in it.
-    begun: BTreeSet<i64>,
+    /// Streams that were in use since the epoch began, as the last commit left them.
+    streams: BTreeMap<AgentId, StreamRow>,
 }
 
-/// How many streams are known to have numbers in an epoch. Beyond, the database is asked.
-const BEGUN_MAX: usize = 65_536;
+/// How many streams are kept in memory. Beyond, the database is asked again.
+const STREAMS_MAX: usize = 16_384;
 
 impl SqliteLog {
     /// Opens the log, and creates it if there is none.
@@ -159,7 +160,7 @@ impl SqliteLog {
         };
         let epoch = read(&self.connection);
         let epoch = epoch.map_err(|error| StoreError::NotApplied(error.to_string()))?;
-        self.era = Era { epoch, begun: BTreeSet::new() }.into();
+        self.era = Era { epoch, streams: BTreeMap::new() }.into();
         Ok(())
     }
 
@@ -171,26 +172,22 @@ impl SqliteLog {
         }
         let transaction = Transaction::begin(&self.connection, read_only).map_err(not_applied)?;
         let mut era = self.era.borrow_mut();
-        let mut run = Run {
-            transaction: &transaction,
-            config: &self.config,
-            epoch: era.epoch.clone(),
-            begun: Some(&era.begun),
-            begins: vec![],
-        };
+        // Of a transaction that fails it may not be known what is stored: then the database is asked.
+        let Era { epoch, streams } = std::mem::take(&mut *era);
+        era.epoch.clone_from(&epoch);
+        let mut run = Run { transaction: &transaction, config: &self.config, epoch, streams };
         let replies: Result<Vec<_>, _> =
             commands.into_iter().map(|command| run.command(command)).collect();
-        let Run { epoch, begins, .. } = run;
+        let Run { epoch, mut streams, .. } = run;
         let replies = replies.map_err(not_applied)?;
         transaction.commit().map_err(|error| match read_only {
             true => StoreError::NotApplied(error.to_string()),
             false => StoreError::Unknown(error.to_string()),
         })?;
-        if era.epoch != epoch || era.begun.len() + begins.len() > BEGUN_MAX {
-            era.begun.clear();
+        if streams.len() > STREAMS_MAX {
+            streams.clear();
         }
-        era.epoch = epoch;
-        era.begun.extend(begins);
+        *era = Era { epoch, streams };
         Ok(replies)
     }
 
@@ -231,17 +228,18 @@ struct Run<'a> {
     transaction: &'a Transaction<'a>,
     config: &'a LogConfig,
     epoch: Option<(i64, Epoch)>,
-    /// Streams that have numbers in the epoch, if it is older than the transaction.
-    begun: Option<&'a BTreeSet<i64>>,
-    /// Streams that get their first number in it, or may.
-    begins: Vec<i64>,
+    /// As the transaction leaves them.
+    streams: BTreeMap<AgentId, StreamRow>,
 }
 
+#[derive(Debug, Clone, Copy)]
 struct StreamRow {
     stream: i64,
     head: u64,
     oldest: u64,
     keys_from: u64,
+    /// Whether it is known to have numbers in the newest epoch.
+    begun: bool,
 }
 
 impl Run<'_> {
@@ -270,13 +268,16 @@ impl Run<'_> {
             )?
             .execute([ordinal.saturating_sub_unsigned(self.config.epochs_max)])?;
         self.epoch = Some((ordinal, epoch.clone()));
-        self.begun = None;
-        self.begins.clear();
+        self.streams.clear();
         Ok(Reply::EpochOpened(epoch))
     }
 
-    fn stream(&self, agent: &AgentId) -> rusqlite::Result<Option<StreamRow>> {
-        self.transaction
+    fn stream(&mut self, agent: &AgentId) -> rusqlite::Result<Option<StreamRow>> {
+        if let Some(row) = self.streams.get(agent) {
+            return Ok(Some(*row));
+        }
+        let row = self
+            .transaction
             .prepare_cached("SELECT stream, head, oldest, keys_from FROM streams WHERE agent = ?1")?
             .query_row([agent.as_str()], |row| {
                 Ok(StreamRow {
@@ -284,12 +285,17 @@ impl Run<'_> {
                     head: row.get(1)?,
                     oldest: row.get(2)?,
                     keys_from: row.get(3)?,
+                    begun: false,
                 })
             })
-            .optional()
+            .optional()?;
+        if let Some(row) = row {
+            self.streams.insert(agent.clone(), row);
+        }
+        Ok(row)
     }
 
-    fn load(&self, agent: &AgentId) -> rusqlite::Result<StreamState> {
+    fn load(&mut self, agent: &AgentId) -> rusqlite::Result<StreamState> {
         let row = self.stream(agent)?;
         let stream = row.as_ref().map_or(-1, |row| row.stream);
         let mut statement = self.transaction.prepare_cached(
@@ -315,7 +321,7 @@ impl Run<'_> {
         let Some((ordinal, _)) = self.epoch else {
             return Err(rusqlite::Error::InvalidParameterName("no epoch is open".to_owned()));
         };
-        let row = match self.stream(&append.agent)? {
+        let mut row = match self.stream(&append.agent)? {
             Some(row) => row,
             None => {
                 self.transaction
@@ -324,20 +330,24 @@ impl Run<'_> {
                     )?
                     .execute([append.agent.as_str()])?;
                 let stream = self.transaction.last_insert_rowid();
-                StreamRow { stream, head: 0, oldest: 1, keys_from: 1 }
+                StreamRow { stream, head: 0, oldest: 1, keys_from: 1, begun: false }
             }
         };
-        let digest = Sha256::digest(append.body.as_str());
+        let sequence = row.head + 1;
         if let Some(id) = append.body.id() {
-            if let Some(known) = self.known_id(&row, id, &append.principal, &digest)? {
+            let digest = Sha256::digest(append.body.as_str());
+            let expired = append.after.is_some_and(|after| after.saturating_add(1) < row.keys_from);
+            let is_new = !expired
+                && sequence <= MAX_SEQUENCE
+                && self.remember(&row, id, &append.principal, sequence, &digest)?;
+            if !is_new && let Some(known) = self.known_id(&row, id, &append.principal, &digest)? {
                 return Ok(known);
             }
-            if append.after.is_some_and(|after| after.saturating_add(1) < row.keys_from) {
+            if expired {
                 mark!("events.publish_expired");
                 return Ok(Appended::Expired);
             }
         }
-        let sequence = row.head + 1;
         if sequence > MAX_SEQUENCE {
             return Ok(Appended::Exhausted);
         }
@@ -351,33 +361,45 @@ impl Run<'_> {
                 append.created_at.as_millis(),
                 append.body.as_str()
             ])?;
-        if let Some(id) = append.body.id() {
-            self.transaction
-                .prepare_cached(
-                    "INSERT INTO event_keys (stream, id, principal, sequence, digest)
-                     VALUES (?1, ?2, ?3, ?4, ?5)",
-                )?
-                .execute(params![row.stream, id, append.principal, sequence, digest.as_slice()])?;
-        }
         self.transaction
             .prepare_cached("UPDATE streams SET head = ?2 WHERE stream = ?1")?
             .execute(params![row.stream, sequence])?;
-        if self.begun.is_none_or(|begun| !begun.contains(&row.stream)) {
+        row.head = sequence;
+        if !row.begun {
             self.transaction
                 .prepare_cached(
                     "INSERT OR IGNORE INTO lineage (stream, ordinal, first) VALUES (?1, ?2, ?3)",
                 )?
                 .execute(params![row.stream, ordinal, sequence])?;
-            self.begins.push(row.stream);
+            row.begun = true;
         }
-        let oldest = match self.config.retain_events {
-            // Removing a sixteenth at a time keeps the cost per append flat.
-            Some(keep) if sequence - row.oldest + 1 > keep + keep / 16 => {
-                self.forget(&row, sequence, sequence + 1 - keep)?
-            }
-            _ => row.oldest,
-        };
-        Ok(Appended::New { sequence, oldest, body: append.body })
+        // Removing a sixteenth at a time keeps the cost per append flat.
+        if let Some(keep) = self.config.retain_events
+            && sequence - row.oldest + 1 > keep + keep / 16
+        {
+            self.forget(&mut row, sequence + 1 - keep)?;
+        }
+        self.streams.insert(append.agent, row);
+        Ok(Appended::New { sequence, oldest: row.oldest, body: append.body })
+    }
+
+    /// Remembers an id for a number. `false` if it is remembered for another one.
+    fn remember(
+        &self,
+        row: &StreamRow,
+        id: &str,
+        principal: &str,
+        sequence: u64,
+        digest: &[u8],
+    ) -> rusqlite::Result<bool> {
+        let inserted = self
+            .transaction
+            .prepare_cached(
+                "INSERT INTO event_keys (stream, id, principal, sequence, digest)
+                 VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+            )?
+            .execute(params![row.stream, id, principal, sequence, digest])?;
+        Ok(inserted > 0)
     }
 
     fn known_id(
@@ -410,7 +432,7 @@ impl Run<'_> {
         Ok(Some(Appended::Existing { sequence, epoch }))
     }
 
-    fn read(&self, read: &Read) -> rusqlite::Result<Vec<(u64, EventBody)>> {
+    fn read(&mut self, read: &Read) -> rusqlite::Result<Vec<(u64, EventBody)>> {
         let Some(row) = self.stream(&read.agent)? else { return Ok(vec![]) };
         let mut statement = self.transaction.prepare_cached(
             "SELECT sequence, body FROM events
@@ -431,7 +453,7 @@ impl Run<'_> {
         Ok(page)
     }
 
-    fn find_since(&self, agent: &AgentId, since: WallTime) -> rusqlite::Result<Option<u64>> {
+    fn find_since(&mut self, agent: &AgentId, since: WallTime) -> rusqlite::Result<Option<u64>> {
         let Some(row) = self.stream(agent)? else { return Ok(None) };
         self.transaction
             .prepare_cached(
@@ -440,21 +462,20 @@ impl Run<'_> {
             .query_row(params![row.stream, since.as_millis()], |row| row.get(0))
     }
 
-    fn retain(&self, agent: &AgentId, oldest: u64) -> rusqlite::Result<u64> {
-        match self.stream(agent)? {
-            Some(row) if oldest > row.oldest => {
-                let oldest = oldest.min(row.head + 1);
-                self.forget(&row, row.head, oldest)
-            }
-            Some(row) => Ok(row.oldest),
-            None => Ok(1),
+    fn retain(&mut self, agent: &AgentId, oldest: u64) -> rusqlite::Result<u64> {
+        let Some(mut row) = self.stream(agent)? else { return Ok(1) };
+        if oldest > row.oldest {
+            let oldest = oldest.min(row.head + 1);
+            self.forget(&mut row, oldest)?;
+            self.streams.insert(agent.clone(), row);
         }
+        Ok(row.oldest)
     }
 
     /// Removes all events below `oldest`, and what is known of them once it is of no more use.
-    fn forget(&self, row: &StreamRow, head: u64, oldest: u64) -> rusqlite::Result<u64> {
+    fn forget(&self, row: &mut StreamRow, oldest: u64) -> rusqlite::Result<()> {
         let keys_from =
-            oldest.min((head + 1).saturating_sub(self.config.remember_ids)).max(row.keys_from);
+            oldest.min((row.head + 1).saturating_sub(self.config.remember_ids)).max(row.keys_from);
         let run = |sql: &str, bound: u64| -> rusqlite::Result<usize> {
             self.transaction.prepare_cached(sql)?.execute(params![row.stream, bound])
         };
@@ -470,7 +491,8 @@ impl Run<'_> {
                  AND next.ordinal > lineage.ordinal AND next.first < ?2)",
             oldest.min(keys_from),
         )?;
-        Ok(oldest)
+        (row.oldest, row.keys_from) = (oldest, keys_from);
+        Ok(())
     }
 }
 

@@ -37,7 +37,8 @@ pub(super) fn run(args: &LocaliseArgs, out: &mut dyn Write) -> Result<u8, Failur
     };
     let failing = Failing::new(&failed, symptom.at_ms);
     let rest = |seed| redraw(scenario.as_ref()?, &failing.plan, seed);
-    let recurs = |plan: &Plan| world::run(plan).is_ok_and(|run| symptom.is_in(&judge(&run)));
+    let recurs =
+        |plan: &Plan| world::run_untraced(plan).is_ok_and(|run| symptom.is_in(&judge(&run)));
     writeln!(
         out,
         "{}  asking     when `{}` becomes inevitable, in at most {RUNS_MAX} runs",

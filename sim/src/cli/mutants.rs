@@ -204,7 +204,7 @@ fn attempt(mutant: &'static Mutant, home: &Scenario, base: Seed, first: u64, see
 /// The checkers that have something to say of a run.
 fn findings(mutant: &Mutant, home: &Scenario, seed: Seed) -> Vec<&'static str> {
     let plan = Plan { mutant: Some(mutant.id.to_owned()), ..draw(home, seed) };
-    match world::run(&plan) {
+    match world::run_untraced(&plan) {
         Ok(run) => {
             let (safety, liveness) = violations(&run.history, &plan);
             safety.iter().chain(&liveness).map(|violation| violation.checker).collect()

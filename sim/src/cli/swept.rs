@@ -132,7 +132,7 @@ mod tests {
             marks: marks.iter().map(|mark| (*mark).to_owned()).collect(),
             faults: BTreeMap::new(),
             delivered: 0,
-            records: 1,
+            seen: 1,
             virtual_ms: 1,
         }
     }

@@ -37,8 +37,10 @@ impl Database {
                 Ok(connection) => break connection,
                 Err(problem) => {
                     process.powered().await;
-                    process
-                        .record(Kind::Store, format!("the database cannot be opened: {problem}"));
+                    process.record(
+                        Kind::Store,
+                        format_args!("the database cannot be opened: {problem}"),
+                    );
                     tokio::time::sleep(OPEN_RETRY).await;
                 }
             }
@@ -67,7 +69,7 @@ impl Database {
         self.process.powered().await;
         match &done {
             Ok(_) => self.process.record(Kind::Store, what),
-            Err(error) => self.process.record(Kind::Store, format!("{what}: {error}")),
+            Err(error) => self.process.record(Kind::Store, format_args!("{what}: {error}")),
         }
         if done.is_ok() {
             gapless::mark!("world.committed");

@@ -128,7 +128,11 @@ impl Node {
         loop {
             if let Some((step, work)) = self.inbox.take() {
                 let fact = Fact::Work(vec![name_of_work(step)]);
-                self.process.record_fact(Kind::App, format!("is to {}", work.describe()), fact);
+                self.process.record_fact(
+                    Kind::App,
+                    format_args!("is to {}", work.describe()),
+                    fact,
+                );
                 return work;
             }
             self.inbox.more.notified().await;

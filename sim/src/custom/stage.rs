@@ -91,7 +91,7 @@ impl Cast for Hosts {
     fn work(&mut self, index: usize, action: &Action, _now_ms: u64) {
         let Action::Work(work) = action else { return };
         let protocol = Protocol::Custom(self.protocol);
-        self.recorder.step(format!("{}: {}", work.at.name(protocol), work.describe()));
+        self.recorder.step(format_args!("{}: {}", work.at.name(protocol), work.describe()));
         let inbox = match work.at {
             Host::Server => &self.server,
             Host::Client(number) => &self.clients[number as usize - 1],

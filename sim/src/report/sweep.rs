@@ -104,7 +104,7 @@ fn failure(group: &Group, page: &SweepPage<'_>) -> Markup {
             @for (checker, message) in &shortest.findings {
                 p.message { (message) @if *checker != group.checker { span.dim { " (" (checker) ")" } } }
             }
-            p.dim { "the shortest of them: " (shortest.records) " records in " (seconds(shortest.virtual_ms)) }
+            p.dim { "the shortest of them: " (shortest.seen) " observations in " (seconds(shortest.virtual_ms)) }
             p { code.command { (again) " --report failing.html" } }
         }
     }

@@ -115,7 +115,7 @@ fn a_sweep_shows_what_failed_what_was_reached_and_how_to_have_it_again() {
         marks: vec!["events.joined".to_owned()],
         faults: BTreeMap::from([("crash".to_owned(), 2)]),
         delivered: 5,
-        records: 10,
+        seen: 10,
         virtual_ms: 1_500,
     };
     summary.add(&outcome(1, Word::Pass, &[]));

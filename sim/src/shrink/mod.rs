@@ -122,7 +122,7 @@ pub fn shrink(
 ///
 /// [`RunError`] if it cannot be carried out.
 pub fn symptoms(plan: &Plan) -> Result<Vec<Symptom>, RunError> {
-    let run = world::run(plan)?;
+    let run = world::run_untraced(plan)?;
     let (safety, liveness) = violations(&run.history, plan);
     Ok(safety.iter().chain(&liveness).map(Symptom::of).collect())
 }

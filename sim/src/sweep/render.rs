@@ -153,7 +153,7 @@ mod tests {
                 marks: vec![],
                 faults: BTreeMap::new(),
                 delivered: 0,
-                records: 1,
+                seen: 1,
                 virtual_ms: 1,
             });
         }

@@ -121,7 +121,7 @@ impl Summary {
             Group { verdict: outcome.verdict, checker, runs: 0, shortest: outcome.clone() }
         });
         group.runs += 1;
-        let size = |outcome: &Outcome| (outcome.records, outcome.seed);
+        let size = |outcome: &Outcome| (outcome.seen, outcome.seed);
         if size(outcome) < size(&group.shortest) {
             group.shortest = outcome.clone();
         }
@@ -210,7 +210,7 @@ mod tests {
             marks: marks.iter().map(|mark| (*mark).to_owned()).collect(),
             faults: [("cut".to_owned(), 2)].into(),
             delivered: 1,
-            records: usize::try_from(100 - seed).expect("small"),
+            seen: usize::try_from(100 - seed).expect("small"),
             virtual_ms: 1,
         }
     }

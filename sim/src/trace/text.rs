@@ -41,6 +41,12 @@ impl From<String> for Text {
     }
 }
 
+impl From<fmt::Arguments<'_>> for Text {
+    fn from(text: fmt::Arguments<'_>) -> Self {
+        text.to_string().into()
+    }
+}
+
 impl From<&str> for Text {
     fn from(text: &str) -> Self {
         text.to_owned().into()

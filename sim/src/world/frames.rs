@@ -137,6 +137,20 @@ impl Splitter {
     }
 }
 
+/// A frame on one line, behind some words.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Said<'a> {
+    before: &'static str,
+    frame: &'a Frame,
+}
+
+impl From<Said<'_>> for Text {
+    fn from(said: Said<'_>) -> Self {
+        let (before, frame) = (said.before, said.frame.clone());
+        Self::later(move || format!("{before}{}", frame.describe()))
+    }
+}
+
 /// Counts the frames of one direction of a connection, as the network is given them.
 #[derive(Debug)]
 pub(crate) struct Counted {
@@ -197,9 +211,8 @@ impl Frame {
     }
 
     /// What [`describe`](Self::describe) says behind some words, when somebody asks.
-    pub(crate) fn said(&self, before: &'static str) -> Text {
-        let frame = self.clone();
-        Text::later(move || format!("{before}{}", frame.describe()))
+    pub(crate) fn said(&self, before: &'static str) -> Said<'_> {
+        Said { before, frame: self }
     }
 
     /// The frame on one short line, without anything that differs from run to run.

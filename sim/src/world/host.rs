@@ -112,12 +112,12 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn record(&self, kind: Kind, text: impl Into<Text>) {
-        self.recorder.record(self.name, self.life, kind, text.into(), None);
+        self.recorder.record(self.name, self.life, kind, text, None);
     }
 
     /// A record with what of it a program can use.
     pub(crate) fn record_fact(&self, kind: Kind, text: impl Into<Text>, fact: Fact) {
-        self.recorder.record(self.name, self.life, kind, text.into(), Some(fact));
+        self.recorder.record(self.name, self.life, kind, text, Some(fact));
     }
 
     /// Returns while the machine has power. Without, nothing that runs on it ever goes on.

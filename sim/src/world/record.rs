@@ -12,7 +12,11 @@ use crate::trace::{Fact, Kind, Record, Text, Trace};
 
 /// The notebook of one run. Cheap to clone; all clones write to the same pages.
 #[derive(Clone, Default)]
-pub(crate) struct Recorder(Arc<Mutex<Pages>>);
+pub(crate) struct Recorder {
+    pages: Arc<Mutex<Pages>>,
+    /// Nobody will read the trace: only what is judged and counted is written down.
+    untraced: bool,
+}
 
 /// What has been written so far.
 #[derive(Default)]
@@ -77,7 +81,17 @@ fn reached(pages: &mut Pages, client: u32, epoch: Option<&str>, sequence: u64) {
 
 impl Recorder {
     pub(crate) fn pages(&self) -> MutexGuard<'_, Pages> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The notebook of a run of which nobody reads the trace.
+    pub(crate) fn untraced() -> Self {
+        Self { untraced: true, ..Self::default() }
+    }
+
+    /// Whether there is no trace, so that nothing needs to be done for one.
+    pub(crate) fn is_untraced(&self) -> bool {
+        self.untraced
     }
 
     /// The notebook of a run on real sockets that begins now: its time goes `speed` times as fast as
@@ -106,6 +120,9 @@ impl Recorder {
         text: impl Into<Text>,
         fact: Option<Fact>,
     ) {
+        if self.untraced {
+            return;
+        }
         let text = text.into();
         let mut pages = self.pages();
         let at_ms = now_ms(&pages);
@@ -113,7 +130,7 @@ impl Recorder {
     }
 
     /// Writes a record of the world.
-    pub(crate) fn step(&self, text: String) {
+    pub(crate) fn step(&self, text: impl Into<Text>) {
         let fact = self.pages().step.map(Fact::Step);
         self.record("world", 0, Kind::Step, text, fact);
     }
@@ -130,6 +147,9 @@ impl Recorder {
         let reached = pages.reached_at.entry(mark).or_default();
         if reached.len() < REMEMBERED_MAX {
             reached.push(at_ms);
+        }
+        if self.untraced {
+            return;
         }
         let (host, incarnation) = super::host::current();
         let text = mark.into();

@@ -50,6 +50,9 @@ pub(crate) struct TracedStream {
 
 impl TracedStream {
     fn record(process: &Process, kind: Kind, side: &mut (Splitter, Counted), bytes: &[u8]) {
+        if process.recorder.is_untraced() {
+            return;
+        }
         let (splitter, counted) = side;
         splitter.push(bytes);
         while let Some(piece) = splitter.next() {

@@ -103,7 +103,7 @@ impl Vault {
             let name = state.copies;
             state.copy = Stored { files, name };
         }
-        process.record(Kind::Store, format!("the database is replaced by {what}"));
+        process.record(Kind::Store, format_args!("the database is replaced by {what}"));
         restore(&path, &copy.files)?;
         Ok(Some(copy.name))
     }

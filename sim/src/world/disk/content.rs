@@ -1,5 +1,7 @@
 //! What is in an open file.
 
+use std::ops::Range;
+
 /// Bytes of a piece. A file grows by pieces, so that what is there already is not copied.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -50,6 +52,13 @@ impl Content {
             at += size;
         }
         end - begin
+    }
+
+    /// The beginning of a range that is not empty, as far as it is in one piece.
+    pub(super) fn piece(&self, range: Range<u64>) -> &[u8] {
+        let (begin, end) = (range.start as usize, range.end as usize);
+        let (piece, from) = (begin / PIECE_BYTES, begin % PIECE_BYTES);
+        &self.pieces[piece][from..][..(PIECE_BYTES - from).min(end - begin)]
     }
 
     /// Puts bytes to an offset; what lies before it and is new is zero.

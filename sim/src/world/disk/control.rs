@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::io;
 use std::marker::PhantomData;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rusqlite::ffi;
 use tokio::runtime::{Handle, Id};
+use turmoil::fs::shim::std::fs;
 
 use super::content::Content;
 use super::{image, vfs};
@@ -304,8 +307,9 @@ struct OpenFile {
     path: Arc<str>,
     handles: u32,
     content: Content,
-    /// The last writes, as far as turmoil was not told of them yet.
-    behind: Option<Behind>,
+    /// What was written last, one after the other, as far as turmoil was not told of it yet: SQLite writes a
+    /// transaction in many small pieces and then syncs, and in turmoil's queue each has its price.
+    behind: Option<Range<u64>>,
     /// Created here, and its directory not synced since.
     entry_unsynced: bool,
     /// Handles with a shared lock or more.
@@ -314,27 +318,35 @@ struct OpenFile {
     writer: Option<(u64, i32)>,
 }
 
-/// Writes that follow each other in a file.
-///
-/// SQLite writes a transaction in many small pieces and then syncs. Turmoil keeps a queue of writes, in
-/// which each has its price, so they go there in one.
-pub(super) struct Behind {
-    pub(super) offset: u64,
-    pub(super) bytes: Vec<u8>,
-}
+/// The most bytes of a file that turmoil is not told of yet.
+const BEHIND_BYTES_MAX: u64 = 256 << 10;
 
-impl Behind {
-    /// The most bytes of a file that turmoil is not told of yet.
-    const BYTES_MAX: usize = 256 << 10;
-
-    fn continues_with(&self, more: usize, offset: u64) -> bool {
-        let size = self.bytes.len();
-        self.offset + size as u64 == offset && size + more <= Self::BYTES_MAX
+impl OpenFile {
+    /// Writes, as far as the process can see, and tells turmoil of what it does not follow.
+    fn write(&mut self, bytes: &[u8], offset: u64, turmoil: &fs::File) -> io::Result<()> {
+        // Turmoil would show between the end of the file and `offset` what stood there before a truncation.
+        let from = offset.min(self.content.len());
+        let to = offset + bytes.len() as u64;
+        let start = match &self.behind {
+            Some(last) if last.end == from && to - last.start <= BEHIND_BYTES_MAX => last.start,
+            _ => {
+                self.catch_up(turmoil)?;
+                from
+            }
+        };
+        self.content.write(bytes, offset);
+        self.behind = Some(start..to);
+        Ok(())
     }
 
-    fn extend(&mut self, zeros: usize, bytes: &[u8]) {
-        self.bytes.resize(self.bytes.len() + zeros, 0);
-        self.bytes.extend_from_slice(bytes);
+    fn catch_up(&mut self, turmoil: &fs::File) -> io::Result<()> {
+        let Some(mut range) = self.behind.take() else { return Ok(()) };
+        while !range.is_empty() {
+            let bytes = self.content.piece(range.clone());
+            turmoil.write_all_at(bytes, range.start)?;
+            range.start += bytes.len() as u64;
+        }
+        Ok(())
     }
 }
 
@@ -343,6 +355,12 @@ pub(super) struct Slot {
     index: usize,
     handle: u64,
     level: i32,
+}
+
+impl State {
+    fn file(&mut self, slot: &Slot) -> &mut OpenFile {
+        self.files[slot.index].as_mut().expect("a handle keeps its file in the table")
+    }
 }
 
 /// What the disk says to an operation. A later one wins.
@@ -515,9 +533,7 @@ impl Inner {
     }
 
     fn with_file<R>(&self, slot: &Slot, f: impl FnOnce(&mut OpenFile) -> R) -> R {
-        let mut state = self.state();
-        let file = state.files[slot.index].as_mut();
-        f(file.expect("a handle keeps its file in the table"))
+        f(self.state().file(slot))
     }
 
     pub(super) fn len(&self, slot: &Slot) -> u64 {
@@ -533,44 +549,51 @@ impl Inner {
         self.with_file(slot, |file| file.content.read(buffer, offset))
     }
 
-    /// Writes, as far as the process can see. Gives back what turmoil has to be told now.
-    ///
-    /// A write is kept until one comes that does not follow it, or the file is synced. While a fault
-    /// waits, nothing is kept: the fault is to meet what SQLite has written so far.
-    pub(super) fn write(&self, slot: &Slot, bytes: &[u8], offset: u64) -> Vec<Behind> {
+    /// Admits a write, if no fault is waiting, and writes: as far as the process can see. Turmoil is told when one
+    /// comes that does not follow it, or the file is synced.
+    pub(super) fn write_if_calm(
+        &self,
+        slot: &Slot,
+        bytes: &[u8],
+        offset: u64,
+        turmoil: &fs::File,
+    ) -> Option<io::Result<()>> {
+        let mut state = self.state();
+        if !state.faults.is_empty() {
+            return None;
+        }
+        state.ops += 1;
+        Some(state.file(slot).write(bytes, offset, turmoil))
+    }
+
+    /// Writes what was admitted. A fault that is waiting is to meet what SQLite has written so far.
+    pub(super) fn write(
+        &self,
+        slot: &Slot,
+        bytes: &[u8],
+        offset: u64,
+        turmoil: &fs::File,
+    ) -> io::Result<()> {
         let mut state = self.state();
         let calm = state.faults.is_empty();
-        let file = state.files[slot.index].as_mut().expect("a handle keeps its file in the table");
-        let len = file.content.len();
-        file.content.write(bytes, offset);
-        // Turmoil would show between the end of the file and `offset` what stood there before a truncation.
-        let hole = offset.saturating_sub(len);
-        let from = offset - hole;
-        match &mut file.behind {
-            Some(last) if last.continues_with(hole as usize + bytes.len(), from) => {
-                last.extend(hole as usize, bytes);
-            }
-            last => {
-                let mut next = Behind { offset: from, bytes: Vec::new() };
-                next.extend(hole as usize, bytes);
-                let mut due: Vec<_> = last.replace(next).into_iter().collect();
-                due.extend(last.take_if(|_| !calm));
-                return due;
-            }
-        }
-        file.behind.take_if(|_| !calm).into_iter().collect()
+        let file = state.file(slot);
+        file.write(bytes, offset, turmoil)?;
+        if calm { Ok(()) } else { file.catch_up(turmoil) }
     }
 
-    /// What was kept of a file.
-    pub(super) fn take_behind(&self, slot: &Slot) -> Option<Behind> {
-        self.with_file(slot, |file| file.behind.take())
+    /// Tells turmoil of everything that was written to a file.
+    pub(super) fn catch_up(&self, slot: &Slot, turmoil: &fs::File) -> io::Result<()> {
+        self.with_file(slot, |file| file.catch_up(turmoil))
     }
 
-    /// What was kept of all files, with their paths.
-    pub(super) fn take_all_behind(&self) -> Vec<(Arc<str>, Behind)> {
+    /// Tells turmoil of everything that was written: from here on it outlives the process.
+    pub(super) fn catch_up_all(&self) -> io::Result<()> {
         let mut state = self.state();
-        let open = state.files.iter_mut().flatten();
-        open.filter_map(|file| Some((Arc::clone(&file.path), file.behind.take()?))).collect()
+        for file in state.files.iter_mut().flatten().filter(|file| file.behind.is_some()) {
+            let turmoil = fs::OpenOptions::new().write(true).open(&*file.path)?;
+            file.catch_up(&turmoil)?;
+        }
+        Ok(())
     }
 
     pub(super) fn is_entry_unsynced(&self, slot: &Slot) -> bool {

@@ -5,7 +5,6 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Once};
@@ -14,7 +13,7 @@ use std::{mem, ptr, slice};
 use rusqlite::ffi;
 use turmoil::fs::shim::std::fs;
 
-use super::control::{self, Behind, Busy, DiskOpKind, DiskOutcome, Inner, Slot, Verdict};
+use super::control::{self, Busy, DiskOpKind, DiskOutcome, Inner, Slot, Verdict};
 use super::image;
 
 /// The name to open connections with. It is not the default VFS.
@@ -176,6 +175,10 @@ impl SimFile {
         if !self.disk.is_usable() {
             return Err(FAILED);
         }
+        if let Some(written) = self.disk.write_if_calm(&self.slot, bytes, offset, &self.file) {
+            self.observe(DiskOpKind::Write, offset, bytes.len(), DiskOutcome::Done);
+            return written.map_err(|_| FAILED);
+        }
         let end = offset + bytes.len() as u64;
         let growth = end.saturating_sub(self.disk.len(&self.slot));
         let (outcome, code) = match self.disk.admit(DiskOpKind::Write, growth) {
@@ -198,19 +201,12 @@ impl SimFile {
         code
     }
 
-    fn put(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        for Behind { offset, bytes } in self.disk.write(&self.slot, bytes, offset) {
-            self.file.write_all_at(&bytes, offset)?;
-        }
-        Ok(())
+    fn put(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.disk.write(&self.slot, bytes, offset, &self.file)
     }
 
-    /// Gives turmoil what was kept of this file.
     fn catch_up(&self) -> io::Result<()> {
-        match self.disk.take_behind(&self.slot) {
-            Some(Behind { offset, bytes }) => self.file.write_all_at(&bytes, offset),
-            None => Ok(()),
-        }
+        self.disk.catch_up(&self.slot, &self.file)
     }
 
     pub(super) fn truncate(&mut self, size: u64) -> Code {
@@ -334,15 +330,6 @@ fn sync_parent(disk: &Inner, path: &str) -> Code {
     code
 }
 
-/// Gives turmoil what was kept of all files: from here on it outlives the process.
-fn catch_up_all(disk: &Inner) -> io::Result<()> {
-    for (path, Behind { offset, bytes }) in disk.take_all_behind() {
-        let file = fs::OpenOptions::new().write(true).open(&*path)?;
-        file.write_all_at(&bytes, offset)?;
-    }
-    Ok(())
-}
-
 pub(super) fn delete(name: &str, sync_dir: bool) -> Code {
     const FAILED: c_int = ffi::SQLITE_IOERR_DELETE;
     let (disk, path) = control::find(name).ok_or(FAILED)?;
@@ -352,7 +339,7 @@ pub(super) fn delete(name: &str, sync_dir: bool) -> Code {
     if !fs::exists(path) {
         return Err(ffi::SQLITE_IOERR_DELETE_NOENT);
     }
-    catch_up_all(&disk).map_err(|_| FAILED)?;
+    disk.catch_up_all().map_err(|_| FAILED)?;
     let (outcome, code) = match disk.admit(DiskOpKind::Delete, 0) {
         Verdict::Go => (DiskOutcome::Done, image::remove(Path::new(path)).map_err(|_| FAILED)),
         refused => (refusal(refused), Err(FAILED)),
@@ -372,7 +359,7 @@ fn exists(name: &str) -> Result<bool, c_int> {
     if !disk.is_usable() {
         return Err(FAILED);
     }
-    catch_up_all(&disk).map_err(|_| FAILED)?;
+    disk.catch_up_all().map_err(|_| FAILED)?;
     Ok(fs::metadata(path).is_ok_and(|found| found.is_dir() || found.len() > 0))
 }
 
@@ -598,7 +585,7 @@ unsafe extern "C" fn x_file_control(
         // SAFETY: an open file.
         match unsafe { file_of(file) } {
             File::Named(file) if file.disk.is_usable() => {
-                catch_up_all(&file.disk).map_err(|_| ffi::SQLITE_IOERR_WRITE)
+                file.disk.catch_up_all().map_err(|_| ffi::SQLITE_IOERR_WRITE)
             }
             File::Named(_) | File::Temporary(_) => Ok(()),
         }
@@ -609,9 +596,10 @@ unsafe extern "C" fn x_sector_size(_file: *mut ffi::sqlite3_file) -> c_int {
     SECTOR_BYTES as c_int
 }
 
-/// No promise: writes are not atomic, and a power loss may damage what lies beside them in a sector.
+/// What SQLite takes a disk of its own for, on Unix: a power loss damages nothing beside what was being written. Writes
+/// are not atomic.
 unsafe extern "C" fn x_device_characteristics(_file: *mut ffi::sqlite3_file) -> c_int {
-    0
+    ffi::SQLITE_IOCAP_POWERSAFE_OVERWRITE
 }
 
 unsafe extern "C" fn x_delete(

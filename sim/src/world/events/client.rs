@@ -212,7 +212,7 @@ pub(crate) async fn live(
             Ok(opened) => break opened,
             Err(error) => {
                 process.powered().await;
-                process.record(Kind::Store, format!("the database cannot be opened: {error}"));
+                process.record(Kind::Store, format_args!("the database cannot be opened: {error}"));
                 tokio::time::sleep(OPEN_RETRY).await;
             }
         }
@@ -267,6 +267,15 @@ pub(super) struct Taken<'a> {
     pub(super) sequence: Option<u64>,
 }
 
+/// A row of the application's database: an event that it has taken.
+pub(super) struct Applied {
+    nth: i64,
+    epoch: Option<String>,
+    sequence: Option<u64>,
+    key: Option<String>,
+    digest: Digest,
+}
+
 /// An application: how it is getting on, and what of that can be seen.
 #[derive(Clone)]
 pub(crate) struct Desk {
@@ -295,7 +304,7 @@ impl Desk {
         self.moods.state().handling = false;
         if fails {
             let number = sequence.map_or("-".to_owned(), |it| it.to_string());
-            self.process.record(Kind::App, format!("handler fails on {number}"));
+            self.process.record(Kind::App, format_args!("handler fails on {number}"));
         }
         fails
     }
@@ -315,8 +324,24 @@ impl Desk {
         fails
     }
 
-    /// Writes down what the database holds and the history does not: what was just applied, or
-    /// what a process had applied whose machine lost power before it knew.
+    /// Writes down what was just committed.
+    pub(super) fn see_committed(
+        &self,
+        applied: Applied,
+        database: &Connection,
+    ) -> rusqlite::Result<()> {
+        let mut known = self.known.state();
+        if applied.nth == known.applied + 1 {
+            self.see_taken(&mut known, applied);
+            return Ok(());
+        }
+        drop(known);
+        // One of those before was in doubt.
+        self.see_applied(database)
+    }
+
+    /// Writes down what the database holds and the history does not, as that which a process had
+    /// applied whose machine lost power before it knew.
     pub(super) fn see_applied(&self, database: &Connection) -> rusqlite::Result<()> {
         let mut known = self.known.state();
         let mut statement = database.prepare_cached(
@@ -324,27 +349,29 @@ impl Desk {
         )?;
         let mut rows = statement.query([known.applied])?;
         while let Some(row) = rows.next()? {
-            let epoch: Option<String> = row.get(1)?;
-            self.see_taken(&mut known, epoch, row.get(2)?, row.get(3)?, row.get(4)?);
-            known.applied = row.get(0)?;
+            let applied = Applied {
+                nth: row.get(0)?,
+                epoch: row.get(1)?,
+                sequence: row.get(2)?,
+                key: row.get(3)?,
+                digest: Digest::from_i64(row.get(4)?),
+            };
+            self.see_taken(&mut known, applied);
         }
         Ok(())
     }
 
-    fn see_taken(
-        &self,
-        known: &mut KnownState,
-        epoch: Option<String>,
-        sequence: Option<u64>,
-        key: Option<String>,
-        digest: i64,
-    ) {
+    fn see_taken(&self, known: &mut KnownState, applied: Applied) {
+        let Applied { nth, epoch, sequence, key, digest } = applied;
+        known.applied = nth;
         if let Some(sequence) = sequence {
-            known.extend(&self.process.recorder, &epoch, sequence, Digest::from_i64(digest));
+            known.extend(&self.process.recorder, &epoch, sequence, digest);
         }
-        let number = sequence.map_or("-".to_owned(), |number| number.to_string());
-        let text = format!("applies {number} {}", key.as_deref().unwrap_or("?"));
-        self.process.record(Kind::App, text);
+        let name = key.as_deref().unwrap_or("?");
+        match sequence {
+            Some(number) => self.process.record(Kind::App, format_args!("applies {number} {name}")),
+            None => self.process.record(Kind::App, format_args!("applies - {name}")),
+        }
         let (client, incarnation) = (self.client, self.process.life);
         self.process.recorder.see(Seen::Delivered { client, incarnation, epoch, sequence, key });
     }
@@ -354,16 +381,17 @@ impl Desk {
         &self,
         taken: &Taken<'_>,
         transaction: &Connection,
-    ) -> rusqlite::Result<()> {
+    ) -> rusqlite::Result<Applied> {
         let Taken { text, epoch, sequence } = *taken;
         let key = key_of(text);
-        let digest = self.digest(key.as_deref(), text).to_i64();
+        let digest = self.digest(key.as_deref(), text);
         transaction
             .prepare_cached(
                 "INSERT INTO applied (epoch, sequence, key, digest) VALUES (?1, ?2, ?3, ?4)",
             )?
-            .execute(rusqlite::params![epoch, sequence, key, digest])
-            .map(drop)
+            .execute(rusqlite::params![epoch, sequence, key, digest.to_i64()])?;
+        let (nth, epoch) = (transaction.last_insert_rowid(), epoch.map(str::to_owned));
+        Ok(Applied { nth, epoch, sequence, key, digest })
     }
 
     fn digest(&self, key: Option<&str>, text: &str) -> Digest {
@@ -372,10 +400,12 @@ impl Desk {
 
     /// The application has taken an event, and keeps nothing over its end.
     pub(super) fn took(&self, taken: &Taken<'_>) {
-        let epoch = taken.epoch.map(str::to_owned);
-        let key = key_of(taken.text);
-        let digest = self.digest(key.as_deref(), taken.text).to_i64();
-        self.see_taken(&mut self.known.state(), epoch, taken.sequence, key, digest);
+        let Taken { text, epoch, sequence } = *taken;
+        let key = key_of(text);
+        let digest = self.digest(key.as_deref(), text);
+        let mut known = self.known.state();
+        let (nth, epoch) = (known.applied, epoch.map(str::to_owned));
+        self.see_taken(&mut known, Applied { nth, epoch, sequence, key, digest });
     }
 
     /// The client has its first cursor.
@@ -461,7 +491,7 @@ impl App {
     }
 
     /// The event's effect and the position, in one transaction.
-    fn apply(&self, offer: &Offer) -> rusqlite::Result<()> {
+    fn apply(&self, offer: &Offer) -> rusqlite::Result<Applied> {
         let epoch = offer.position.as_ref().and_then(|position| position.epoch.as_ref());
         let taken = Taken {
             text: offer.event.text(),
@@ -470,11 +500,12 @@ impl App {
         };
         let database = self.database();
         let transaction = Transaction::begin(&database, false)?;
-        self.desk.apply(&taken, &transaction)?;
+        let applied = self.desk.apply(&taken, &transaction)?;
         if let Some(position) = &offer.position {
             self.cursor.store(&transaction, position)?;
         }
-        transaction.commit()
+        transaction.commit()?;
+        Ok(applied)
     }
 
     fn see_joined(&self, position: &Position) {
@@ -490,7 +521,7 @@ impl Handler for App {
             }
             let applied = self.apply(offer);
             self.desk.process.powered().await;
-            match applied.and_then(|()| self.desk.see_applied(&self.database())) {
+            match applied.and_then(|applied| self.desk.see_committed(applied, &self.database())) {
                 Ok(()) if offer.position.is_some() => Ok(Handled::Stored),
                 Ok(()) => Ok(Handled::Done),
                 Err(error) => Err(HandlerError(error.to_string())),
@@ -530,7 +561,7 @@ impl CursorStore for App {
             let process = &self.desk.process;
             process.powered().await;
             saved.map_err(|error| error.to_string())?;
-            process.record(Kind::Store, format!("cursor := {}", position.sequence));
+            process.record(Kind::Store, format_args!("cursor := {}", position.sequence));
             let epoch = position.epoch.as_ref().map(Epoch::as_str);
             process.recorder.reached(self.desk.client, epoch, position.sequence);
             self.see_joined(&position);

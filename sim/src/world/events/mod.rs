@@ -177,7 +177,7 @@ impl Events {
 impl Cast for Events {
     fn work(&mut self, index: usize, action: &Action, _now_ms: u64) {
         let Action::Publish(publish) = action else { return };
-        self.recorder.step(format!(
+        self.recorder.step(format_args!(
             "publish {} events to agent-{}, one every {} ms",
             publish.count, publish.agent, publish.every_ms
         ));

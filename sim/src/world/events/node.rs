@@ -96,7 +96,8 @@ async fn open(process: &Process) -> Storage {
             Ok(storage) => return storage,
             Err(problem) => {
                 process.powered().await;
-                process.record(Kind::Store, format!("the database cannot be opened: {problem}"));
+                process
+                    .record(Kind::Store, format_args!("the database cannot be opened: {problem}"));
                 tokio::time::sleep(OPEN_RETRY).await;
             }
         }
@@ -210,13 +211,15 @@ impl ClientPart {
                 let applied = {
                     let mut database = storage.database();
                     database.transaction().and_then(|transaction| {
-                        desk.apply(&taken, &transaction)?;
+                        let applied = desk.apply(&taken, &transaction)?;
                         write(&transaction, &commits)?;
-                        transaction.commit()
+                        transaction.commit()?;
+                        Ok(applied)
                     })
                 };
                 desk.process.powered().await;
-                ok = applied.and_then(|()| desk.see_applied(&storage.database())).is_ok();
+                let seen = |applied| desk.see_committed(applied, &storage.database());
+                ok = applied.and_then(seen).is_ok();
             } else if ok {
                 desk.took(&taken);
             }

@@ -78,7 +78,7 @@ impl Copies {
         let Some(name) = vault.back_up_if_due(process, LOG)? else { return Ok(()) };
         let heads: BTreeMap<_, _> =
             (1..=topology.agents).map(|agent| (agent, process.recorder.head(agent))).collect();
-        process.record(Kind::Store, format!("the log is copied: {heads:?}"));
+        process.record(Kind::Store, format_args!("the log is copied: {heads:?}"));
         let branch = process.recorder.branch();
         self.state().copies.insert(name, LogCopy { branch, heads });
         Ok(())
@@ -236,7 +236,7 @@ pub(crate) async fn serve(
             Ok(log) => break log,
             Err(problem) => {
                 process.powered().await;
-                process.record(Kind::Store, format!("the log cannot be opened: {problem}"));
+                process.record(Kind::Store, format_args!("the log cannot be opened: {problem}"));
                 tokio::time::sleep(OPEN_RETRY).await;
             }
         }
@@ -333,7 +333,7 @@ async fn obey(
             Order::Retain { agent, oldest } => handle.retain(agent, oldest).await,
             Order::Backup => {
                 if let Err(error) = copies.back_up_if_due(process, vault, topology) {
-                    process.record(Kind::Store, format!("the log cannot be copied: {error}"));
+                    process.record(Kind::Store, format_args!("the log cannot be copied: {error}"));
                 }
             }
         }

@@ -380,7 +380,7 @@ impl Connector for LinkConnector {
                 }
             };
             let number = link.opens();
-            process.record_fact(Kind::Life, format!("connection {number} opens"), Fact::Opens);
+            process.record_fact(Kind::Life, format_args!("connection {number} opens"), Fact::Opens);
             let silent = connecting == Connecting::NeverAnswered;
             let opened = Opened { number, port: stream.local_addr()?.port(), silent };
             Ok(FaultyStream::new(stream, link, process, watch, opened))

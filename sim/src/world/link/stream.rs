@@ -273,7 +273,7 @@ impl<W: Wire, S: Site> FaultyStream<W, S> {
                     Strange::StaleAnswer => self.link.stale_answer(self.number),
                     _ => self.watch.strange(frame, false),
                 };
-                self.record(Kind::Receive, format!("strange frame: {frame:?}"));
+                self.record(Kind::Receive, format_args!("strange frame: {frame:?}"));
                 self.ready.extend_from_slice(&wire);
             }
             if let Some(frame) = to_server {
@@ -349,7 +349,7 @@ impl<W: Wire, S: Site> AsyncRead for FaultyStream<W, S> {
                 Poll::Ready(Ok(())) if chunk.filled().is_empty() => {
                     this.record(
                         Kind::Life,
-                        format!("connection {} ended by the server", this.number),
+                        format_args!("connection {} ended by the server", this.number),
                     );
                     this.finish(End::Quiet);
                 }

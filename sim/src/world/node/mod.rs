@@ -28,7 +28,7 @@ use crate::conform::{
     Config, Conn, Done, Effect, Event, Hello, NodeError, Reply, Request, Reset, Role,
     STORAGE_BYTES_MAX, SharedNode, StorageKind, StoreProblem, feature,
 };
-use crate::trace::Kind;
+use crate::trace::{Kind, Text};
 
 /// The nodes that stand in the place of the hosts of one side.
 #[derive(Clone)]
@@ -272,7 +272,7 @@ impl<P: Part> Driver<P> {
         }
     }
 
-    fn record(&self, kind: Kind, text: String) {
+    fn record(&self, kind: Kind, text: impl Into<Text>) {
         self.entrance.process.record(kind, text);
     }
 
@@ -289,7 +289,7 @@ impl<P: Part> Driver<P> {
         if self.committing == 0
             && let Err(error) = self.part.settled(&self.entrance)
         {
-            self.record(Kind::Store, format!("the store cannot be copied: {error}"));
+            self.record(Kind::Store, format_args!("the store cannot be copied: {error}"));
         }
     }
 
@@ -533,7 +533,7 @@ impl<P: Part> Driver<P> {
         vault.state().unsettled = error == Some(StoreProblem::Unknown);
         self.committing += 1;
         if let Err(error) = self.part.changed(&self.entrance) {
-            process.record(Kind::Store, format!("the store cannot be copied: {error}"));
+            process.record(Kind::Store, format_args!("the store cannot be copied: {error}"));
         }
         let keys: Vec<&str> = writes.keys().map(String::as_str).collect();
         let outcome = match error {
@@ -541,7 +541,7 @@ impl<P: Part> Driver<P> {
             Some(StoreProblem::NotApplied) => "not applied",
             Some(StoreProblem::Unknown) => "unknown",
         };
-        process.record(Kind::Store, format!("store: {} = {outcome}", keys.join(", ")));
+        process.record(Kind::Store, format_args!("store: {} = {outcome}", keys.join(", ")));
         let (outside, commit) = (self.outside.clone(), self.entrance.commit);
         tokio::spawn(async move {
             process.powered().await;

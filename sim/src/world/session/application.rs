@@ -64,13 +64,13 @@ pub(super) async fn take(
         let Some(about) = Text::parse(text) else {
             return Ending::Failed(format!("nobody knows what to do about {position}"));
         };
-        process.record(Kind::App, format!("the turn for {} begins", about.key));
+        process.record(Kind::App, format_args!("the turn for {} begins", about.key));
         let does = about.does.unwrap_or_default();
         if perform(&about, &does, &mut voice).await.is_err() {
             // Nobody hears it any more.
             return Ending::Done;
         }
-        process.record(Kind::App, format!("the turn for {} ends", about.key));
+        process.record(Kind::App, format_args!("the turn for {} ends", about.key));
         script::ending(position, &about, &does)
     };
     let pause = process.pause.clone();

@@ -197,7 +197,7 @@ impl Cast for Session {
     fn work(&mut self, index: usize, action: &Action, now_ms: u64) {
         match action {
             Action::Say(say) => {
-                self.recorder.step(format!(
+                self.recorder.step(format_args!(
                     "say {} messages at client-{}, one every {} ms",
                     say.count, say.client, say.every_ms
                 ));
@@ -208,11 +208,11 @@ impl Cast for Session {
                 }
             }
             Action::Refresh { client } => {
-                self.recorder.step(format!("client-{client} loads its page again"));
+                self.recorder.step(format_args!("client-{client} loads its page again"));
                 self.user(*client).wish(now_ms, Wish::Refresh);
             }
             Action::Reconnect { client } => {
-                self.recorder.step(format!("the user comes back to client-{client}"));
+                self.recorder.step(format_args!("the user comes back to client-{client}"));
                 self.user(*client).wish(now_ms, Wish::Reconnect);
             }
             _ => {}

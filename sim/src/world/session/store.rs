@@ -42,7 +42,8 @@ where
             self.vault.state().written += 1;
             self.vault.state().unsettled = matches!(result, Err(StoreError::Unknown(_)));
             if let Err(error) = self.vault.back_up_if_due(&self.process, self.path) {
-                self.process.record(Kind::Store, format!("the store cannot be copied: {error}"));
+                self.process
+                    .record(Kind::Store, format_args!("the store cannot be copied: {error}"));
             }
         }
         let outcome = match &result {

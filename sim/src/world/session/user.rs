@@ -221,10 +221,10 @@ impl<H: Handle> Page<H> {
         let key = script::Text::parse(text).map(|text| text.key).unwrap_or_default();
         let result = self.handle.submit(what).await.map(|id| {
             let fact = Fact::Work(vec![key.clone()]);
-            self.process.record_fact(Kind::App, format!("says {key} as {id}"), fact);
+            self.process.record_fact(Kind::App, format_args!("says {key} as {id}"), fact);
         });
         if let Err(refused) = &result {
-            self.process.record(Kind::App, format!("cannot say {key}: {}", refused.problem));
+            self.process.record(Kind::App, format_args!("cannot say {key}: {}", refused.problem));
         }
         result
     }

@@ -100,7 +100,7 @@ pub(super) async fn live(side: Side, distorted: Distorted) -> turmoil::Result {
             Ok(store) => break distorted.task_store(store, &process.clock),
             Err(problem) => {
                 process.powered().await;
-                process.record(Kind::Store, format!("the store cannot be opened: {problem}"));
+                process.record(Kind::Store, format_args!("the store cannot be opened: {problem}"));
                 tokio::time::sleep(OPEN_RETRY).await;
             }
         }

@@ -116,7 +116,7 @@ impl Shelf {
     pub(super) fn committed(&self, error: Option<StoreProblem>) {
         self.vault.state().unsettled = error == Some(StoreProblem::Unknown);
         if let Err(error) = self.storage.back_up_if_due(&self.process, &self.vault) {
-            self.process.record(Kind::Store, format!("the store cannot be copied: {error}"));
+            self.process.record(Kind::Store, format_args!("the store cannot be copied: {error}"));
         }
     }
 }
@@ -127,7 +127,7 @@ async fn open(process: &Process) -> Storage {
             Ok(storage) => return storage,
             Err(problem) => {
                 process.powered().await;
-                process.record(Kind::Store, format!("the store cannot be opened: {problem}"));
+                process.record(Kind::Store, format_args!("the store cannot be opened: {problem}"));
                 tokio::time::sleep(OPEN_RETRY).await;
             }
         }

@@ -82,7 +82,7 @@ pub(super) async fn serve(side: Side, distorted: Distorted) -> turmoil::Result {
             Ok(record) => break record,
             Err(problem) => {
                 process.powered().await;
-                process.record(Kind::Store, format!("the record cannot be opened: {problem}"));
+                process.record(Kind::Store, format_args!("the record cannot be opened: {problem}"));
                 tokio::time::sleep(OPEN_RETRY).await;
             }
         }

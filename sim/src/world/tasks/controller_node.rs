@@ -82,7 +82,7 @@ async fn open(process: &Process) -> Storage {
             Ok(storage) => return storage,
             Err(problem) => {
                 process.powered().await;
-                process.record(Kind::Store, format!("the record cannot be opened: {problem}"));
+                process.record(Kind::Store, format_args!("the record cannot be opened: {problem}"));
                 tokio::time::sleep(OPEN_RETRY).await;
             }
         }

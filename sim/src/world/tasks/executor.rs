@@ -31,7 +31,7 @@ impl Executor for ScriptedExecutor {
         let (events, receiver) = mpsc::channel(PIPE_MAX);
         let (kill, killed) = oneshot::channel();
         let process = self.process.clone();
-        process.record(Kind::App, format!("runs {attempt}"));
+        process.record(Kind::App, format_args!("runs {attempt}"));
         let agent = self.agent;
         process.recorder.see_task(TaskSeen::Ran { agent, attempt: attempt.to_string() });
         let run = run(process.clone(), agent, attempt.clone(), command, events);
@@ -79,7 +79,7 @@ async fn run(
         }
     }
     let exit_code = i64::from(exit);
-    process.record(Kind::App, format!("{attempt} ends with code {exit_code}"));
+    process.record(Kind::App, format_args!("{attempt} ends with code {exit_code}"));
     let wrote = OutputStream::ALL.map(|stream| script::length(&does, stream));
     let error = if exit == 0 { String::new() } else { "it failed ".repeat(ERROR_WORDS) };
     let error_bytes = error.len() as u64;

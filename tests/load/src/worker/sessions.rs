@@ -177,12 +177,13 @@ impl Talk {
     }
 
     /// A turn that had said everything may be interrupted as well, before its end was stored. Then it
-    /// cannot be told from one that had begun after it.
+    /// cannot be told from one that had begun after it, nor that one from the next at another
+    /// interruption.
     fn take_interruption(&mut self) {
         self.interrupted += 1;
         match &mut self.turns[..] {
             [] => self.counts.damaged += 1,
-            [first, next, ..] if first.is_said() => {
+            [first, next, ..] if first.is_said() || first.perhaps_over => {
                 next.perhaps_over = true;
                 self.turns.remove(0);
             }
@@ -204,6 +205,8 @@ impl Talk {
         }
         match self.turns.first_mut() {
             Some(turn) if turn.expects(row) => {
+                // All replies but the first to a message tell what they are to.
+                turn.perhaps_over &= turn.what == Said::Message && turn.seen == 0;
                 turn.seen += 1;
                 if turn.what == Said::Request {
                     self.turns.remove(0);
@@ -326,8 +329,12 @@ impl User {
     }
 
     fn may_speak(&self, view: &View) -> bool {
-        let waited_for = view.open_question.is_some() || view.status != Status::Waiting;
-        view.loaded && view.pending.is_empty() && waited_for && self.talk.owed() <= OWED_MAX
+        // Messages wait for the answer to a question, so that is never too much.
+        let is_turn = match view.open_question {
+            Some(_) => true,
+            None => view.status != Status::Waiting && self.talk.owed() <= OWED_MAX,
+        };
+        view.loaded && view.pending.is_empty() && is_turn
     }
 
     async fn speak(&mut self, view: &View) -> Result<()> {
@@ -402,7 +409,12 @@ mod tests {
 
     /// What a user has seen who has said two things.
     fn seen(rows: Vec<HistoryMessage>) -> Talk {
-        let mut talk = Talk { said: 2, kept: 2, ..Talk::default() };
+        seen_of(2, rows)
+    }
+
+    /// What a user has seen who has said so many things.
+    fn seen_of(said: u64, rows: Vec<HistoryMessage>) -> Talk {
+        let mut talk = Talk { said, kept: said, ..Talk::default() };
         let messages = rows.into_iter().map(Arc::new).collect();
         let connection = Connection::Live;
         talk.look(&View { connection, loaded: true, messages, ..View::default() });
@@ -464,6 +476,31 @@ mod tests {
         assert!(first.counts().is_exact() && first.settled, "{first:?}");
         rows.push(reply(12, "…"));
         assert_eq!(seen(rows).counts().damaged, 1, "one too many");
+    }
+
+    #[test]
+    fn turns_that_are_interrupted_one_after_the_other_are_not_mistaken_for_each_other() {
+        let mut rows = good();
+        rows.truncate(5);
+        rows.extend((2..=4).map(|n| said(4 + n, Said::Message, n)));
+        // Of the first and the second, or of the second and the third.
+        rows.extend([9, 10].map(|place| row(place, Role::Assistant, Kind::Interrupted, "…")));
+        for first in [3, 4] {
+            let replies = |n| {
+                let backwards = format!("Backwards: {n} egassem");
+                ["Those are 2 words.", &backwards, "…", "…"].map(|text| reply(0, text))
+            };
+            let mut rows = rows.clone();
+            rows.extend((first..=4).flat_map(replies));
+            let talk = seen_of(4, placed(rows.clone()));
+            assert!(talk.counts().is_exact() && talk.settled, "{first}: {talk:?}");
+            for missing in rows.len() - 4..rows.len() {
+                let mut rows = rows.clone();
+                rows.remove(missing);
+                let talk = seen_of(4, placed(rows));
+                assert!(!talk.counts().is_exact(), "{first}, without {missing}: {talk:?}");
+            }
+        }
     }
 
     #[test]

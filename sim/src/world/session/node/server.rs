@@ -116,7 +116,7 @@ async fn open(process: &Process) -> Storage {
             Ok(storage) => return storage,
             Err(problem) => {
                 process.powered().await;
-                process.record(Kind::Store, format!("the store cannot be opened: {problem}"));
+                process.record(Kind::Store, format_args!("the store cannot be opened: {problem}"));
                 tokio::time::sleep(OPEN_RETRY).await;
             }
         }
