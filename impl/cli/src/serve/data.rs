@@ -27,7 +27,7 @@ pub(crate) enum EventLog {
     /// In the folder.
     Own(SqliteLog),
     /// Elsewhere, where other servers have theirs as well.
-    Shared(JetStream),
+    Shared(Box<JetStream>),
 }
 
 /// The databases of the folder.
@@ -81,7 +81,7 @@ impl DataFolder {
         retain_events: Option<u64>,
     ) -> Result<Stores, Failure> {
         let log = match shared {
-            Some(engine) => EventLog::Shared(engine),
+            Some(engine) => EventLog::Shared(Box::new(engine)),
             None => {
                 let config = LogConfig { retain_events, ..LogConfig::new(self.file("events.db")) };
                 EventLog::Own(SqliteLog::open(config).map_err(|error| database(&error))?)

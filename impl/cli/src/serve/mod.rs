@@ -289,7 +289,7 @@ impl Server {
             EventLog::Shared(engine) => {
                 let prefix = engine.name().to_owned();
                 let config = EngineLogConfig { prefix, ..EngineLogConfig::default() };
-                let (log, follower) = EngineLog::new(engine, config, entropy()?);
+                let (log, follower) = EngineLog::new(*engine, config, entropy()?);
                 let (handle, task) =
                     events::driver::shared_server(core, log, follower, wall.clone(), task_config);
                 background.spawn(task);
