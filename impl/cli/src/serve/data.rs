@@ -25,7 +25,7 @@ pub(crate) struct DataFolder {
 /// Where events have their log.
 pub(crate) enum EventLog {
     /// In the folder.
-    Own(SqliteLog),
+    Own(Box<SqliteLog>),
     /// Elsewhere, where other servers have theirs as well.
     Shared(Box<JetStream>),
 }
@@ -84,7 +84,7 @@ impl DataFolder {
             Some(engine) => EventLog::Shared(Box::new(engine)),
             None => {
                 let config = LogConfig { retain_events, ..LogConfig::new(self.file("events.db")) };
-                EventLog::Own(SqliteLog::open(config).map_err(|error| database(&error))?)
+                EventLog::Own(Box::new(SqliteLog::open(config).map_err(|error| database(&error))?))
             }
         };
         let record = RecordConfig::new(self.file("tasks.db"));

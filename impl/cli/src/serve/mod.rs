@@ -281,7 +281,7 @@ impl Server {
         let task_config = events::driver::ServerTaskConfig::default();
         let (events_handle, events_backups) = match log {
             EventLog::Own(log) => {
-                let (log, backups) = Threaded::spawn_with_backups(log).map_err(thread)?;
+                let (log, backups) = Threaded::spawn_with_backups(*log).map_err(thread)?;
                 let (handle, task) = events::driver::server(core, log, wall.clone(), task_config);
                 background.spawn(task);
                 (handle, Some(backups))
