@@ -18,6 +18,7 @@
 //! * [`localise`]: from when on a run could not have ended otherwise;
 //! * [`report`]: a run, or many, as a page to be looked at;
 //! * [`proxy`]: faults between two foreign parties on real sockets;
+//! * [`storm`]: how long it takes until a million clients are back, on paper;
 //! * [`cli`]: the command `gapless-sim`.
 //!
 //! The same seed gives a byte-identical trace: in one process, in another one, and beside others
@@ -52,6 +53,7 @@ pub mod scenario;
 pub mod seed;
 pub mod shrink;
 pub mod spec;
+pub mod storm;
 pub mod sweep;
 pub mod trace;
 pub mod world;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::proxy::ProxyArgs;
+use super::storm::StormArgs;
 use super::{Failure, usage};
 use crate::custom;
 use crate::scenario::Library;
@@ -63,6 +64,8 @@ pub(super) enum Command {
     Proxy(ProxyArgs),
     /// List the statements of the specification, and what stands for each
     Statements(StatementsArgs),
+    /// Say how long a storm of handshakes lasts, by a model of its own
+    Storm(StormArgs),
 }
 
 /// From how many runs of a swarm on its marks are judged.
@@ -564,7 +567,7 @@ fn random_seed() -> Seed {
 
 /// Puts `run` in where the first word is no command.
 pub(super) fn with_default_command(mut args: Vec<OsString>) -> Vec<OsString> {
-    const COMMANDS: [&str; 21] = [
+    const COMMANDS: [&str; 22] = [
         "conform",
         "record",
         "adapter",
@@ -581,6 +584,7 @@ pub(super) fn with_default_command(mut args: Vec<OsString>) -> Vec<OsString> {
         "mutants",
         "scenarios",
         "statements",
+        "storm",
         "help",
         "-h",
         "--help",

@@ -18,6 +18,7 @@ mod proxy;
 mod report;
 mod shrink;
 mod statements;
+mod storm;
 mod sweep;
 mod swept;
 
@@ -79,6 +80,7 @@ pub fn main(
         Command::Adapter(args) => conform::adapter(&args),
         Command::Proxy(args) => proxy::run(&args, out),
         Command::Statements(args) => statements::run(&args, out, err),
+        Command::Storm(args) => storm::run(&args, out),
     };
     let code = done.unwrap_or_else(|failure| match failure {
         Failure::Usage(problem) => {

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use crate::failure::{Failure, Result};
-use crate::mix::{JOBS, Mix, STREAMS, SUBSCRIBERS, TALKS, done_file, runs_file};
+use crate::mix::{JOBS, Mix, PUBLISHERS, SUBSCRIBERS, TALKS, done_file, runs_file};
 use crate::slots::Slots;
 use crate::tally::Counts;
-use crate::worker::events::{Stream, Subscriber, stream_of};
+use crate::worker::events::{Published, Subscriber, stream_of};
 use crate::worker::sessions::Talk;
 use crate::worker::tasks::Job;
 
@@ -17,6 +18,8 @@ pub(crate) struct Verdict {
     pub(crate) published: u64,
     pub(crate) delivered: u64,
     pub(crate) events: Counts,
+    /// How long it took at most until everything of a batch was acknowledged.
+    pub(crate) slowest: Duration,
     pub(crate) said: u64,
     pub(crate) turns_interrupted: u64,
     pub(crate) sessions: Counts,
@@ -45,31 +48,34 @@ impl Verdict {
     }
 
     fn events(&mut self, mix: &Mix) -> Result<()> {
-        let slots = Slots::open(&mix.file(STREAMS))?;
-        let mut heads = Vec::new();
-        for number in 0..mix.streams() {
-            let stream: Stream = slots.read(number)?;
-            self.published += stream.acknowledged;
-            self.events += stream.counts;
-            self.accuse(stream.counts, || format!("the publisher of stream {number}: {stream:?}"));
-            if stream.acknowledged < stream.begun {
-                self.waiting.push(format!("the publisher of stream {number}"));
+        let slots = Slots::open(&mix.file(PUBLISHERS))?;
+        let mut heads = vec![Vec::new(); mix.streams()];
+        for number in 0..mix.publishers() {
+            let published: Published = slots.read(number)?;
+            self.published += published.acknowledged;
+            self.slowest = self.slowest.max(Duration::from_millis(published.slowest_ms));
+            self.events += published.counts;
+            let (stream, _) = mix.stream_of_publisher(number);
+            self.accuse(published.counts, || {
+                format!("publisher {number}, of stream {stream}: {published:?}")
+            });
+            if published.acknowledged < published.begun {
+                self.waiting.push(format!("publisher {number}, of stream {stream}"));
             }
-            heads.push(stream.acknowledged);
+            heads[stream].push(published.acknowledged);
         }
         let slots = Slots::open(&mix.file(SUBSCRIBERS))?;
         for number in 0..mix.subscribers() {
             let subscriber: Subscriber = slots.read(number)?;
-            let head = heads[stream_of(mix, number)];
-            self.delivered += subscriber.tally.highest;
-            let counts = subscriber.tally.counts(head);
+            let heads = &heads[stream_of(mix, number)];
+            let (given, head) = (subscriber.given(), heads.iter().sum());
+            self.delivered += given;
+            let counts = subscriber.counts(heads);
             self.events += counts;
             self.accuse(counts, || format!("subscriber {number} of {head}: {subscriber:?}"));
-            if subscriber.tally.highest < head {
-                self.waiting.push(format!(
-                    "subscriber {number}, which has {} of {head} events",
-                    subscriber.tally.highest
-                ));
+            if given < head {
+                self.waiting
+                    .push(format!("subscriber {number}, which has {given} of {head} events"));
             }
         }
         Ok(())
@@ -124,6 +130,12 @@ impl Verdict {
         Ok(())
     }
 
+    /// What came of the events.
+    pub(crate) fn events_told(&self) -> String {
+        let Self { published, delivered, events, .. } = self;
+        format!("  events     {published} published, {delivered} delivered: {events}\n")
+    }
+
     fn accuse(&mut self, counts: Counts, who: impl FnOnce() -> String) {
         if !counts.is_exact() {
             self.wrong.push(who());
@@ -143,33 +155,16 @@ fn lines(mix: &Mix, name: &str) -> Result<Vec<String>> {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = |counts: &Counts| {
-            let Counts { lost, doubled, swapped, damaged, refused } = counts;
-            format!(
-                "{lost} lost, {doubled} doubled, {swapped} swapped, {damaged} damaged, {refused} refused"
-            )
-        };
-        writeln!(
-            f,
-            "  events     {} published, {} delivered: {}",
-            self.published,
-            self.delivered,
-            counts(&self.events)
-        )?;
+        f.write_str(&self.events_told())?;
         writeln!(
             f,
             "  sessions   {} inputs, {} turns interrupted: {}",
-            self.said,
-            self.turns_interrupted,
-            counts(&self.sessions)
+            self.said, self.turns_interrupted, self.sessions
         )?;
         writeln!(
             f,
             "  tasks      {} done in {} runs, {} interrupted: {}",
-            self.tasks_done,
-            self.attempts,
-            self.attempts_interrupted,
-            counts(&self.tasks)
+            self.tasks_done, self.attempts, self.attempts_interrupted, self.tasks
         )
     }
 }

@@ -1,4 +1,5 @@
-//! Puts `gapless serve` under a mixed load with a fault every second, and judges what came of it.
+//! Puts `gapless serve` under a mixed load with a fault every second, and judges what came of it; or
+//! several of them on one log, while servers and nodes of its engine are killed.
 //!
 //! Server, proxy and load are processes of their own, on loopback. The clients are those of the
 //! library, with their durable stores; each judges what it is given as it comes, by the rules of the
@@ -6,6 +7,7 @@
 //! attempt run once), so that memory does not grow with the length. What it does not do: measure how
 //! fast anything is.
 
+mod cluster;
 #[path = "../../peers/src/failure.rs"]
 mod failure;
 mod faults;
@@ -23,24 +25,43 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use rand::TryRng as _;
 use rand::rngs::SysRng;
+use tempfile::TempDir;
 
+use crate::cluster::ClusterArgs;
 use crate::failure::{Failure, Result};
-use crate::mix::{Mix, Mutant};
+use crate::mix::{Mix, Mutant, Protocols};
 use crate::nodes::free_address;
 
 /// Puts `gapless serve` under a mixed load with a fault every second, and judges what came of it.
 #[derive(Debug, Parser)]
 #[command(
+    args_conflicts_with_subcommands = true,
     after_help = "Exit codes: 0 nothing is wrong, 1 something is, 2 it could not be found out.
 
 Examples:
   cargo run --release -p gapless-load
-  cargo run --release -p gapless-load -- --connections 200 --for 15s --seed 7"
+  cargo run --release -p gapless-load -- --connections 200 --for 15s --seed 7
+  cargo run --release -p gapless-load -- cluster"
 )]
 struct Args {
+    #[command(subcommand)]
+    kind: Option<Kind>,
+    #[command(flatten)]
+    mixed: MixedArgs,
+}
+
+/// Another kind of load.
+#[derive(Debug, Subcommand)]
+enum Kind {
+    Cluster(ClusterArgs),
+}
+
+/// The load of one server.
+#[derive(Debug, clap::Args)]
+struct MixedArgs {
     /// How many WebSockets there are.
     #[arg(long, value_name = "COUNT", default_value = "10000", value_parser = clap::value_parser!(u32).range(20..=14_000))]
     connections: u32,
@@ -100,7 +121,10 @@ fn main() -> ExitCode {
             Ok(number) => runtime.block_on(worker::run(mix.as_ref(), number)).map(|()| true),
             Err(_) => Err(Failure::new("a worker has a number")),
         },
-        _ => runtime.block_on(load(Args::parse())),
+        _ => match Args::parse() {
+            Args { kind: None, mixed } => runtime.block_on(load(mixed)),
+            Args { kind: Some(Kind::Cluster(args)), .. } => runtime.block_on(cluster::load(args)),
+        },
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -114,7 +138,30 @@ fn failed(failure: &Failure) -> ExitCode {
     ExitCode::from(NOT_FOUND_OUT)
 }
 
-async fn load(args: Args) -> Result<bool> {
+/// Where everything is kept: the new folder that was named, or a temporary one, which is there as long
+/// as its value.
+fn folder(named: Option<PathBuf>) -> Result<(TempDir, PathBuf)> {
+    let temporary = tempfile::tempdir()?;
+    let folder = match named {
+        Some(folder) => {
+            std::fs::create_dir(&folder)
+                .map_err(|error| Failure::from(error).context(folder.display()))?;
+            folder.canonicalize()?
+        }
+        None => temporary.path().to_owned(),
+    };
+    Ok((temporary, folder))
+}
+
+/// The seed that was named, or any.
+fn seed(named: Option<u64>) -> Result<u64> {
+    Ok(match named {
+        Some(seed) => seed,
+        None => SysRng.try_next_u64()?,
+    })
+}
+
+async fn load(args: MixedArgs) -> Result<bool> {
     let connections = args.connections as usize;
     let proxied = args.through_proxy.unwrap_or(args.connections / 2) as usize;
     if proxied > connections {
@@ -124,28 +171,20 @@ async fn load(args: Args) -> Result<bool> {
     }
     preflight::descriptors(connections, proxied, args.processes.into())?;
     let programs = preflight::programs(args.gapless, args.sim)?;
-    let temporary = tempfile::tempdir()?;
-    let folder = match args.folder {
-        Some(folder) => {
-            std::fs::create_dir(&folder)
-                .map_err(|error| Failure::from(error).context(folder.display()))?;
-            folder.canonicalize()?
-        }
-        None => temporary.path().to_owned(),
-    };
-    let seed = match args.seed {
-        Some(seed) => seed,
-        None => SysRng.try_next_u64()?,
-    };
+    let (_temporary, folder) = folder(args.folder)?;
+    let seed = seed(args.seed)?;
+    let proxy = free_address().await?;
     let mix = Mix {
         connections,
         proxied,
         workers: args.processes.into(),
         events_per_second: args.events_per_second,
+        publishers_of_a_stream: 1,
         length: args.length,
         seed,
-        server: free_address().await?,
-        proxy: free_address().await?,
+        protocols: Protocols::All,
+        servers: vec![free_address().await?],
+        proxy: Some(proxy),
         folder,
         mutant: args.mutant,
     };
@@ -162,5 +201,5 @@ async fn load(args: Args) -> Result<bool> {
         args.fault_every,
         args.length
     );
-    run::run(mix, &programs, args.fault_every, args.csv).await
+    run::run(mix, proxy, &programs, args.fault_every, args.csv).await
 }

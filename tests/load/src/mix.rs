@@ -29,15 +29,29 @@ pub(crate) struct Mix {
     /// How many processes they are in.
     pub(crate) workers: usize,
     pub(crate) events_per_second: u32,
+    pub(crate) publishers_of_a_stream: usize,
     /// How long there are faults.
     pub(crate) length: Duration,
     pub(crate) seed: u64,
-    pub(crate) server: SocketAddr,
-    pub(crate) proxy: SocketAddr,
+    /// Whether there are sessions and tasks as well.
+    pub(crate) protocols: Protocols,
+    /// The servers; several are on one log.
+    pub(crate) servers: Vec<SocketAddr>,
+    /// What stands before a part of the connections.
+    pub(crate) proxy: Option<SocketAddr>,
     /// The folder that the processes share.
     pub(crate) folder: PathBuf,
     /// A client that is wrong on purpose.
     pub(crate) mutant: Option<Mutant>,
+}
+
+/// What the load is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Protocols {
+    All,
+    /// Sessions and tasks stay on one server, so several have none.
+    Events,
 }
 
 /// What the first subscriber does wrong, to show that it is found.
@@ -58,11 +72,18 @@ impl Mix {
     }
 
     pub(crate) fn sessions(&self) -> usize {
-        self.connections.div_ceil(ONE_SESSION_OF)
+        self.one_of(ONE_SESSION_OF)
     }
 
     pub(crate) fn agents(&self) -> usize {
-        self.connections.div_ceil(ONE_AGENT_OF)
+        self.one_of(ONE_AGENT_OF)
+    }
+
+    fn one_of(&self, connections: usize) -> usize {
+        match self.protocols {
+            Protocols::All => self.connections.div_ceil(connections),
+            Protocols::Events => 0,
+        }
     }
 
     pub(crate) fn subscribers(&self) -> usize {
@@ -73,18 +94,37 @@ impl Mix {
         self.subscribers().div_ceil(SUBSCRIBERS_OF_A_STREAM)
     }
 
+    pub(crate) fn publishers(&self) -> usize {
+        self.streams() * self.publishers_of_a_stream
+    }
+
+    /// In which stream a publisher publishes, and which of its publishers it is.
+    pub(crate) fn stream_of_publisher(&self, number: usize) -> (usize, usize) {
+        (number / self.publishers_of_a_stream, number % self.publishers_of_a_stream)
+    }
+
     /// The numbers of `count` things that belong to a worker.
     pub(crate) fn own(&self, count: usize, worker: usize) -> impl Iterator<Item = usize> + use<> {
         (worker..count).step_by(self.workers)
     }
 
-    /// Where the n-th of some clients connects: evenly, those that go through the proxy among others.
-    pub(crate) fn way(&self, nth: usize) -> SocketAddr {
+    /// Where the n-th of some clients connects, each time to the next of them: evenly, those that go
+    /// through the proxy among others, and the first time as many to each server.
+    pub(crate) fn way(&self, nth: usize) -> Vec<SocketAddr> {
         let through = |nth: usize| nth * self.proxied / self.connections;
-        match through(nth + 1) > through(nth) {
-            true => self.proxy,
-            false => self.server,
+        match self.proxy {
+            Some(proxy) if through(nth + 1) > through(nth) => vec![proxy],
+            Some(_) | None => {
+                let mut servers = self.servers.clone();
+                servers.rotate_left(nth % self.servers.len());
+                servers
+            }
         }
+    }
+
+    /// What clients call the server, whichever it is.
+    pub(crate) fn host(&self) -> String {
+        self.servers[0].to_string()
     }
 
     /// From where a worker connects: each has its own address, and with it its own ports.
@@ -117,7 +157,7 @@ impl Mix {
 }
 
 /// The files of slots.
-pub(crate) const STREAMS: &str = "streams";
+pub(crate) const PUBLISHERS: &str = "publishers";
 pub(crate) const SUBSCRIBERS: &str = "subscribers";
 pub(crate) const TALKS: &str = "sessions";
 pub(crate) const JOBS: &str = "jobs";
@@ -150,10 +190,12 @@ mod tests {
             proxied,
             workers: 3,
             events_per_second: 1,
+            publishers_of_a_stream: 1,
             length: LONG,
             seed: 1,
-            server: address(1),
-            proxy: address(2),
+            protocols: Protocols::All,
+            servers: vec![address(1)],
+            proxy: Some(address(2)),
             folder: PathBuf::new(),
             mutant: None,
         }
@@ -163,9 +205,27 @@ mod tests {
     fn as_many_go_through_the_proxy_as_were_asked_for() {
         for proxied in [0, 1, 33, 50, 100] {
             let mix = mix(100, proxied);
-            let through = (0..100).filter(|nth| mix.way(*nth) == mix.proxy).count();
-            assert_eq!(through, proxied);
+            let through = |nth: &usize| mix.proxy.is_some_and(|proxy| mix.way(*nth) == [proxy]);
+            assert_eq!((0..100).filter(through).count(), proxied);
         }
+    }
+
+    #[test]
+    fn clients_of_several_servers_are_spread_over_them_and_know_them_all() {
+        let mut mix = mix(100, 0);
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        mix.servers = vec![address(1), address(2), address(3)];
+        let ways: Vec<Vec<SocketAddr>> = (0..3).map(|nth| mix.way(nth)).collect();
+        assert_eq!(ways[0], [address(1), address(2), address(3)]);
+        assert_eq!(ways[1], [address(2), address(3), address(1)]);
+        assert_eq!(ways[2], [address(3), address(1), address(2)]);
+    }
+
+    #[test]
+    fn a_load_of_events_has_no_sessions_and_no_tasks() {
+        let mut mix = mix(100, 0);
+        mix.protocols = Protocols::Events;
+        assert_eq!((mix.subscribers(), mix.sessions(), mix.agents()), (100, 0, 0));
     }
 
     #[test]

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rand::rngs::SysRng;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha12Rng;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -57,18 +60,25 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    fn new(name: &str, program: &Path, arguments: Vec<String>, folder: &Path) -> Self {
+    pub(crate) fn new(name: &str, program: &Path, arguments: Vec<String>, folder: &Path) -> Self {
         let log = folder.join(format!("{name}.log"));
         let (name, program) = (name.to_owned(), program.to_owned());
         Self { name, program, arguments, log, child: None, listens: None }
     }
 
-    pub(crate) fn server(programs: &Programs, folder: &Path, at: SocketAddr) -> Self {
-        let data = folder.join("data").display().to_string();
+    /// A server by its name, with its own data; what else it is told.
+    pub(crate) fn server(
+        gapless: &Path,
+        folder: &Path,
+        name: &str,
+        at: SocketAddr,
+        more: &[String],
+    ) -> Self {
+        let data = folder.join(format!("{name}-data")).display().to_string();
         let tokens = folder.join("tokens.toml").display().to_string();
         // A file that cannot grow is an error to it, as on a full disk, instead of its end.
         let mut arguments = vec!["-c".to_owned(), "trap '' XFSZ; exec \"$0\" \"$@\"".to_owned()];
-        arguments.push(programs.gapless.display().to_string());
+        arguments.push(gapless.display().to_string());
         let listen = at.to_string();
         arguments.extend(
             ["serve", "--data", &data, "--tokens", &tokens, "--listen", &listen].map(str::to_owned),
@@ -76,23 +86,19 @@ impl Node {
         // As many as there are subscribers, and those of whom the server does not know that they left.
         arguments.extend(["--sockets-per-agent", "20000"].map(str::to_owned));
         arguments.extend(["--max-connections-per-principal", "20000"].map(str::to_owned));
+        arguments.extend_from_slice(more);
         let listens = Some(at);
-        Self { listens, ..Self::new("server", Path::new("/bin/sh"), arguments, folder) }
+        Self { listens, ..Self::new(name, Path::new("/bin/sh"), arguments, folder) }
     }
 
-    pub(crate) fn proxy(
-        programs: &Programs,
-        folder: &Path,
-        at: SocketAddr,
-        to: SocketAddr,
-    ) -> Self {
+    pub(crate) fn proxy(sim: &Path, folder: &Path, at: SocketAddr, to: SocketAddr) -> Self {
         let (listen, upstream) = (at.to_string(), format!("http://{to}"));
         let arguments = ["proxy", "--upstream", &upstream, "--listen", &listen, "--strikes"]
             .into_iter()
             .chain(["--rate", "0", "--connections", "9000"]);
         let arguments = arguments.map(str::to_owned).collect();
         let listens = Some(at);
-        Self { listens, ..Self::new("proxy", &programs.sim, arguments, folder) }
+        Self { listens, ..Self::new("proxy", sim, arguments, folder) }
     }
 
     pub(crate) fn worker(folder: &Path, mix: &Path, number: usize) -> Result<Self> {
@@ -101,13 +107,19 @@ impl Node {
         Ok(Self::new(&format!("load-{number}"), &program, arguments, folder))
     }
 
-    /// Begins a life, and waits until it listens.
-    pub(crate) async fn start(&mut self) -> Result<()> {
+    /// Begins a life.
+    pub(crate) fn begin(&mut self) -> Result<()> {
         let mut command = command(&self.program, &self.log)?;
         let child = command.args(&self.arguments).spawn();
         self.child = Some(child.map_err(|error| {
             Failure::from(error).context(format_args!("`{}` does not start", self.name))
         })?);
+        Ok(())
+    }
+
+    /// Begins a life, and waits until it listens.
+    pub(crate) async fn start(&mut self) -> Result<()> {
+        self.begin()?;
         let Some(address) = self.listens else { return Ok(()) };
         let listening = async {
             while TcpStream::connect(address).await.is_err() {
@@ -189,24 +201,47 @@ impl Node {
     }
 }
 
-/// How many WebSockets a server has open, by its own count.
-pub(crate) async fn connections(server: SocketAddr) -> Result<u64> {
-    in_time("asking for metrics", async {
+/// The status and the body of what is at a path. HTTP 1.0, so that a body comes in one piece.
+pub(crate) async fn get(server: SocketAddr, path: &str) -> Result<(u16, String)> {
+    in_time("asking a server", async {
         let mut stream = TcpStream::connect(server).await?;
-        let request =
-            format!("GET /metrics HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.0\r\nHost: {server}\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut text = String::new();
         stream.read_to_string(&mut text).await?;
-        let counts = text.lines().filter_map(|line| {
-            line.strip_prefix("gapless_connections{")?.rsplit_once(' ')?.1.parse::<u64>().ok()
-        });
-        Ok(counts.sum())
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.ok_or_else(|| Failure::new(format!("no answer of HTTP: `{head}`")))?;
+        Ok((status, body.to_owned()))
     })
     .await
 }
 
+/// How many WebSockets a server has open, by its own count.
+pub(crate) async fn connections(server: SocketAddr) -> Result<u64> {
+    let (_, text) = get(server, "/metrics").await?;
+    let counts = text.lines().filter_map(|line| {
+        line.strip_prefix("gapless_connections{")?.rsplit_once(' ')?.1.parse::<u64>().ok()
+    });
+    Ok(counts.sum())
+}
+
+/// The ports from which the system takes none for a connection by itself. One of those would be taken
+/// by a connection while the process that listens there is away, or be connected to itself.
+const PORTS: std::ops::Range<u16> = 10_000..30_000;
+
+/// How many ports are tried.
+const PORTS_TRIED_MAX: usize = 100;
+
 /// An address on which nobody listens yet.
 pub(crate) async fn free_address() -> Result<SocketAddr> {
-    Ok(tokio::net::TcpListener::bind("127.0.0.1:0").await?.local_addr()?)
+    let mut entropy = ChaCha12Rng::try_from_rng(&mut SysRng)?;
+    for _ in 0..PORTS_TRIED_MAX {
+        let address = SocketAddr::from(([127, 0, 0, 1], entropy.random_range(PORTS)));
+        if tokio::net::TcpListener::bind(address).await.is_ok() {
+            return Ok(address);
+        }
+    }
+    Err(Failure::new(format!("{PORTS_TRIED_MAX} ports of 127.0.0.1 are taken"))
+        .hint("end what listens there"))
 }

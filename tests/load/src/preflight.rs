@@ -45,15 +45,35 @@ fn needed(connections: u64, proxied: u64, workers: u64) -> u64 {
 
 /// The programs, built where they are not given.
 pub(crate) fn programs(gapless: Option<PathBuf>, sim: Option<PathBuf>) -> Result<Programs> {
-    let gapless = match gapless {
-        Some(path) => path,
-        None => built("gapless-cli", "gapless")?,
-    };
+    let gapless = self::gapless(gapless)?;
     let sim = match sim {
         Some(path) => path,
         None => built("gapless-sim", "gapless-sim")?,
     };
     Ok(Programs { gapless, sim })
+}
+
+/// The command under load, built if it is not given.
+pub(crate) fn gapless(path: Option<PathBuf>) -> Result<PathBuf> {
+    path.map_or_else(|| built("gapless-cli", "gapless"), Ok)
+}
+
+/// The program of the engine.
+#[derive(Debug)]
+pub(crate) struct NatsServer {
+    pub(crate) program: PathBuf,
+    /// What it says of itself.
+    pub(crate) version: String,
+}
+
+/// Asks the program of the engine for its version; an error if there is none.
+pub(crate) fn nats_server(program: PathBuf) -> Result<NatsServer> {
+    let said = Command::new(&program).arg("--version").output().map_err(|error| {
+        Failure::from(error).context(format_args!("there is no `{}`", program.display())).hint(
+            "install Debian's package `nats-server`, or name the program with `--nats-server`",
+        )
+    })?;
+    Ok(NatsServer { program, version: String::from_utf8_lossy(&said.stdout).trim().to_owned() })
 }
 
 /// Builds a program in the profile of this one: then it is beside this one.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::failure::{Failure, Result};
 use crate::faults::{Fault, Faults, Kind};
 use crate::judge::Verdict;
 use crate::memory::{Memory, Sample, mib};
-use crate::mix::{JOBS, Mix, STREAMS, SUBSCRIBERS, TALKS, TOKEN, user_token};
+use crate::mix::{JOBS, Mix, PUBLISHERS, SUBSCRIBERS, TALKS, TOKEN, user_token};
 use crate::nodes::{self, Node, Programs};
 use crate::slots::Slots;
 use crate::worker::tasks::{KEY, agent_id};
@@ -69,6 +70,7 @@ struct Run {
 /// Carries out the load; whether nothing is wrong.
 pub(crate) async fn run(
     mix: Mix,
+    proxy: SocketAddr,
     programs: &Programs,
     fault_every: Duration,
     csv: Option<PathBuf>,
@@ -77,9 +79,10 @@ pub(crate) async fn run(
     let path = mix.file("mix.json");
     std::fs::write(&path, serde_json::to_vec(&mix)?)?;
     let workers = (0..mix.workers).map(|number| Node::worker(&mix.folder, &path, number));
+    let server = mix.servers[0];
     let mut run = Run {
-        server: Node::server(programs, &mix.folder, mix.server),
-        proxy: Node::proxy(programs, &mix.folder, mix.proxy, mix.server),
+        server: Node::server(&programs.gapless, &mix.folder, "server", server, &[]),
+        proxy: Node::proxy(&programs.sim, &mix.folder, proxy, server),
         workers: workers.collect::<Result<_>>()?,
         lasting: Vec::new(),
         happened: BTreeMap::new(),
@@ -90,12 +93,12 @@ pub(crate) async fn run(
     };
     run.begin().await?;
     run.go_wrong(fault_every).await?;
-    let settled = run.settle().await?;
-    run.report(settled)
+    let settling = run.settle().await?;
+    run.report(settling)
 }
 
 /// Tokens and slots.
-fn prepare(mix: &Mix) -> Result<()> {
+pub(crate) fn prepare(mix: &Mix) -> Result<()> {
     let digest = |token: &str| -> String {
         Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect()
     };
@@ -119,7 +122,7 @@ fn prepare(mix: &Mix) -> Result<()> {
     }
     std::fs::write(mix.file("tokens.toml"), tokens)?;
     let files = [
-        (STREAMS, mix.streams()),
+        (PUBLISHERS, mix.publishers()),
         (SUBSCRIBERS, mix.subscribers()),
         (TALKS, mix.sessions()),
         (JOBS, mix.agents()),
@@ -128,6 +131,86 @@ fn prepare(mix: &Mix) -> Result<()> {
         Slots::make(&mix.file(name), count)?;
     }
     Ok(())
+}
+
+/// Waits until as many are connected to some servers together, as these count; what `check` finds
+/// ends it.
+pub(crate) async fn connected(
+    servers: &[SocketAddr],
+    wanted: u64,
+    mut check: impl FnMut() -> Result<()>,
+) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        check()?;
+        let mut connected = 0;
+        for server in servers {
+            connected += nodes::connections(*server).await?;
+        }
+        if connected >= wanted {
+            break;
+        }
+        if began.elapsed() > CONNECT_MAX {
+            return Err(Failure::new(format!(
+                "{connected} of {wanted} are connected after {CONNECT_MAX:?}"
+            ))
+            .hint("give the machine less to do, or take fewer of them"));
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    println!("  connected  {wanted} in {:.1} s", began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Whether everything came to where it belongs in time, after the last fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settling {
+    InTime,
+    Late,
+}
+
+/// Waits until everything has come to where it belongs, and a little longer, to see what comes twice;
+/// what `check` finds ends it.
+pub(crate) async fn settled(
+    mix: &Mix,
+    max: Duration,
+    mut check: impl FnMut() -> Result<()>,
+) -> Result<Settling> {
+    let healed = Instant::now();
+    while healed.elapsed() < max {
+        sleep(LOOK_EVERY).await;
+        check()?;
+        // A slot may just be written.
+        if Verdict::of(mix).is_ok_and(|verdict| verdict.waiting.is_empty()) {
+            println!(
+                "  healed     everything had arrived {:.1} s later",
+                healed.elapsed().as_secs_f64()
+            );
+            sleep(QUIET).await;
+            return Ok(Settling::InTime);
+        }
+    }
+    Ok(Settling::Late)
+}
+
+/// What is wrong with what the clients have.
+pub(crate) fn verdict_told(verdict: &Verdict, settling: Settling, max: Duration) -> Vec<String> {
+    let mut problems = Vec::new();
+    let named = |all: &[String]| all[..all.len().min(NAMED_MAX)].join("\n    ");
+    if !verdict.is_exact() {
+        problems.push(format!(
+            "something was lost, doubled, reordered, damaged or refused:\n    {}",
+            named(&verdict.wrong)
+        ));
+    }
+    if settling == Settling::Late {
+        problems.push(format!(
+            "{} still wait {max:?} after the last fault:\n    {}",
+            verdict.waiting.len(),
+            named(&verdict.waiting)
+        ));
+    }
+    problems
 }
 
 impl Run {
@@ -139,25 +222,10 @@ impl Run {
         for worker in &mut self.workers {
             worker.start().await?;
         }
-        let wanted = self.mix.connections as u64;
-        let began = Instant::now();
-        loop {
-            self.check()?;
-            let connected = nodes::connections(self.mix.server).await?;
-            if connected >= wanted {
-                break;
-            }
-            if began.elapsed() > CONNECT_MAX {
-                return Err(Failure::new(format!(
-                    "{connected} of {wanted} are connected after {CONNECT_MAX:?}"
-                ))
-                .hint("give the machine less to do, or take fewer with `--connections`"));
-            }
-            sleep(LOOK_EVERY).await;
-        }
+        let (servers, wanted) = (self.mix.servers.clone(), self.mix.connections as u64);
+        connected(&servers, wanted, || self.check()).await?;
         self.memory.connected = self.server.resident_bytes().unwrap_or(0);
         self.began = Instant::now();
-        println!("  connected  {wanted} in {:.1} s", began.elapsed().as_secs_f64());
         Ok(())
     }
 
@@ -205,7 +273,7 @@ impl Run {
         let connections = match held {
             true => None,
             false => {
-                let asked = nodes::connections(self.mix.server);
+                let asked = nodes::connections(self.mix.servers[0]);
                 tokio::time::timeout(ANSWER_MAX, asked).await.ok().and_then(Result::ok)
             }
         };
@@ -277,7 +345,7 @@ impl Run {
     }
 
     /// No more faults, and nothing new; whether everything has come to where it belongs in time.
-    async fn settle(&mut self) -> Result<bool> {
+    async fn settle(&mut self) -> Result<Settling> {
         self.end_lasting(self.began + Duration::from_secs(1 << 40)).await?;
         // What is half-open or slow ends with the proxy.
         self.proxy.kill().await?;
@@ -285,25 +353,12 @@ impl Run {
         for worker in &mut self.workers {
             worker.finish().await?;
         }
-        let healed = Instant::now();
-        while healed.elapsed() < SETTLE_MAX {
-            sleep(LOOK_EVERY).await;
-            self.check()?;
-            // A slot may just be written.
-            if Verdict::of(&self.mix).is_ok_and(|verdict| verdict.waiting.is_empty()) {
-                println!(
-                    "  healed     everything had arrived {:.1} s later",
-                    healed.elapsed().as_secs_f64()
-                );
-                sleep(QUIET).await;
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let mix = self.mix.clone();
+        settled(&mix, SETTLE_MAX, || self.check()).await
     }
 
     /// Judges, and says what was found; whether nothing is wrong.
-    fn report(&mut self, settled: bool) -> Result<bool> {
+    fn report(&mut self, settling: Settling) -> Result<bool> {
         self.check()?;
         let last = self.server.resident_bytes().unwrap_or(0);
         // Nobody writes any more.
@@ -333,20 +388,7 @@ impl Run {
             std::fs::write(path, memory.csv())?;
         }
         let mut problems = memory.problems(connections);
-        let named = |all: &[String]| all[..all.len().min(NAMED_MAX)].join("\n    ");
-        if !verdict.is_exact() {
-            problems.push(format!(
-                "something was lost, doubled, reordered, damaged or refused:\n    {}",
-                named(&verdict.wrong)
-            ));
-        }
-        if !settled {
-            problems.push(format!(
-                "{} still wait {SETTLE_MAX:?} after the last fault:\n    {}",
-                verdict.waiting.len(),
-                named(&verdict.waiting)
-            ));
-        }
+        problems.extend(verdict_told(&verdict, settling, SETTLE_MAX));
         for problem in &problems {
             println!("  × {problem}");
         }

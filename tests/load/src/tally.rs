@@ -1,12 +1,13 @@
 //! What one client was given, counted as it comes: in a few bytes, however long it takes.
 
+use std::fmt;
 use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
 /// How many missing numbers are remembered by name, to tell one that comes late from one that comes
 /// twice. Of more, those that come late count as lost and as doubled.
-const MISSING_MAX: usize = 32;
+const MISSING_MAX: usize = 16;
 
 /// What went wrong, counted.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,16 @@ impl Counts {
     pub(crate) fn is_exact(&self) -> bool {
         let Self { lost, doubled, swapped, damaged, refused } = self;
         lost + doubled + swapped + damaged + refused == 0
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { lost, doubled, swapped, damaged, refused } = self;
+        write!(
+            f,
+            "{lost} lost, {doubled} doubled, {swapped} swapped, {damaged} damaged, {refused} refused"
+        )
     }
 }
 

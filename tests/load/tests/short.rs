@@ -1,29 +1,10 @@
 //! The command, small and short: everything holds, and a client that is wrong is found.
 
-use std::path::Path;
-use std::process::{Command, Output};
+mod common;
 
-fn load(arguments: &[&str]) -> Output {
-    let program = Path::new(env!("CARGO_BIN_EXE_gapless-load"));
-    let mut command = Command::new(program);
-    command.args(arguments);
-    // Tests of the whole workspace have built them; otherwise the command does.
-    for (option, name) in [("--gapless", "gapless"), ("--sim", "gapless-sim")] {
-        let path = program.with_file_name(name);
-        if path.exists() {
-            command.arg(option).arg(path);
-        }
-    }
-    command.output().expect("it starts")
-}
+use std::process::Command;
 
-fn said(output: &Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
+use common::{load, said};
 
 #[test]
 fn a_mixed_load_with_a_fault_every_second_loses_doubles_and_reorders_nothing() {

@@ -90,7 +90,9 @@ async fn measure(args: Args) -> Result<()> {
         peers.into_iter().filter(|kind| is_ready(*kind, args.gapless.as_deref())).collect();
     let gapless = match args.gapless {
         Some(path) => path,
-        None if peers.contains(&Kind::Gapless) => preflight::built()?,
+        None if peers.contains(&Kind::Gapless) || peers.contains(&Kind::SharedLog) => {
+            preflight::built()?
+        }
         None => PathBuf::from("gapless"),
     };
     let mut inexact = vec![];
@@ -124,6 +126,7 @@ async fn measure(args: Args) -> Result<()> {
 fn is_ready(kind: Kind, gapless: Option<&Path>) -> bool {
     let prepared = match (kind, gapless) {
         (Kind::Gapless, Some(_)) => Ok(()),
+        (Kind::SharedLog, Some(_)) => preflight::prepare(Kind::Jetstream),
         (kind, _) => preflight::prepare(kind),
     };
     match prepared {

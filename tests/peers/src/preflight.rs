@@ -59,6 +59,10 @@ pub(crate) fn prepare(kind: Kind) -> Result<()> {
         Kind::Raw => Ok(()),
         Kind::Gapless => run(&build_command()),
         Kind::Jetstream => package("nats-server", "nats-server"),
+        Kind::SharedLog => {
+            run(&build_command())?;
+            package("nats-server", "nats-server")
+        }
         Kind::Mosquitto => package("/usr/sbin/mosquitto", "mosquitto"),
         Kind::SocketIo => {
             if !is_there("node") || !is_there("npm") {
@@ -79,6 +83,9 @@ pub(crate) fn version(kind: Kind) -> String {
     };
     match kind {
         Kind::Gapless => format!("gapless {}", env!("CARGO_PKG_VERSION")),
+        Kind::SharedLog => {
+            format!("gapless {}, {}", env!("CARGO_PKG_VERSION"), said("nats-server", "--version"))
+        }
         Kind::Raw => "tokio-tungstenite, feed and flush".to_owned(),
         Kind::Jetstream => said("nats-server", "--version"),
         Kind::Mosquitto => said("/usr/sbin/mosquitto", "-h"),

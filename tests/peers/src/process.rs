@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
@@ -14,7 +14,7 @@ use crate::failure::{Failure, Result};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How long to wait before looking again.
-const PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const PAUSE: Duration = Duration::from_millis(10);
 
 /// A process that reads lines and answers with lines.
 pub(crate) struct Process {
@@ -79,4 +79,16 @@ pub(crate) async fn listening(address: SocketAddr) -> Result<()> {
     };
     let looked = tokio::time::timeout(PATIENCE, looking).await;
     looked.map_err(|_| Failure::new(format!("no server comes to listen on {address}")))
+}
+
+/// Whether a server says at `/healthz` that it is well.
+pub(crate) async fn is_well(address: SocketAddr) -> bool {
+    let asking = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        std::io::Result::Ok(answer)
+    };
+    asking.await.is_ok_and(|answer| answer.split(' ').nth(1) == Some("200"))
 }

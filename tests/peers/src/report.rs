@@ -64,7 +64,8 @@ impl Table {
 
     /// What gapless did that it must not do, and what of it could not be measured.
     pub(crate) fn inexact(&self) -> impl Iterator<Item = String> {
-        let ours = self.rows.iter().filter(|row| row.kind == Kind::Gapless);
+        let is_ours = |row: &&Row| matches!(row.kind, Kind::Gapless | Kind::SharedLog);
+        let ours = self.rows.iter().filter(is_ours);
         ours.flat_map(|row| &row.samples).filter_map(|sample| match sample {
             Ok(Sample { counts, value: _ }) if counts.is_exact() => None,
             Ok(Sample { counts, value: _ }) => Some(format!("{counts:?}")),

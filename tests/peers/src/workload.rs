@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use crate::failure::{Failure, Result};
+use crate::inbox::now;
 use crate::peer::{Arrivals, Peer};
 use crate::preflight;
 use crate::relay::Relay;
@@ -39,9 +40,15 @@ pub(crate) enum Workload {
     Takeover,
     /// The connection is cut before the first event.
     CutFirst,
+    /// One publisher publishes 20,000 events in batches.
+    Append,
+    /// One publisher publishes 500 events, each after the acknowledgement of the one before.
+    AppendEach,
 }
 
 impl Workload {
+    /// What is measured if nothing is named. Who keeps what how safe is not comparable, so how long
+    /// publishing takes is measured only where somebody wants it.
     pub(crate) const ALL: [Self; 7] = [
         Self::ReplayRing,
         Self::ReplayLog,
@@ -70,6 +77,10 @@ pub(crate) struct Sizes {
     pub(crate) storm: u64,
     /// Idle connections.
     pub(crate) idle: usize,
+    /// Events that are published in batches.
+    pub(crate) append: u64,
+    /// Events that are published one after the other.
+    pub(crate) append_each: u64,
 }
 
 impl Sizes {
@@ -82,6 +93,8 @@ impl Sizes {
         fan_out_batch: 20,
         storm: 10,
         idle: 50,
+        append: 600,
+        append_each: 10,
     };
 
     /// What `limit` descriptors allow.
@@ -94,6 +107,8 @@ impl Sizes {
             fan_out_batch: 250,
             storm: 20,
             idle: preflight::connections(10_000, 5_000, limit),
+            append: 20_000,
+            append_each: 500,
         }
     }
 }
@@ -133,25 +148,36 @@ impl Workload {
                 format!("A path goes silent; {} events later another takes over", sizes.ring)
             }
             Self::CutFirst => format!("Cut before the first of {} events", sizes.ring),
+            Self::Append => format!("{} events are published in batches", sizes.append),
+            Self::AppendEach => {
+                format!("{} events are published one after the other", sizes.append_each)
+            }
         }
     }
 
     /// How often it is worth measuring, when `pairs` are wanted.
     pub(crate) fn repeats(self, pairs: usize) -> usize {
         match self {
-            Self::ReplayRing | Self::ReplayLog | Self::FanOut | Self::Storm => pairs,
+            Self::ReplayRing
+            | Self::ReplayLog
+            | Self::FanOut
+            | Self::Storm
+            | Self::Append
+            | Self::AppendEach => pairs,
             // Bytes and counts differ little, and need no clock.
             Self::Idle | Self::Takeover | Self::CutFirst => pairs.min(3),
         }
     }
 
-    /// How many events one measurement delivers.
+    /// How many events one measurement delivers, or publishes.
     pub(crate) fn deliveries(self, sizes: &Sizes) -> Option<u64> {
         match self {
             Self::ReplayRing => Some(sizes.ring),
             Self::ReplayLog => Some(sizes.log),
             Self::FanOut => Some(sizes.fan_out * sizes.receivers as u64),
             Self::Storm => Some(sizes.storm * sizes.receivers as u64),
+            Self::Append => Some(sizes.append),
+            Self::AppendEach => Some(sizes.append_each),
             Self::Idle | Self::Takeover | Self::CutFirst => None,
         }
     }
@@ -171,6 +197,8 @@ impl Workload {
             Self::Idle => idle(peer, topic, sizes.idle).await,
             Self::Takeover => takeover(peer, topic, sizes.ring).await,
             Self::CutFirst => cut_first(peer, topic, sizes.ring).await,
+            Self::Append => append(peer, topic, sizes.append, sizes.append).await,
+            Self::AppendEach => append(peer, topic, sizes.append_each, 1).await,
         };
         sample.map_err(|failure| failure.context(topic))
     }
@@ -256,4 +284,23 @@ async fn cut_first(peer: &mut dyn Peer, topic: &str, gap: u64) -> Result<Sample>
     peer.expect(gap).await?;
     peer.resume(via).await?;
     Ok(peer.collect(QUIET_AFTER_LOSS).await?.into())
+}
+
+/// Publishes `step` events at a time; one of them before the clock starts. Then a receiver reads them
+/// all.
+async fn append(peer: &mut dyn Peer, topic: &str, count: u64, step: u64) -> Result<Sample> {
+    let via = peer.address();
+    enter_and_prime(peer, topic, 1, via).await?;
+    peer.cut().await?;
+    tokio::time::sleep(SETTLE).await;
+    let last = count + 1;
+    let began = now();
+    for first in (2..=last).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
+        peer.publish(topic, first..=last.min(first + step - 1)).await?;
+    }
+    let took = began.elapsed();
+    peer.expect(last).await?;
+    peer.resume(via).await?;
+    let Arrivals { counts, took: read } = peer.collect(QUIET).await?;
+    Ok(Sample { counts, value: read.map(|_| took.as_secs_f64()) })
 }

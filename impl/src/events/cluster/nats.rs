@@ -13,9 +13,10 @@ use async_nats::jetstream::context::{
     ContextBuilder, CreateStreamErrorKind, GetStreamErrorKind, PublishErrorKind,
 };
 use async_nats::jetstream::message::{PublishMessage, StreamMessage};
+use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{
-    Config, DiscardPolicy, LastRawMessageError, LastRawMessageErrorKind, RetentionPolicy,
-    StorageType, Stream,
+    Config, DeleteStatus, DiscardPolicy, LastRawMessageError, LastRawMessageErrorKind,
+    RetentionPolicy, StorageType, Stream,
 };
 use async_nats::jetstream::{Context, ErrorCode};
 use futures_util::StreamExt as _;
@@ -93,6 +94,12 @@ const HEARTBEAT: Duration = Duration::from_millis(500);
 
 /// How many messages may be on their way to whoever follows.
 const FEED_MESSAGES: usize = 256;
+
+/// How long the ids of messages are remembered. In a cluster, a leader of 2.9 compares the expected last
+/// message with what it has applied, so of two that are on their way at once, both would be stored.
+/// An id that names what is expected makes the second one a duplicate where it is applied. What was
+/// applied longer ago than this is what the leader compares with.
+const IN_FLIGHT: Duration = Duration::from_secs(120);
 
 /// How often it is tried to find a leader at the beginning.
 const START_PAUSE: Duration = Duration::from_millis(250);
@@ -210,6 +217,27 @@ impl JetStream {
         self.within(self.stream.create_consumer(config)).await?.map_err(engine_error)
     }
 
+    /// Deletes one message. JetStream's purge of a subject is not used: a server of 2.9 that was killed
+    /// reads the purge in its raft log again, and then forgets the messages of all subjects before it.
+    async fn delete(&self, stream_seq: u64) -> Result<(), EngineError> {
+        #[derive(serde::Serialize)]
+        struct Delete {
+            seq: u64,
+            /// It is forgotten, and not written over.
+            no_erase: bool,
+        }
+        let subject = format!("STREAM.MSG.DELETE.{}", self.name);
+        let delete = Delete { seq: stream_seq, no_erase: true };
+        let answer = self.within(self.context.request(subject, &delete)).await?;
+        match answer.map_err(engine_error)? {
+            Response::Ok(DeleteStatus { success: true }) => Ok(()),
+            Response::Ok(DeleteStatus { success: false }) => {
+                Err(EngineError("a message is not deleted".to_owned()))
+            }
+            Response::Err { error } => Err(engine_error(error)),
+        }
+    }
+
     /// Adds to a page what a consumer has, which may be less than the leader has.
     async fn consume(
         &self,
@@ -281,6 +309,7 @@ fn wanted(config: &JetStreamConfig) -> Config {
         max_bytes: -1,
         max_consumers: -1,
         allow_direct: false,
+        duplicate_window: IN_FLIGHT,
         description: Some("the event log of gapless".to_owned()),
         ..Config::default()
     }
@@ -307,6 +336,10 @@ fn check(config: &JetStreamConfig, wanted: &Config, found: &Config) -> Result<()
         "it is sealed, acknowledges nothing or cannot be purged".to_owned(),
     );
     differs(found.mirror.is_some(), "it is a mirror".to_owned());
+    differs(
+        found.duplicate_window < wanted.duplicate_window,
+        format!("it forgets the ids of messages before {IN_FLIGHT:?} have passed"),
+    );
     differs(
         found.num_replicas < wanted.num_replicas,
         format!("it has {} replicas, {} are wanted", found.num_replicas, wanted.num_replicas),
@@ -336,6 +369,7 @@ impl Engine for JetStream {
     ) -> Result<u64, PublishFailure> {
         let message = PublishMessage::build()
             .payload(payload.into())
+            .message_id(format!("{subject}:{expected_last}"))
             .expected_last_subject_sequence(expected_last);
         let sent = self.context.send_publish(subject.to_owned(), message).await;
         let answer = match sent {
@@ -343,6 +377,8 @@ impl Engine for JetStream {
             Err(error) => Err(error),
         };
         let error = match answer {
+            // Another one that expected the same was first; its sequence is what is said here.
+            Ok(stored) if stored.duplicate => return Err(PublishFailure::WrongLast),
             Ok(stored) => return Ok(stored.sequence),
             Err(error) => error,
         };
@@ -404,8 +440,14 @@ impl Engine for JetStream {
     }
 
     async fn purge_below(&self, subject: &str, stream_seq: u64) -> Result<(), EngineError> {
-        let purge = self.stream.purge().filter(subject).sequence(stream_seq);
-        self.within(purge.into_future()).await?.map(drop).map_err(engine_error)
+        let mut from = 1;
+        while let Some(stored) = self.next(subject, from).await?
+            && stored.stream_seq < stream_seq
+        {
+            self.delete(stored.stream_seq).await?;
+            from = stored.stream_seq + 1;
+        }
+        Ok(())
     }
 
     async fn follow(&self, from: Start) -> Result<JetStreamFeed, FollowError> {

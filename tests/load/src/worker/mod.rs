@@ -11,6 +11,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gapless::net::Connector;
@@ -41,8 +42,8 @@ pub(crate) struct Shop {
 }
 
 impl Shop {
-    pub(crate) fn connector(&self, to: SocketAddr) -> From {
-        From { source: Mix::source(self.worker), to }
+    pub(crate) fn connector(&self, to: Vec<SocketAddr>) -> From {
+        From { source: Mix::source(self.worker), to: to.into(), next: Arc::default() }
     }
 
     /// The load itself is at its end.
@@ -55,18 +56,21 @@ impl Shop {
     }
 }
 
-/// Connects from an address of its own.
-#[derive(Debug, Clone, Copy)]
+/// Connects from an address of its own, each time to the next of some servers.
+#[derive(Debug, Clone)]
 pub(crate) struct From {
     source: Ipv4Addr,
-    to: SocketAddr,
+    to: Arc<[SocketAddr]>,
+    /// How often it has connected, or tried to.
+    next: Arc<AtomicUsize>,
 }
 
 impl Connector for From {
     type Stream = TcpStream;
 
     fn connect(&self) -> impl Future<Output = io::Result<TcpStream>> + Send + 'static {
-        let Self { source, to } = *self;
+        let source = self.source;
+        let to = self.to[self.next.fetch_add(1, Ordering::Relaxed) % self.to.len()];
         async move {
             let socket = TcpSocket::new_v4()?;
             socket.bind((source, 0).into())?;
@@ -120,5 +124,31 @@ pub(crate) async fn run(mix: &Path, worker: usize) -> Result<()> {
         }
         begun = begin => begun,
         ended = listen => ended,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_connection_goes_to_the_next_server_also_after_one_that_is_away() {
+        let bound = || {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
+            socket
+        };
+        // The one in the middle has its port, and does not listen.
+        let (first, away, last) = (bound(), bound(), bound());
+        let to: Arc<[SocketAddr]> =
+            [&first, &away, &last].map(|it| it.local_addr().expect("an address")).into();
+        let _listening = [first, last].map(|socket| socket.listen(8).expect("it listens"));
+        let from = From { source: Mix::source(0), to: to.clone(), next: Arc::default() };
+        let mut came = Vec::new();
+        for _ in 0..6 {
+            came.push(from.connect().await.ok().and_then(|stream| stream.peer_addr().ok()));
+        }
+        let round = [Some(to[0]), None, Some(to[2])];
+        assert_eq!(came, [round, round].concat());
     }
 }

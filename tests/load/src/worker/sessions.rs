@@ -276,7 +276,7 @@ pub(crate) fn begin(shop: &Arc<Shop>, user: usize) -> Result<()> {
     let (handle, running) = client(
         Client::new(config, entropy()?),
         shop.connector(mix.way(mix.subscribers() + user)),
-        Target::new(mix.server.to_string(), user_token(user)),
+        Target::new(mix.host(), user_token(user)),
         Threaded::spawn(store)?,
         kept,
     );

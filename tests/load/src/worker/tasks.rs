@@ -77,7 +77,7 @@ pub(crate) fn begin(shop: &Arc<Shop>, number: usize) -> Result<()> {
         ..AgentConfig::default()
     };
     let target = AgentTarget {
-        host: mix.server.to_string(),
+        host: mix.host(),
         agent: id.clone(),
         signer: Arc::new(RsaSigner::from_pkcs8(KEY)?),
         limits: Limits::default(),
@@ -156,8 +156,7 @@ async fn want(shop: &Shop, number: usize, agent: &AgentId) -> Result<()> {
     let connector = shop.connector(mix.way(mix.connections - 1 - number));
     // All requests may be repeated, and are, for as long as it takes.
     let config = SubmitterConfig { attempts_max: u32::MAX, ..SubmitterConfig::default() };
-    let mut submitter =
-        Submitter::new(connector, mix.server.to_string(), TOKEN, config, entropy()?);
+    let mut submitter = Submitter::new(connector, mix.host(), TOKEN, config, entropy()?);
     loop {
         if job.wanted == job.done {
             let rest = Duration::from_millis(rng.random_range(REST_MS));

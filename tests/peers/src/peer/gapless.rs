@@ -20,6 +20,7 @@ use tokio::process::Command;
 use tokio::sync::oneshot;
 
 use super::crowd::{Crowd, Seat, Server};
+use super::engine::Engine;
 use crate::failure::{Failure, Result};
 use crate::inbox::payload;
 use crate::process::Process;
@@ -27,11 +28,15 @@ use crate::process::Process;
 /// More than any workload has receivers.
 const SOCKETS: &str = "20000";
 
-pub(crate) async fn start(program: &Path) -> Result<Crowd<Gapless>> {
+/// Starts it, with its log on an engine if there is one.
+pub(crate) async fn start(program: &Path, engine: Option<Engine>) -> Result<Crowd<Gapless>> {
     let folder = tempfile::tempdir()?;
     let mut command = Command::new(program);
     command.args(["serve", "--listen", "127.0.0.1:0", "--sockets-per-agent", SOCKETS]);
     command.arg("--data").arg(folder.path());
+    if let Some(engine) = &engine {
+        command.args(["--log-replicas", "3", "--log", &engine.url()]);
+    }
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("GAPLESS_") {
             command.env_remove(name);
@@ -50,7 +55,8 @@ pub(crate) async fn start(program: &Path) -> Result<Crowd<Gapless>> {
     let connector = TcpConnector::new(host.clone());
     let config = PublisherConfig::default();
     let publisher = Publisher::new(connector, host, publishes, config, entropy()?);
-    Ok(Crowd::new(Gapless { process, publisher, address, token: subscribes, _folder: folder }))
+    let token = subscribes;
+    Ok(Crowd::new(Gapless { process, publisher, address, token, _folder: folder, _engine: engine }))
 }
 
 fn entropy() -> Result<Box<ChaCha12Rng>> {
@@ -63,6 +69,7 @@ pub(crate) struct Gapless {
     address: SocketAddr,
     token: String,
     _folder: tempfile::TempDir,
+    _engine: Option<Engine>,
 }
 
 impl Server for Gapless {

@@ -1,6 +1,7 @@
 //! What is measured: a server in a process of its own, and receivers that come back to it.
 
 mod crowd;
+mod engine;
 mod gapless;
 mod jetstream;
 mod mosquitto;
@@ -15,6 +16,9 @@ use std::time::Duration;
 use ::gapless::net::BoxFuture;
 use clap::ValueEnum;
 
+use self::crowd::Crowd;
+use self::engine::Engine;
+use self::gapless::Gapless;
 pub(crate) use self::socket_io::folder as socket_io_folder;
 
 use crate::failure::Result;
@@ -24,6 +28,8 @@ use crate::tally::Counts;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
     Gapless,
+    /// The same with its log on three nodes of JetStream.
+    SharedLog,
     Raw,
     Jetstream,
     Mosquitto,
@@ -31,6 +37,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// Who is measured if nobody is named.
     pub(crate) const ALL: [Self; 5] =
         [Self::Gapless, Self::Raw, Self::Jetstream, Self::Mosquitto, Self::SocketIo];
 
@@ -38,6 +45,7 @@ impl Kind {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Gapless => "gapless",
+            Self::SharedLog => "gapless, log on JetStream ×3",
             Self::Raw => "raw WebSocket",
             Self::Jetstream => "NATS JetStream",
             Self::Mosquitto => "Mosquitto, QoS 1",
@@ -48,7 +56,8 @@ impl Kind {
     /// Starts a server without any events; `gapless` is the command of that name.
     pub(crate) async fn start(self, gapless: &Path) -> Result<Box<dyn Peer>> {
         let started: Result<Box<dyn Peer>> = match self {
-            Self::Gapless => gapless::start(gapless).await.map(|peer| Box::new(peer) as _),
+            Self::Gapless => gapless::start(gapless, None).await.map(|peer| Box::new(peer) as _),
+            Self::SharedLog => shared_log(gapless).await.map(|peer| Box::new(peer) as _),
             Self::Raw => raw::start().await.map(|peer| Box::new(peer) as _),
             Self::Jetstream => jetstream::start().await.map(|peer| Box::new(peer) as _),
             Self::Mosquitto => mosquitto::start().await.map(|peer| Box::new(peer) as _),
@@ -56,6 +65,10 @@ impl Kind {
         };
         started.map_err(|failure| failure.context(self.title()))
     }
+}
+
+async fn shared_log(program: &Path) -> Result<Crowd<Gapless>> {
+    gapless::start(program, Some(Engine::start().await?)).await
 }
 
 /// A server with its receivers.
