@@ -65,7 +65,7 @@ impl Removed {
     }
 
     /// The same in `bytes_max` bytes, by forgetting the oldest.
-    fn to_payload(&mut self, bytes_max: usize) -> Vec<u8> {
+    fn payload_within(&mut self, bytes_max: usize) -> Vec<u8> {
         loop {
             let payload = serde_json::to_vec(self).expect("ids are JSON");
             if payload.len() <= bytes_max || self.ids.is_empty() {
@@ -116,7 +116,7 @@ impl<E: Engine> Shared<E> {
         if before.is_some_and(|(_, before)| before == removed) || removed.ids.is_empty() {
             return Ok(());
         }
-        let payload = removed.to_payload(self.config.message_bytes);
+        let payload = removed.payload_within(self.config.message_bytes);
         let subject = self.subjects.ids_of(agent);
         match self.engine.publish(&subject, last, payload).await {
             Ok(stored) => {
@@ -192,7 +192,7 @@ mod tests {
         let mut kept = removed(&[message(1, &["a", "b", "c", "d"])]);
         kept.forget_below(2);
         assert_eq!((ids(&kept), kept.from), (vec!["b", "c", "d"], 2));
-        let payload = kept.to_payload(400);
+        let payload = kept.payload_within(400);
         assert!(payload.len() <= 400 && ids(&kept) == ["d"], "{kept:?}");
         assert_eq!(serde_json::from_slice::<Removed>(&payload).ok(), Some(kept));
     }
