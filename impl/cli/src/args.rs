@@ -11,6 +11,7 @@ use gapless::AgentId;
 
 use crate::agent::args::AgentArgs;
 use crate::chat::args::ChatArgs;
+use crate::engine::{EngineUrls, stream_name};
 use crate::inspect::InspectArgs;
 use crate::log::args::LogCommand;
 use crate::task::args::TaskCommand;
@@ -174,24 +175,20 @@ pub(crate) struct ServeArgs {
     pub(crate) max_frame_rate: NonZeroU32,
     /// NATS JetStream as the log of events, which other servers have as well: `nats://HOST:PORT`,
     /// several with commas between them. Without it, the log is in DIR.
-    #[arg(long, value_name = "URLS", value_parser = engine_urls, env = "GAPLESS_LOG")]
+    #[arg(long, value_name = "URLS", value_parser = EngineUrls::parse, env = "GAPLESS_LOG")]
     pub(crate) log: Option<EngineUrls>,
-    /// On how many servers of NATS each event is kept.
-    #[arg(long, value_name = "COUNT", default_value = "3", value_parser = clap::value_parser!(u8).range(1..=5), env = "GAPLESS_LOG_REPLICAS")]
-    pub(crate) log_replicas: u8,
     /// The stream of JetStream; made if there is none.
     #[arg(long, value_name = "NAME", default_value = "gapless", value_parser = stream_name, env = "GAPLESS_LOG_STREAM")]
     pub(crate) log_stream: String,
+    /// On how many servers of NATS each event is kept.
+    #[arg(long, value_name = "COUNT", default_value = "3", value_parser = clap::value_parser!(u8).range(1..=5), env = "GAPLESS_LOG_REPLICAS")]
+    pub(crate) log_replicas: u8,
     /// An OpenTelemetry collector that takes OTLP over HTTP, as `http://127.0.0.1:4318`: spans are
     /// exported to it.
     #[cfg(feature = "otlp")]
     #[arg(long, value_name = "URL", env = "GAPLESS_OTLP_ENDPOINT")]
     pub(crate) otlp_endpoint: Option<ServerUrl>,
 }
-
-/// Addresses of NATS servers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct EngineUrls(pub(crate) Vec<String>);
 
 /// Origins of pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -326,37 +323,6 @@ fn count(text: &str) -> Result<usize, String> {
 }
 
 /// Origins as browsers send them: scheme, host, and the port if it is not the scheme's own.
-fn engine_urls(text: &str) -> Result<EngineUrls, String> {
-    let url = |text: &str| {
-        let text = text.trim();
-        let host = text.strip_prefix("nats://").or_else(|| text.strip_prefix("tls://"));
-        // Only the first has to say what it is.
-        match host.unwrap_or(text) {
-            host if host.is_empty() || host.contains('/') || host.contains(' ') => Err(format!(
-                "`{text}` is no address of NATS; write it as `nats://host:4222`; the look of the log on \
-                 standard error is `--log-format`"
-            )),
-            host if host == text => Ok(format!("nats://{host}")),
-            _ => Ok(text.to_owned()),
-        }
-    };
-    match text.starts_with("nats://") || text.starts_with("tls://") {
-        true => text.split(',').map(url).collect::<Result<_, _>>().map(EngineUrls),
-        false => Err(format!(
-            "`{text}` is no address of NATS; write it as `nats://host:4222`; the look of the log on \
-             standard error is `--log-format`"
-        )),
-    }
-}
-
-fn stream_name(text: &str) -> Result<String, String> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-    match !text.is_empty() && text.len() <= 64 && text.bytes().all(plain) {
-        true => Ok(text.to_owned()),
-        false => Err("a stream is named with 1 to 64 letters, digits, `-` and `_`".to_owned()),
-    }
-}
-
 fn origins(text: &str) -> Result<OriginList, String> {
     let origin = |text: &str| {
         let text = text.trim();

@@ -6,6 +6,7 @@ mod agent;
 mod args;
 mod chat;
 mod config;
+mod engine;
 mod exit;
 mod failure;
 mod inspect;

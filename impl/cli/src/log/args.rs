@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::args::ServerArgs;
+use crate::engine::{EngineUrls, stream_name};
 use crate::serve::backup::BackupName;
 
 #[derive(Debug, Subcommand)]
@@ -15,6 +16,8 @@ pub(crate) enum LogCommand {
     Restore(RestoreArgs),
     /// Check a backup, or the data folder of a server that is stopped.
     Verify(VerifyArgs),
+    /// Begin a new epoch on a log that several servers share, after its engine was restored.
+    NewEpoch(NewEpochArgs),
 }
 
 const BACKUP_HELP: &str = "\
@@ -48,7 +51,7 @@ impl LogCommand {
     pub(crate) fn server(&self) -> Option<&ServerArgs> {
         match self {
             Self::Backup(args) => args.online.as_ref().map(|_| &args.server),
-            Self::Restore(_) | Self::Verify(_) => None,
+            Self::Restore(_) | Self::Verify(_) | Self::NewEpoch(_) => None,
         }
     }
 }
@@ -92,4 +95,24 @@ pub(crate) struct VerifyArgs {
     /// The folder.
     #[arg(value_name = "DIR")]
     pub(crate) folder: PathBuf,
+}
+
+const NEW_EPOCH_HELP: &str = "\
+An engine that was restored from a backup holds less than it has acknowledged. Nobody can tell, if no server
+runs that has seen more; and then numbers are given again. In a new epoch they are other numbers, and
+each client is told what it cannot have. So run it after a restore, before the servers start. It does no
+harm at any other time: servers that run join the new epoch, and clients come back once.
+
+Example:
+  gapless log new-epoch --log nats://n1:4222,n2:4222,n3:4222";
+
+#[derive(Debug, Args)]
+#[command(after_help = NEW_EPOCH_HELP)]
+pub(crate) struct NewEpochArgs {
+    /// The servers of NATS: `nats://HOST:PORT`, several with commas between them.
+    #[arg(long, value_name = "URLS", value_parser = EngineUrls::parse, env = "GAPLESS_LOG")]
+    pub(crate) log: EngineUrls,
+    /// The stream of JetStream.
+    #[arg(long, value_name = "NAME", default_value = "gapless", value_parser = stream_name, env = "GAPLESS_LOG_STREAM")]
+    pub(crate) log_stream: String,
 }

@@ -1,6 +1,7 @@
 //! `gapless log`: backups of what a server keeps.
 
 pub(crate) mod args;
+mod epoch;
 mod manifest;
 mod online;
 
@@ -48,6 +49,7 @@ pub(crate) fn run(
         },
         LogCommand::Restore(args) => restore(args),
         LogCommand::Verify(args) => verify(&args.folder),
+        LogCommand::NewEpoch(args) => runtime.block_on(epoch::run(args)),
     }
 }
 

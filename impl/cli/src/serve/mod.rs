@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gapless::events;
-use gapless::events::cluster::nats::{ConnectError, JetStream, JetStreamConfig};
 use gapless::events::cluster::{EngineLog, EngineLogConfig};
 use gapless::events::server::SharedLog;
 use gapless::gateway::Gateway;
@@ -41,12 +40,12 @@ use self::data::{DataFolder, EventLog, Stores};
 use self::metrics::{Handles, Metrics};
 use self::observed::Observed;
 use self::tokens::{Stamp, TokenFile, Tokens};
-use crate::args::{EngineUrls, ServeArgs};
+use crate::args::ServeArgs;
 use crate::failure::Failure;
 use crate::logging::MarkCounts;
 use crate::signals::Stop;
 use crate::tls::{CertificateFiles, PortListener};
-use crate::{entropy, exit, signals};
+use crate::{engine, entropy, exit, signals};
 
 /// The token file of a data folder that nobody has named.
 const TOKENS: &str = "tokens.toml";
@@ -81,7 +80,7 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
         page_events: 1_024,
         ..events::server::ServerConfig::default()
     };
-    let engine = engine(&args).await?;
+    let engine = engine::connect(&args).await?;
     let stores = folder.open(engine, args.retain_events)?;
     let backups = folder.file(backup::FOLDER);
     let (limits, admission) = (limits(&args), admission(&args));
@@ -155,29 +154,6 @@ fn admission(args: &ServeArgs) -> Admission {
         sockets_max: args.max_connections,
         sockets_per_principal_max: args.max_connections_per_principal,
         ..AdmissionConfig::default()
-    })
-}
-
-/// The engine of a log that is shared, if one is named.
-async fn engine(args: &ServeArgs) -> Result<Option<JetStream>, Failure> {
-    let Some(EngineUrls(servers)) = args.log.clone() else { return Ok(None) };
-    let config = JetStreamConfig {
-        stream: args.log_stream.clone(),
-        replicas: args.log_replicas.into(),
-        messages_per_subject: args.retain_events,
-        ..JetStreamConfig::new(servers)
-    };
-    JetStream::connect(&config).await.map(Some).map_err(|error| {
-        let hint = match error {
-            ConnectError::Connect { .. } => "check `--log`, and that NATS runs with `--jetstream`",
-            ConnectError::Create { .. } => {
-                "a single server of NATS keeps one copy: `--log-replicas 1`"
-            }
-            ConnectError::Configuration { .. } => {
-                "change it with `nats stream edit`, or name another one with `--log-stream`"
-            }
-        };
-        Failure::new(error.to_string()).hint(hint)
     })
 }
 

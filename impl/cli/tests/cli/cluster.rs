@@ -105,6 +105,50 @@ async fn a_client_goes_on_at_another_server_and_the_death_of_the_engine_is_a_pau
 }
 
 #[tokio::test]
+async fn a_new_epoch_of_a_shared_log_is_begun_by_hand() {
+    let Some(nats) = Nats::start().await else { return };
+    let new_epoch = async || run(&["log", "new-epoch", "--log", &nats.url], "").await;
+    let said = new_epoch().await;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("there is no stream `gapless`"), "{said:?}");
+    assert!(said.err.contains("--log-stream"), "{said:?}");
+
+    let mut server = nats.serve().await;
+    let (cursor, output) = (server.path("one.cursor"), server.path("out.jsonl"));
+    let tail = async |server: &Server, count: &str| {
+        let (url, token) = (server.url(), server.path("data/subscriber.token"));
+        let mut args = vec!["tail", "--url", &url, "--token-file", &token, "--agent", "demo"];
+        args.extend(["--cursor", &cursor, "--output", &output, "--count", count]);
+        let said = run(&args, "").await;
+        assert_eq!(said.code, Some(0), "{said:?}");
+        std::fs::read_to_string(&cursor).expect("a cursor")
+    };
+    assert_eq!(server.publish(&[], &payloads(1, 10)).await.code, Some(0));
+    let before = tail(&server, "10").await;
+
+    // A server that runs joins it, and one that starts.
+    let mut epochs = Vec::new();
+    for events in [20, 30] {
+        let said = new_epoch().await;
+        assert_eq!(said.code, Some(0), "{said:?}");
+        let epoch = said.out.trim().to_owned();
+        assert!(!before.contains(&epoch) && !epochs.contains(&epoch), "{said:?}");
+        if events == 30 {
+            server.kill().await;
+            server.restart().await;
+        }
+        until("it has joined", async || {
+            server.publish(&[], &payloads(1, events)).await.code == Some(0)
+        })
+        .await;
+        let cursor = tail(&server, "10").await;
+        assert!(cursor.contains(&epoch), "{cursor} {said:?}");
+        epochs.push(epoch);
+    }
+    assert_events(&lines(&output), 1, 30);
+}
+
+#[tokio::test]
 async fn an_engine_that_is_not_there_or_is_no_address_is_told_with_a_remedy() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("data").display().to_string();
@@ -117,4 +161,9 @@ async fn an_engine_that_is_not_there_or_is_no_address_is_told_with_a_remedy() {
         assert!(matches!(said.code, Some(1 | 2)), "{said:?}");
         assert!(said.err.contains(expected) && !said.err.contains("secret"), "{said:?}");
     }
+    let log = "nats://user:secret@n1:4222,n2:4222";
+    let said = run(&["serve", "--data", &data, "--log", log, "--print-config"], "").await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.out.contains("log = \"nats://***@n1:4222,n2:4222\""), "{said:?}");
+    assert!(!said.out.contains("secret"), "{said:?}");
 }

@@ -73,6 +73,12 @@ pub enum ConnectError {
         /// What is wrong.
         problem: String,
     },
+    /// The stream is not there, and was not to be made.
+    #[error("there is no stream `{stream}`")]
+    Missing {
+        /// Its name.
+        stream: String,
+    },
     /// The stream is there and is another than is needed.
     #[error("the stream `{stream}` has another configuration than is needed: {}", problems.join("; "))]
     Configuration {
@@ -120,6 +126,19 @@ impl JetStream {
     ///
     /// [`ConnectError`].
     pub async fn connect(config: &JetStreamConfig) -> Result<Self, ConnectError> {
+        Self::reach(config, true).await
+    }
+
+    /// Connects to a stream as it is; neither is it made nor its configuration looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`].
+    pub async fn connect_to_existing(config: &JetStreamConfig) -> Result<Self, ConnectError> {
+        Self::reach(config, false).await
+    }
+
+    async fn reach(config: &JetStreamConfig, prepared: bool) -> Result<Self, ConnectError> {
         let refused = |problem: String| ConnectError::Connect {
             servers: without_passwords(&config.servers),
             problem,
@@ -133,7 +152,13 @@ impl JetStream {
         let client = client.map_err(|error| refused(error.to_string()))?;
         let context =
             ContextBuilder::new().timeout(config.timeout).ack_timeout(config.timeout).build(client);
-        tokio::time::timeout(config.start_timeout, Self::prepare(&context, config))
+        let ready = async {
+            match prepared {
+                true => Self::prepare(&context, config).await,
+                false => Self::found(&context, &config.stream).await.map(drop),
+            }
+        };
+        tokio::time::timeout(config.start_timeout, ready)
             .await
             .unwrap_or_else(|_| Err(refused("JetStream has no leader".to_owned())))?;
         let stream = context.get_stream_no_info(&config.stream).await;
@@ -141,29 +166,39 @@ impl JetStream {
         Ok(Self { name: config.stream.clone(), context, stream, timeout: config.timeout })
     }
 
+    /// The configuration of the stream that is there; asks until somebody leads.
+    async fn found(context: &Context, name: &str) -> Result<Config, ConnectError> {
+        loop {
+            let error = match context.get_stream(name).await {
+                Ok(stream) => return Ok(stream.cached_info().config.clone()),
+                Err(error) => error,
+            };
+            let stream = name.to_owned();
+            match error.kind() {
+                GetStreamErrorKind::JetStream(error)
+                    if error.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+                {
+                    return Err(ConnectError::Missing { stream });
+                }
+                GetStreamErrorKind::InvalidStreamName | GetStreamErrorKind::EmptyName => {
+                    return Err(ConnectError::Create { stream, problem: error.to_string() });
+                }
+                GetStreamErrorKind::Request | GetStreamErrorKind::JetStream(_) => {
+                    tracing::info!(%error, "waiting for JetStream");
+                    tokio::time::sleep(START_PAUSE).await;
+                }
+            }
+        }
+    }
+
     /// Makes the stream, or checks that which is there.
     async fn prepare(context: &Context, config: &JetStreamConfig) -> Result<(), ConnectError> {
         let wanted = wanted(config);
         loop {
-            match context
-                .get_stream(&config.stream)
-                .await
-                .map(|stream| stream.cached_info().config.clone())
-            {
+            match Self::found(context, &config.stream).await {
                 Ok(found) => return check(config, &wanted, &found),
-                Err(error) => match error.kind() {
-                    GetStreamErrorKind::JetStream(error)
-                        if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {}
-                    GetStreamErrorKind::InvalidStreamName | GetStreamErrorKind::EmptyName => {
-                        let (stream, problem) = (config.stream.clone(), error.to_string());
-                        return Err(ConnectError::Create { stream, problem });
-                    }
-                    GetStreamErrorKind::Request | GetStreamErrorKind::JetStream(_) => {
-                        tracing::info!(%error, "waiting for JetStream");
-                        tokio::time::sleep(START_PAUSE).await;
-                        continue;
-                    }
-                },
+                Err(ConnectError::Missing { .. }) => {}
+                Err(error) => return Err(error),
             }
             match context.create_stream(wanted.clone()).await {
                 Ok(_) => return Ok(()),
@@ -282,7 +317,7 @@ impl JetStream {
 
 /// Addresses as they may be shown.
 fn without_passwords(servers: &[String]) -> String {
-    let shown = servers.iter().map(|server| match server.split_once('@') {
+    let shown = servers.iter().map(|server| match server.rsplit_once('@') {
         Some((before, host)) => {
             let scheme = before.split_once("://").map_or("nats", |(scheme, _)| scheme);
             format!("{scheme}://{host}")
