@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::failure::{Failure, Result};
-use crate::peer::{Kind, Peer};
+use crate::peer::{Kind, Peer, Programs};
 use crate::report::{Row, Table};
 use crate::workload::{Sizes, Workload};
 
@@ -31,7 +31,8 @@ use crate::workload::{Sizes, Workload};
 #[derive(Debug, Parser)]
 #[command(after_help = "Examples:\n  \
     cargo run --release -p gapless-peers\n  \
-    cargo run --release -p gapless-peers -- replay-log --peers gapless,jetstream --pairs 5")]
+    cargo run --release -p gapless-peers -- replay-log --peers gapless,jetstream --pairs 5\n  \
+    cargo run --release -p gapless-peers -- replay-log append --peers gapless,other --other PATH")]
 struct Args {
     /// What to measure; everything, if nothing is named.
     #[arg(value_enum)]
@@ -45,6 +46,9 @@ struct Args {
     /// The command `gapless` to measure; built with cargo if not given.
     #[arg(long, value_name = "PATH")]
     gapless: Option<PathBuf>,
+    /// Another build of the command, to compare with: the peer `other`.
+    #[arg(long, value_name = "PATH")]
+    other: Option<PathBuf>,
     /// Measure next to nothing, only to see that everything works.
     #[arg(long)]
     small: bool,
@@ -88,6 +92,9 @@ async fn measure(args: Args) -> Result<()> {
     let workloads = if args.workloads.is_empty() { Workload::ALL.to_vec() } else { args.workloads };
     let peers: Vec<_> =
         peers.into_iter().filter(|kind| is_ready(*kind, args.gapless.as_deref())).collect();
+    if args.other.is_none() && peers.contains(&Kind::Other) {
+        return Err(Failure::new("no other build is named").hint("name its command with `--other`"));
+    }
     let gapless = match args.gapless {
         Some(path) => path,
         None if peers.contains(&Kind::Gapless) || peers.contains(&Kind::SharedLog) => {
@@ -95,6 +102,7 @@ async fn measure(args: Args) -> Result<()> {
         }
         None => PathBuf::from("gapless"),
     };
+    let programs = Programs { other: args.other.unwrap_or_else(|| gapless.clone()), gapless };
     let mut inexact = vec![];
     let versions =
         peers.iter().map(|kind| format!("* {}: {}\n", kind.title(), preflight::version(*kind)));
@@ -102,7 +110,7 @@ async fn measure(args: Args) -> Result<()> {
     print!("{markdown}");
     for workload in workloads {
         let table =
-            run(workload, &peers, &gapless, workload.repeats(args.pairs.into()), &sizes).await;
+            run(workload, &peers, &programs, workload.repeats(args.pairs.into()), &sizes).await;
         inexact.extend(
             table.inexact().map(|problem| format!("{}: {problem}", workload_name(workload))),
         );
@@ -142,7 +150,7 @@ fn is_ready(kind: Kind, gapless: Option<&Path>) -> bool {
 async fn run(
     workload: Workload,
     peers: &[Kind],
-    gapless: &Path,
+    programs: &Programs,
     rounds: usize,
     sizes: &Sizes,
 ) -> Table {
@@ -158,7 +166,7 @@ async fn run(
             let measured = async {
                 let mut server = match kept {
                     Some(server) => server,
-                    None => row.kind.start(gapless).await?,
+                    None => row.kind.start(programs).await?,
                 };
                 let sample = workload.run(&mut *server, &topic, sizes).await?;
                 Ok::<_, Failure>((server, sample))

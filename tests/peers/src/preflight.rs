@@ -56,7 +56,7 @@ pub(crate) fn built() -> Result<PathBuf> {
 /// Builds, or installs, what a peer needs; says why not, if that fails.
 pub(crate) fn prepare(kind: Kind) -> Result<()> {
     match kind {
-        Kind::Raw => Ok(()),
+        Kind::Raw | Kind::Other => Ok(()),
         Kind::Gapless => run(&build_command()),
         Kind::Jetstream => package("nats-server", "nats-server"),
         Kind::SharedLog => {
@@ -83,6 +83,7 @@ pub(crate) fn version(kind: Kind) -> String {
     };
     match kind {
         Kind::Gapless => format!("gapless {}", env!("CARGO_PKG_VERSION")),
+        Kind::Other => "as named with `--other`".to_owned(),
         Kind::SharedLog => {
             format!("gapless {}, {}", env!("CARGO_PKG_VERSION"), said("nats-server", "--version"))
         }

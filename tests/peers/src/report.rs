@@ -64,7 +64,7 @@ impl Table {
 
     /// What gapless did that it must not do, and what of it could not be measured.
     pub(crate) fn inexact(&self) -> impl Iterator<Item = String> {
-        let is_ours = |row: &&Row| matches!(row.kind, Kind::Gapless | Kind::SharedLog);
+        let is_ours = |row: &&Row| row.kind.is_ours();
         let ours = self.rows.iter().filter(is_ours);
         ours.flat_map(|row| &row.samples).filter_map(|sample| match sample {
             Ok(Sample { counts, value: _ }) if counts.is_exact() => None,

@@ -34,3 +34,11 @@ fn every_workload_delivers_everything_once_in_order() {
     let delivering = lines.iter().filter(|line| line["counts"]["expected"] != 0).count();
     assert_eq!(delivering, 6 * 2, "idle connections are given nothing");
 }
+
+#[test]
+fn another_build_has_to_be_named() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gapless-peers"));
+    let output = command.args(["--small", "--peers", "other"]).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("--other"), "{said}");
+}

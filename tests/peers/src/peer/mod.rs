@@ -10,7 +10,7 @@ mod socket_io;
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ::gapless::net::BoxFuture;
@@ -28,6 +28,8 @@ use crate::tally::Counts;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
     Gapless,
+    /// Another build of it, see `--other`.
+    Other,
     /// The same with its log on three nodes of JetStream.
     SharedLog,
     Raw,
@@ -45,6 +47,7 @@ impl Kind {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Gapless => "gapless",
+            Self::Other => "gapless, another build",
             Self::SharedLog => "gapless, log on JetStream ×3",
             Self::Raw => "raw WebSocket",
             Self::Jetstream => "NATS JetStream",
@@ -53,10 +56,20 @@ impl Kind {
         }
     }
 
-    /// Starts a server without any events; `gapless` is the command of that name.
-    pub(crate) async fn start(self, gapless: &Path) -> Result<Box<dyn Peer>> {
+    /// Whether it is `gapless`, of which everything is expected.
+    pub(crate) fn is_ours(self) -> bool {
+        match self {
+            Self::Gapless | Self::Other | Self::SharedLog => true,
+            Self::Raw | Self::Jetstream | Self::Mosquitto | Self::SocketIo => false,
+        }
+    }
+
+    /// Starts a server without any events.
+    pub(crate) async fn start(self, programs: &Programs) -> Result<Box<dyn Peer>> {
+        let Programs { gapless, other } = programs;
         let started: Result<Box<dyn Peer>> = match self {
             Self::Gapless => gapless::start(gapless, None).await.map(|peer| Box::new(peer) as _),
+            Self::Other => gapless::start(other, None).await.map(|peer| Box::new(peer) as _),
             Self::SharedLog => shared_log(gapless).await.map(|peer| Box::new(peer) as _),
             Self::Raw => raw::start().await.map(|peer| Box::new(peer) as _),
             Self::Jetstream => jetstream::start().await.map(|peer| Box::new(peer) as _),
@@ -65,6 +78,12 @@ impl Kind {
         };
         started.map_err(|failure| failure.context(self.title()))
     }
+}
+
+/// The commands that are measured.
+pub(crate) struct Programs {
+    pub(crate) gapless: PathBuf,
+    pub(crate) other: PathBuf,
 }
 
 async fn shared_log(program: &Path) -> Result<Crowd<Gapless>> {
