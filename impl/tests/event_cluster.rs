@@ -31,6 +31,8 @@ enum Fault {
     /// It never arrives.
     Lost,
     Refused,
+    /// The leader lags: it denies what it should take.
+    Denied,
 }
 
 #[derive(Default)]
@@ -188,6 +190,7 @@ impl Engine for Memory {
                     Err(PublishFailure::Unknown("no answer".to_owned()))
                 }
                 Some(Fault::Lost) => Err(PublishFailure::Unknown("no answer".to_owned())),
+                Some(Fault::Denied) => Err(PublishFailure::WrongLast),
                 Some(Fault::Refused) => Err(PublishFailure::Refused("full".to_owned())),
             }
         };
@@ -436,6 +439,28 @@ async fn what_the_engine_refuses_is_surely_not_stored() {
     assert!(unknown(&server.one(append(1)).await));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_denies_what_it_should_take_is_no_log_that_went_back() {
+    let engine = Memory::default();
+    let mut server = Server::start(&engine, 1).await;
+    assert!(matches!(server.follower.next().await, Input::FollowBegun { .. }));
+    server.stored(1).await;
+    engine.fail([Fault::Denied, Fault::Denied]);
+    assert_eq!(server.stored(2).await, 2, "it is tried again");
+    engine.fail([Fault::Denied; 4]);
+    let reply = server.one(append(3)).await;
+    assert!(not_applied(&reply), "{reply:?}");
+    assert_eq!(server.stored(3).await, 3, "the epoch is the same");
+    for first in 1..=3 {
+        match server.follower.next().await {
+            Input::Followed { first: told, epoch: of, .. } if told == first => {
+                assert_eq!(of, epoch(1));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn once_a_message_fails_those_after_it_are_not_tried() {
     let engine = Memory::default();
@@ -622,6 +647,21 @@ async fn retention_keeps_whole_messages_and_always_the_last_so_no_number_is_give
     assert_eq!(fresh.read(0, 10).await.first().map(|(sequence, _)| *sequence), Some(6));
 }
 
+#[tokio::test]
+async fn a_command_removes_a_bounded_number_of_messages_and_says_how_far_it_came() {
+    let engine = Memory::default();
+    let config = EngineLogConfig { removals_max: 3, ..EngineLogConfig::default() };
+    let mut server = Server::configured(&engine, 1, config).await;
+    for n in 1..=10 {
+        server.stored(n).await;
+    }
+    for expected in [4, 7, 9, 9] {
+        let reply = server.one(Command::Retain { agent: agent(), oldest: 9 }).await;
+        assert!(matches!(reply, Reply::Retained(oldest) if oldest == expected), "{reply:?}");
+        assert_eq!(server.load(false).await.oldest, expected);
+    }
+}
+
 // ---- epochs ------------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -752,6 +792,71 @@ async fn who_follows_is_told_of_every_append_once_and_goes_on_where_it_broke() {
     }
 }
 
+/// A server that has followed five events, whose feed has ended.
+async fn cut_off_after_five(engine: &Memory) -> Server {
+    let mut server = Server::start(engine, 1).await;
+    assert!(matches!(server.follower.next().await, Input::FollowBegun { resumed: false }));
+    for n in 1..=5 {
+        server.stored(n).await;
+        assert!(matches!(server.follower.next().await, Input::Followed { .. }));
+    }
+    engine.end_feeds();
+    assert!(matches!(server.follower.next().await, Input::FollowBroken));
+    server
+}
+
+#[tokio::test]
+async fn a_log_that_lost_its_end_and_grew_beyond_it_since_went_back() {
+    let engine = Memory::default();
+    let mut one = cut_off_after_five(&engine).await;
+    let three = engine.of(SUBJECT)[2];
+    engine.go_back_to(three);
+    let mut two = Server::start(&engine, 2).await;
+    assert_eq!(two.epoch, one.epoch, "nobody has told it");
+    for n in 11..=19 {
+        two.stored(n).await;
+    }
+    let told = one.follower.next().await;
+    assert!(matches!(told, Input::LogWentBack), "{told:?}");
+    assert_eq!(one.open(7, None).await, epoch(7));
+    assert!(matches!(one.follower.next().await, Input::FollowBegun { .. }));
+    assert_eq!(one.stored(20).await, 13);
+    assert!(not_applied(&two.one(append(21)).await), "the epoch is another one for all");
+}
+
+#[tokio::test]
+async fn a_log_that_has_forgotten_the_epoch_of_a_server_went_back() {
+    let engine = Memory::default();
+    let mut one = Server::start(&engine, 1).await;
+    one.stored(1).await;
+    let end = engine.inner().last_seq;
+    assert_eq!(one.open(3, Some(epoch(1))).await, epoch(3));
+    engine.go_back_to(end);
+    engine.end_feeds();
+    let told = loop {
+        match one.follower.next().await {
+            Input::FollowBroken => {}
+            told => break told,
+        }
+    };
+    assert!(matches!(told, Input::LogWentBack), "{told:?}");
+    assert_eq!(one.open(4, None).await, epoch(4));
+}
+
+#[tokio::test]
+async fn what_was_removed_from_the_beginning_meanwhile_is_no_log_that_went_back() {
+    let engine = Memory::default();
+    let mut one = cut_off_after_five(&engine).await;
+    let mut two = Server::start(&engine, 2).await;
+    for n in 6..=8 {
+        two.stored(n).await;
+    }
+    two.one(Command::Retain { agent: agent(), oldest: 8 }).await;
+    let told = one.follower.next().await;
+    assert!(matches!(told, Input::FollowBegun { resumed: false }), "{told:?}");
+    assert_eq!(one.stored(9).await, 9);
+}
+
 #[tokio::test]
 async fn who_follows_is_told_of_another_epoch() {
     let engine = Memory::default();
@@ -776,6 +881,27 @@ async fn an_engine_that_is_away_fails_what_was_not_tried_as_not_applied() {
     assert!(not_applied(&server.one(Command::Load { agent: agent(), confirmed: false }).await));
     engine.inner().down = false;
     assert_eq!(server.stored(2).await, 2);
+}
+
+#[tokio::test]
+async fn ids_of_streams_that_grow_are_bounded_together() {
+    let engine = Memory::default();
+    let config = EngineLogConfig { ids_total_max: 30, ..EngineLogConfig::default() };
+    let mut server = Server::configured(&engine, 1, config).await;
+    let of = |agent: u64, n: u64| {
+        let agent = AgentId::parse(&format!("agent-{agent}")).expect("valid");
+        Command::Append(Append { agent, ..event(n) })
+    };
+    for n in 1..=20 {
+        for agent in 1..=3 {
+            server.one(of(agent, n)).await;
+        }
+    }
+    // Two of the three do not fit: whose turn it is has to read its ids again, and knows them all.
+    engine.reads();
+    let reply = server.one(of(1, 7)).await;
+    let is_known = matches!(&reply, Reply::Appended(Appended::Existing { sequence: 7, .. }));
+    assert!(is_known && engine.reads() > 0, "{reply:?}");
 }
 
 #[tokio::test]

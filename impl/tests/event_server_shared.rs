@@ -357,6 +357,43 @@ fn trouble_that_ends_in_time_is_not_seen_by_clients() {
 }
 
 #[test]
+fn trouble_ends_with_the_next_event_that_is_followed() {
+    let mut fixture = Fixture::new();
+    fixture.live(1);
+    let (id, _) = commands(fixture.publish(2)).remove(0);
+    let failed = Err(StoreError::Unknown("no answer".to_owned()));
+    fixture.feed(Input::Stored(id, failed));
+    fixture.pass(3_000);
+    fixture.followed(2, 2, 1);
+    let outputs = fixture.pass(10_000);
+    assert_eq!((available(&outputs), closes(&outputs)), (vec![], vec![]), "{outputs:?}");
+}
+
+#[test]
+fn only_the_answer_to_the_last_question_opens_an_epoch() {
+    let mut fixture = Fixture::new();
+    fixture.live(1);
+    let (first, _) = commands(fixture.feed(Input::EpochChanged(epoch(2)))).remove(0);
+    let (second, command) = commands(fixture.feed(Input::LogWentBack)).remove(0);
+    assert!(
+        matches!(&command, Command::OpenEpoch { broken: Some(broken), .. } if *broken == epoch(1)),
+        "{command:?}"
+    );
+    fixture.answer(first, Reply::EpochOpened(epoch(2)));
+    let refused = fixture.publish(2);
+    assert!(commands(refused).is_empty(), "no epoch is open");
+    fixture.answer(second, Reply::EpochOpened(epoch(3)));
+    let (id, _) = commands(fixture.publish(3)).remove(0);
+    let outputs = fixture.appended(id, 2);
+    let receipt = outputs.iter().find_map(|output| match output {
+        Output::Published { result, .. } => Some(result.clone()),
+        _ => None,
+    });
+    let receipt = receipt.expect("it is answered").expect("it is stored");
+    assert_eq!((receipt.epoch, receipt.sequence), (epoch(3), 2));
+}
+
+#[test]
 fn one_command_of_a_run_fails_alone() {
     let mut fixture = Fixture::new();
     fixture.live(0);

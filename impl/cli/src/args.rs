@@ -175,7 +175,13 @@ pub(crate) struct ServeArgs {
     pub(crate) max_frame_rate: NonZeroU32,
     /// NATS JetStream as the log of events, which other servers have as well: `nats://HOST:PORT`,
     /// several with commas between them. Without it, the log is in DIR.
-    #[arg(long, value_name = "URLS", value_parser = EngineUrls::parse, env = "GAPLESS_LOG")]
+    #[arg(
+        long,
+        value_name = "URLS",
+        env = "GAPLESS_LOG",
+        hide_env_values = true,
+        hide_default_value = true
+    )]
     pub(crate) log: Option<EngineUrls>,
     /// The stream of JetStream; made if there is none.
     #[arg(long, value_name = "NAME", default_value = "gapless", value_parser = stream_name, env = "GAPLESS_LOG_STREAM")]

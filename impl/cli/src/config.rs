@@ -14,7 +14,7 @@ use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _};
 use toml::Value;
 
 use crate::args::Cli;
-use crate::engine::without_userinfo;
+use crate::engine;
 use crate::failure::Failure;
 
 /// Options that belong to one run and make no sense in a file.
@@ -252,8 +252,8 @@ fn list(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// The options of the command that was given, as a file that says the same but passwords in URLs; with
-/// the origin of each.
+/// The options of the command that was given, as a file that says the same, but
+/// without passwords in URLs; with the origin of each.
 fn print(command: &Command, matches: &ArgMatches, file: Option<&File>) -> String {
     let Some((name, matches)) = matches.subcommand() else { return String::new() };
     let Some(mut subcommand) = command.find_subcommand(name) else { return String::new() };
@@ -286,7 +286,11 @@ fn print(command: &Command, matches: &ArgMatches, file: Option<&File>) -> String
         };
         let line = match value {
             Some(value) => {
-                let shown = without_userinfo(&value.to_string_lossy());
+                let value = value.to_string_lossy();
+                let shown = match long == engine::OPTION {
+                    true => engine::without_userinfo(&value),
+                    false => value.into_owned(),
+                };
                 format!("{long} = {}", Value::from(shown))
             }
             None => format!("# {long} is not set"),

@@ -6,44 +6,55 @@ use gapless::events::cluster::nats::{ConnectError, JetStream, JetStreamConfig};
 use crate::args::ServeArgs;
 use crate::failure::Failure;
 
-/// Addresses of NATS servers. They may have passwords in them.
+/// Addresses of NATS servers as they were given. They may have passwords in them, so they are looked at
+/// only where the problem is told in our own words: whoever reads a command line prints what is wrong.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct EngineUrls(Vec<String>);
+pub(crate) struct EngineUrls(String);
 
-impl EngineUrls {
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        match text.starts_with("nats://") || text.starts_with("tls://") {
-            true => text.split(',').map(url).collect::<Result<_, _>>().map(Self),
-            false => Err(no_address(text)),
-        }
+impl From<String> for EngineUrls {
+    fn from(text: String) -> Self {
+        Self(text)
     }
 }
 
 impl std::fmt::Debug for EngineUrls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&without_userinfo(&self.0.join(",")))
+        f.write_str(&without_userinfo(&self.0))
     }
 }
 
-fn url(text: &str) -> Result<String, String> {
+impl EngineUrls {
+    fn parse(&self) -> Result<Vec<String>, Failure> {
+        let has_scheme = ["nats://", "tls://"].iter().any(|scheme| self.0.starts_with(scheme));
+        let urls: Option<_> = self.0.split(',').map(url).collect();
+        urls.filter(|_| has_scheme).ok_or_else(|| {
+            // Where a password ends is not known in what is no address.
+            let problem = match self.0.contains('@') {
+                true => "what `--log` says is no address of NATS".to_owned(),
+                false => format!("`{}` is no address of NATS", self.0),
+            };
+            Failure::usage(problem).hint(
+                "write `--log nats://host:4222`, with `%2C`, `%2F` and `%40` for `,`, `/` and `@` in a \
+                 password; the look of the log on standard error is `--log-format`",
+            )
+        })
+    }
+}
+
+/// An address with its scheme, which only the first has to have.
+fn url(text: &str) -> Option<String> {
     let text = text.trim();
-    let host = text.strip_prefix("nats://").or_else(|| text.strip_prefix("tls://"));
-    // Only the first has to say what it is.
-    match host.unwrap_or(text) {
-        host if host.is_empty() || host.contains('/') || host.contains(' ') => {
-            Err(no_address(text))
-        }
-        host if host == text => Ok(format!("nats://{host}")),
-        _ => Ok(text.to_owned()),
+    let rest = text.strip_prefix("nats://").or_else(|| text.strip_prefix("tls://"));
+    let host = rest.unwrap_or(text).rsplit('@').next().unwrap_or_default();
+    let port = host.rsplit_once(':').map(|(_, port)| port);
+    let is_host = !host.is_empty() && !text.contains(' ') && !rest.unwrap_or(text).contains('/');
+    if !is_host || port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        return None;
     }
-}
-
-fn no_address(text: &str) -> String {
-    format!(
-        "`{}` is no address of NATS; write it as `nats://host:4222`; the look of the log on standard \
-         error is `--log-format`",
-        without_userinfo(text)
-    )
+    Some(match rest {
+        Some(_) => text.to_owned(),
+        None => format!("nats://{text}"),
+    })
 }
 
 /// The name of a stream.
@@ -55,38 +66,45 @@ pub(crate) fn stream_name(text: &str) -> Result<String, String> {
     }
 }
 
+/// The option that names the engine.
+pub(crate) const OPTION: &str = "log";
+
 /// A list of URLs with `***` for each name and password in them.
 pub(crate) fn without_userinfo(text: &str) -> String {
-    let shown = text.split(',').map(|url| match url.rsplit_once('@') {
+    let shown = |url: &str| match url.rsplit_once('@') {
         Some((before, host)) => match before.split_once("://") {
             Some((scheme, _)) => format!("{scheme}://***@{host}"),
             None => format!("***@{host}"),
         },
         None => url.to_owned(),
-    });
-    shown.collect::<Vec<_>>().join(",")
+    };
+    match text.split(',').map(url).any(|url| url.is_none()) {
+        // Where a password ends is not known in what is no address.
+        true if text.contains('@') => "***".to_owned(),
+        _ => text.split(',').map(shown).collect::<Vec<_>>().join(","),
+    }
 }
 
 /// The engine of the log, if one is named.
 pub(crate) async fn connect(args: &ServeArgs) -> Result<Option<JetStream>, Failure> {
-    let Some(EngineUrls(servers)) = args.log.clone() else { return Ok(None) };
+    let Some(urls) = &args.log else { return Ok(None) };
     let ids_max = EngineLogConfig::default().ids_max;
     let config = JetStreamConfig {
         stream: args.log_stream.clone(),
         replicas: args.log_replicas.into(),
         // What this limit removes leaves no ids behind, so those that are remembered stay.
         messages_per_subject: args.retain_events.map(|events| events.max(ids_max)),
-        ..JetStreamConfig::new(servers)
+        ..JetStreamConfig::new(urls.parse()?)
     };
     JetStream::connect(&config).await.map(Some).map_err(failure)
 }
 
 /// The same, only if its stream is there already.
 pub(crate) async fn connect_to_existing(
-    EngineUrls(servers): EngineUrls,
+    urls: &EngineUrls,
     stream: String,
 ) -> Result<JetStream, Failure> {
-    let config = JetStreamConfig { stream, ..JetStreamConfig::new(servers) };
+    let config = JetStreamConfig { stream, ..JetStreamConfig::new(urls.parse()?) };
     JetStream::connect_to_existing(&config).await.map_err(failure)
 }
 
@@ -107,14 +125,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_passwords_of_urls_are_not_shown() {
-        let urls = "nats://me:se@cret@n1:4222,n2:4222,tls://token@n3:4222";
-        let shown = "nats://***@n1:4222,n2:4222,tls://***@n3:4222";
-        assert_eq!(without_userinfo(urls), shown);
-        let parsed = EngineUrls::parse(urls).expect("addresses");
-        assert_eq!(format!("{parsed:?}"), "nats://***@n1:4222,nats://n2:4222,tls://***@n3:4222");
-        let refused = EngineUrls::parse("nats://me:secret@n1/path").expect_err("it has a path");
-        assert!(refused.contains("n1/path") && !refused.contains("secret"), "{refused}");
-        assert_eq!(without_userinfo("0.0.0.0:7117"), "0.0.0.0:7117");
+    fn addresses_are_told_from_what_is_none_and_no_password_is_shown() {
+        let of = |text: &str| EngineUrls(text.to_owned());
+        let urls = "nats://me:secret@n1:4222, n2, tls://token@n3:4222";
+        let parsed = of(urls).parse().expect("addresses");
+        assert_eq!(parsed, ["nats://me:secret@n1:4222", "nats://n2", "tls://token@n3:4222"]);
+        assert_eq!(format!("{:?}", of(urls)), "nats://***@n1:4222, n2, tls://***@n3:4222");
+        for wrong in [
+            "nats://",
+            "json",
+            "n1:4222",
+            "nats://n1/path",
+            "nats://me:secret@n1/path",
+            "nats://me:sec/secret@n1:4222",
+            "nats://me:sec,secret@n1:4222",
+            "nats://n1:port",
+        ] {
+            let refused = of(wrong).parse().expect_err(wrong).to_string();
+            assert!(refused.contains("nats://host:4222") && !refused.contains("sec"), "{refused}");
+        }
     }
 }

@@ -290,8 +290,8 @@ pub struct Server {
 
 #[derive(Debug)]
 enum EpochPhase {
-    /// The command is with the log.
-    Opening,
+    /// The command is with the log, and only the answer to it counts.
+    Opening(StoreId),
     /// The log failed; [`Timer::OpenEpoch`] is armed.
     Waiting,
     Open(Epoch),
@@ -419,8 +419,9 @@ impl Server {
     fn open_epoch(&mut self) {
         let proposed = Epoch::random(&mut *self.entropy);
         let broken = self.sharing.broken();
-        self.store(Pending::OpenEpoch, Command::OpenEpoch { proposed, broken });
-        self.epoch = EpochPhase::Opening;
+        self.timers.stop(Timer::OpenEpoch);
+        let command = Command::OpenEpoch { proposed, broken };
+        self.epoch = EpochPhase::Opening(self.store(Pending::OpenEpoch, command));
     }
 
     fn store(&mut self, pending: Pending, command: Command) -> StoreId {
@@ -851,8 +852,9 @@ impl Server {
         let refusal = match &self.epoch {
             EpochPhase::Open(_) if self.publishes < self.config.publishes_max => None,
             EpochPhase::Open(_) => Some(PublishError::Overloaded),
-            EpochPhase::Opening | EpochPhase::Waiting => Some(PublishError::Unavailable),
+            EpochPhase::Opening(_) | EpochPhase::Waiting => Some(PublishError::Unavailable),
         };
+        let refusal = refusal.or(self.sharing.is_away().then_some(PublishError::Unavailable));
         if let Some(error) = refusal {
             mark!("events.publish_refused");
             self.outputs.push_back(Output::Published { ticket, result: Err(error) });
@@ -897,7 +899,7 @@ impl Server {
         result: Result<Reply, StoreError>,
     ) {
         match pending {
-            Pending::OpenEpoch => self.epoch_opened(now, result),
+            Pending::OpenEpoch => self.epoch_opened(now, id, result),
             Pending::Load(agent) => {
                 self.loaded(now, id, &agent, result);
                 self.load_answered();
@@ -945,8 +947,11 @@ impl Server {
         self.connections.get(&conn).is_some_and(|connection| connection.asking == Some(id))
     }
 
-    fn epoch_opened(&mut self, now: Instant, result: Result<Reply, StoreError>) {
-        let EpochPhase::Opening = &self.epoch else { return };
+    fn epoch_opened(&mut self, now: Instant, id: StoreId, result: Result<Reply, StoreError>) {
+        match &self.epoch {
+            EpochPhase::Opening(asked) if *asked == id => {}
+            _ => return,
+        }
         let Ok(Reply::EpochOpened(epoch)) = result else {
             // Whether it was stored is not known, so the next attempt is another epoch.
             mark!("events.open_epoch_failed");
@@ -1090,7 +1095,7 @@ impl Server {
     fn receipt(&self, sequence: u64) -> Result<Receipt, PublishError> {
         match &self.epoch {
             EpochPhase::Open(epoch) => Ok(Receipt { epoch: epoch.clone(), sequence }),
-            EpochPhase::Opening | EpochPhase::Waiting => Err(PublishError::Unknown),
+            EpochPhase::Opening(_) | EpochPhase::Waiting => Err(PublishError::Unknown),
         }
     }
 

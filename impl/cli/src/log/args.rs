@@ -110,7 +110,13 @@ Example:
 #[command(after_help = NEW_EPOCH_HELP)]
 pub(crate) struct NewEpochArgs {
     /// The servers of NATS: `nats://HOST:PORT`, several with commas between them.
-    #[arg(long, value_name = "URLS", value_parser = EngineUrls::parse, env = "GAPLESS_LOG")]
+    #[arg(
+        long,
+        value_name = "URLS",
+        env = "GAPLESS_LOG",
+        hide_env_values = true,
+        hide_default_value = true
+    )]
     pub(crate) log: EngineUrls,
     /// The stream of JetStream.
     #[arg(long, value_name = "NAME", default_value = "gapless", value_parser = stream_name, env = "GAPLESS_LOG_STREAM")]

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::{engine, entropy, exit};
 
 pub(super) async fn run(args: &NewEpochArgs) -> Result<u8, Failure> {
-    let engine = engine::connect_to_existing(args.log.clone(), args.log_stream.clone()).await?;
+    let engine = engine::connect_to_existing(&args.log, args.log_stream.clone()).await?;
     let config = EngineLogConfig { prefix: args.log_stream.clone(), ..EngineLogConfig::default() };
     // Nothing is followed: the log is left as soon as it has the epoch.
     let (mut log, _follower) = EngineLog::new(engine, config, entropy()?);

@@ -156,6 +156,8 @@ async fn an_engine_that_is_not_there_or_is_no_address_is_told_with_a_remedy() {
         ("nats://user:secret@127.0.0.1:1", "nats://127.0.0.1:1"),
         ("json", "--log-format"),
         ("nats://", "nats://host:4222"),
+        ("nats://user:sec/secret@n1:4222", "nats://host:4222"),
+        ("nats://user:sec,secret@n1:4222", "nats://host:4222"),
     ] {
         let said = run(&["serve", "--data", &data, "--log", log], "").await;
         assert!(matches!(said.code, Some(1 | 2)), "{said:?}");
@@ -166,4 +168,8 @@ async fn an_engine_that_is_not_there_or_is_no_address_is_told_with_a_remedy() {
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(said.out.contains("log = \"nats://***@n1:4222,n2:4222\""), "{said:?}");
     assert!(!said.out.contains("secret"), "{said:?}");
+    let mut command = gapless(&["serve", "--help"]);
+    command.env("GAPLESS_LOG", log);
+    let said = run_command(command, "").await;
+    assert!(said.out.contains("GAPLESS_LOG") && !said.out.contains("secret"), "{said:?}");
 }

@@ -1,6 +1,7 @@
 //! Appending to streams of a log.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::engine::{Engine, PublishFailure};
 use super::index::{Applied, Index};
@@ -11,6 +12,9 @@ use crate::events::log::{Append, Appended, Reply};
 use crate::mark;
 use crate::recovery::{Epoch, MAX_SEQUENCE};
 use crate::storage::StoreError;
+
+/// How long an append of unknown outcome waits before it is looked for again; each time twice as long.
+const DOUBT_PAUSE: Duration = Duration::from_millis(10);
 
 /// A message to be published.
 struct Plan {
@@ -78,7 +82,7 @@ impl<E: Engine> Shared<E> {
             match self.store(&subject, &plan).await {
                 Ok(Outcome::Stored(stream_seq)) => {
                     read_on = false;
-                    self.state().tell(&agent, stream_seq, &plan.message, self.config.ids_max);
+                    self.state().tell(&agent, stream_seq, &plan.message, &self.config);
                     let oldest = plan.oldest;
                     let stored = (plan.message.first..).zip(plan.appends);
                     replies.extend(stored.map(|(sequence, (at, Append { body, .. }))| {
@@ -87,7 +91,7 @@ impl<E: Engine> Shared<E> {
                 }
                 Ok(Outcome::Overtaken(stream_seq, message)) => {
                     mark!("cluster.append_overtaken");
-                    self.state().tell(&agent, stream_seq, &message, self.config.ids_max);
+                    self.state().tell(&agent, stream_seq, &message, &self.config);
                     conflicts += 1;
                     // Where one more was not enough, there can be many.
                     read_on = conflicts % 2 == 0;
@@ -215,7 +219,12 @@ impl<E: Engine> Shared<E> {
         let publish =
             || self.engine.publish(subject, plan.expected_last, plan.message.to_payload());
         let (mut in_doubt, mut denied) = (None, false);
-        for _ in 0..=self.config.doubts_max {
+        let mut pause = DOUBT_PAUSE;
+        for round in 0..=self.config.doubts_max {
+            if round > 0 {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
             // The same message after the same one: whichever copy comes first, no other follows it.
             match publish().await {
                 Ok(stream_seq) => return Ok(Outcome::Stored(stream_seq)),
@@ -242,16 +251,23 @@ impl<E: Engine> Shared<E> {
         if let Some(problem) = in_doubt {
             return Err(unknown(problem));
         }
-        // Another message is the last one, and none follows the one that was.
+        // Every copy was denied, and nothing follows the last one that was known: either the leader did
+        // not know that one yet, or it is gone.
         self.confirm().await.map_err(|error| unknown(error.to_string()))?;
         match self.look_for(subject, plan).await {
-            Ok(Some(outcome)) => Ok(outcome),
-            Ok(None) => {
-                self.went_back();
-                Err(StoreError::NotApplied("the engine holds less than it has shown".to_owned()))
-            }
-            Err(error) => Err(unknown(error.to_string())),
+            Ok(Some(outcome)) => return Ok(outcome),
+            Ok(None) => {}
+            Err(error) => return Err(unknown(error.to_string())),
         }
+        let last = self.engine.last(subject).await.map_err(|error| unknown(error.to_string()))?;
+        if last.map_or(0, |last| last.stream_seq) < plan.expected_last {
+            self.went_back();
+            return Err(StoreError::NotApplied(
+                "the engine holds less than it has shown".to_owned(),
+            ));
+        }
+        mark!("cluster.append_denied");
+        Err(StoreError::NotApplied("the leader of the engine lags".to_owned()))
     }
 
     /// Whether a message is still to be stored: the epoch that it has is still the log's.
@@ -316,14 +332,19 @@ impl<E: Engine> Shared<E> {
                 return Err(StoreError::NotApplied("the engine shows less than before".into()));
             }
             for (stream_seq, message) in page {
-                if index.apply(&message, stream_seq, ids_max) == Applied::Hole {
+                let problem = match index.apply(&message, stream_seq, ids_max) {
+                    Applied::Next | Applied::Known => continue,
                     // Forgotten before it was read; the index is built anew the next time.
-                    let problem = "a part of the stream was forgotten while it was read";
-                    return Err(StoreError::NotApplied(problem.to_owned()));
-                }
+                    Applied::Hole => "a part of the stream was forgotten while it was read",
+                    Applied::Twice => {
+                        mark!("cluster.number_given_twice");
+                        "the engine has a number twice"
+                    }
+                };
+                return Err(StoreError::NotApplied(problem.to_owned()));
             }
         }
-        self.state().keep(agent, index, self.config.ids_total_max);
+        self.state().keep(agent, index, &self.config);
         Ok(())
     }
 

@@ -115,7 +115,7 @@ impl<E: Engine> Shared<E> {
             let last = self.engine.last(barrier).await?.map_or(0, |stored| stored.stream_seq);
             match self.engine.publish(barrier, last, b"{}".to_vec()).await {
                 Ok(stored) => return Ok(stored),
-                // It is nobody else's subject, so that is an earlier one of unknown outcome.
+                // An earlier one of unknown outcome, or of one of the few servers with the same subject.
                 Err(PublishFailure::WrongLast) => {}
                 Err(failure) => return Err(StoreError::NotApplied(failure.to_string())),
             }

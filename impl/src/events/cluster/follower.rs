@@ -3,13 +3,39 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::engine::{Engine, EngineError, Feed as _, FollowError, Start, Stored};
+use super::engine::{Engine, Feed as _, FollowError, Start, Stored};
 use super::log::{Record, Shared};
 use super::message::{Epochs, Message};
 use crate::events::driver::Follower;
 use crate::events::server::Input;
 use crate::mark;
 use crate::recovery::{Backoff, Entropy};
+use crate::storage::StoreError;
+
+/// The last message with events that was followed.
+struct LastFollowed {
+    stream_seq: u64,
+    subject: String,
+    attempt: String,
+    /// The number of its last event.
+    number: u64,
+}
+
+/// What the log holds of what was seen of it.
+enum Continuity {
+    Whole,
+    /// The last event that was seen was removed since, as old ones are.
+    Removed,
+    WentBack,
+}
+
+/// A feed that has begun.
+struct Begun<F> {
+    feed: F,
+    /// It goes on where the one before ended.
+    resumed: bool,
+    record: Option<Record>,
+}
 
 /// Follows the log of an [`EngineLog`](super::EngineLog), and begins again for as long as it lives.
 pub struct EngineFollower<E: Engine> {
@@ -19,6 +45,7 @@ pub struct EngineFollower<E: Engine> {
     feed: Option<E::Feed>,
     /// The stream sequence of the last message that was followed.
     after: Option<u64>,
+    last: Option<LastFollowed>,
     /// It was said that nothing is followed, or nothing was yet.
     broken: bool,
     inputs: VecDeque<Input>,
@@ -27,56 +54,94 @@ pub struct EngineFollower<E: Engine> {
 impl<E: Engine> EngineFollower<E> {
     pub(super) fn new(shared: Arc<Shared<E>>, entropy: Box<dyn Entropy>) -> Self {
         let backoff = Backoff::new(shared.config.follow_retry);
-        let (feed, after, inputs) = (None, None, VecDeque::new());
-        Self { shared, entropy, backoff, feed, after, broken: false, inputs }
+        let inputs = VecDeque::new();
+        Self {
+            shared,
+            entropy,
+            backoff,
+            feed: None,
+            after: None,
+            last: None,
+            broken: false,
+            inputs,
+        }
     }
 
     /// Begins to follow, where it ended if that is possible.
     async fn begin(&mut self) {
-        let begun = match self.after {
-            Some(after) => self.begin_at(Start::After(after)).await,
-            None => self.begin_at(Start::New).await,
-        };
-        match begun {
-            Ok((feed, record)) => {
+        match self.begun().await {
+            Ok(Some(Begun { feed, resumed, record })) => {
                 self.feed = Some(feed);
                 self.broken = false;
-                self.inputs.push_back(Input::FollowBegun { resumed: self.after.is_some() });
-                let joined = self.shared.state().joined.is_some();
-                match record {
-                    Some(record) => self.take_epochs(record),
-                    // There was one.
-                    None if joined => self.shared.went_back(),
-                    None => {}
+                self.inputs.push_back(Input::FollowBegun { resumed });
+                if let Some(record) = record {
+                    self.take_epochs(record);
                 }
                 self.shared.state().blind = false;
-                return;
             }
-            Err(FollowError::WentBack) => {
-                let seen = self.after.unwrap_or(0);
-                // A leader that lags has less as well, for a moment.
-                if self.shared.confirm().await.is_ok_and(|confirmed| confirmed <= seen) {
-                    self.shared.went_back();
-                    return;
-                }
-            }
-            Err(FollowError::Engine(error)) => {
+            Ok(None) => self.shared.went_back(),
+            Err(error) => {
                 tracing::debug!(%error, "the log cannot be followed");
+                self.broke();
+                let delay = self.backoff.next_delay(&mut *self.entropy);
+                tokio::time::sleep(delay).await;
             }
         }
-        self.broke();
-        let delay = self.backoff.next_delay(&mut *self.entropy);
-        tokio::time::sleep(delay).await;
     }
 
-    /// Follows what comes from a point on. The epoch may have changed before, and the log may have
-    /// been replaced by one that has come as far since, so the record of epochs is read again.
-    async fn begin_at(&mut self, start: Start) -> Result<(E::Feed, Option<Record>), FollowError> {
-        let feed = self.shared.engine.follow(start).await?;
-        match self.shared.record().await {
-            Ok(record) => Ok((feed, record)),
-            Err(error) => Err(FollowError::Engine(EngineError(error.to_string()))),
+    /// Follows what comes after the last message that was followed; `None` if the log went back.
+    async fn begun(&mut self) -> Result<Option<Begun<E::Feed>>, StoreError> {
+        let start = self.after.map_or(Start::New, Start::After);
+        let feed = match self.shared.engine.follow(start).await {
+            Ok(feed) => feed,
+            Err(FollowError::WentBack) => {
+                // A leader that lags has less as well, for a moment.
+                let confirmed = self.shared.confirm().await?;
+                return match self.after.is_some_and(|seen| confirmed <= seen) {
+                    true => Ok(None),
+                    false => Err(StoreError::NotApplied("the leader lags".to_owned())),
+                };
+            }
+            Err(FollowError::Engine(error)) => return Err(error.into()),
+        };
+        // The epoch may have changed before, and the log may have been replaced by one that has come
+        // as far since.
+        let mut found = self.look().await?;
+        if let Continuity::WentBack = found.0 {
+            self.shared.confirm().await?;
+            found = self.look().await?;
         }
+        let (continuity, record) = found;
+        let resumed = match continuity {
+            Continuity::Whole => self.after.is_some(),
+            Continuity::Removed => {
+                // What was appended since may be removed as well, so nothing goes on from there.
+                self.shared.state().forget();
+                false
+            }
+            Continuity::WentBack => return Ok(None),
+        };
+        Ok(Some(Begun { feed, resumed, record }))
+    }
+
+    /// Whether the log still has what was seen of it, and its record of epochs.
+    async fn look(&mut self) -> Result<(Continuity, Option<Record>), StoreError> {
+        let record = self.shared.record().await?;
+        let has_joined = {
+            let state = self.shared.state();
+            let joined = state.joined.as_ref().filter(|_| !state.went_back);
+            joined.is_none_or(|joined| {
+                let has = |epoch| record.as_ref().is_some_and(|r| r.epochs.0.contains(epoch));
+                joined.current().is_none_or(has)
+                    || record.as_ref().is_some_and(|record| record.is_newer_than(joined))
+            })
+        };
+        let continuity = match (has_joined, &self.last) {
+            (false, _) => Continuity::WentBack,
+            (true, None) => Continuity::Whole,
+            (true, Some(last)) => continuity(&self.shared, last).await?,
+        };
+        Ok((continuity, record))
     }
 
     fn broke(&mut self) {
@@ -104,8 +169,14 @@ impl<E: Engine> EngineFollower<E> {
         } else if let Some(agent) = self.shared.subjects.agent(&stored.subject) {
             match Message::parse(stored) {
                 Ok(message) => {
-                    let ids_max = self.shared.config.ids_max;
-                    self.shared.state().tell(&agent, stored.stream_seq, &message, ids_max);
+                    let (stream_seq, config) = (stored.stream_seq, &self.shared.config);
+                    self.shared.state().tell(&agent, stream_seq, &message, config);
+                    self.last = Some(LastFollowed {
+                        stream_seq,
+                        subject: stored.subject.clone(),
+                        attempt: message.attempt.clone(),
+                        number: message.last(),
+                    });
                     let events = message.events.into_iter().map(|item| item.body).collect();
                     let (first, epoch) = (message.first, message.epoch);
                     self.inputs.push_back(Input::Followed { agent, first, events, epoch });
@@ -130,6 +201,27 @@ impl<E: Engine> EngineFollower<E> {
     }
 }
 
+/// Whether the log still has the last event that was followed.
+async fn continuity<E: Engine>(
+    shared: &Shared<E>,
+    last: &LastFollowed,
+) -> Result<Continuity, StoreError> {
+    match shared.next(&last.subject, last.stream_seq).await? {
+        Some((stream_seq, message)) if stream_seq == last.stream_seq => {
+            return Ok(match message.attempt == last.attempt {
+                true => Continuity::Whole,
+                false => Continuity::WentBack,
+            });
+        }
+        _ => {}
+    }
+    // Only the beginning of a stream is ever removed.
+    match shared.next(&last.subject, 0).await? {
+        Some((_, first)) if first.first > last.number => Ok(Continuity::Removed),
+        _ => Ok(Continuity::WentBack),
+    }
+}
+
 impl<E: Engine> Follower for EngineFollower<E> {
     async fn next(&mut self) -> Input {
         loop {
@@ -147,6 +239,7 @@ impl<E: Engine> Follower for EngineFollower<E> {
                 None => {
                     self.feed = None;
                     self.after = None;
+                    self.last = None;
                     self.inputs.push_back(Input::LogWentBack);
                 }
             }

@@ -3,6 +3,7 @@
 //! An append succeeds only if the message that the index ends with is still the last one. So when it
 //! has succeeded, nothing was missing in the index by which the event was judged.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -50,6 +51,8 @@ pub(super) enum Applied {
     Known,
     /// There is something before it that is not known.
     Hole,
+    /// Its numbers belong to others already, which compare and set excludes.
+    Twice,
 }
 
 impl Index {
@@ -94,8 +97,10 @@ impl Index {
         if stream_seq <= self.stream_seq {
             return Applied::Known;
         }
-        if message.first != self.head + 1 {
-            return Applied::Hole;
+        match message.first.cmp(&(self.head + 1)) {
+            Ordering::Less => return Applied::Twice,
+            Ordering::Greater => return Applied::Hole,
+            Ordering::Equal => {}
         }
         for (sequence, item) in (message.first..).zip(&message.events) {
             let Some(id) = item.body.id() else { continue };

@@ -14,10 +14,11 @@ use tokio::sync::Notify;
 
 use super::engine::{Engine, EngineError, Stored};
 use super::follower::EngineFollower;
-use super::index::Index;
+use super::index::{Applied, Index};
 use super::message::{Damaged, Epochs, Message, Subjects};
 use crate::events::AgentId;
 use crate::events::log::{Append, Command, Reply};
+use crate::mark;
 use crate::recovery::{BackoffConfig, Entropy, Epoch, random_hex_128};
 use crate::storage::{Store, StoreError};
 
@@ -45,6 +46,8 @@ pub struct EngineLogConfig {
     pub doubts_max: u32,
     /// How many reads are with the engine at once: 32.
     pub reads_max: usize,
+    /// How many messages one command removes at most: 256.
+    pub removals_max: usize,
     /// How many messages are read at once: 1,024.
     pub page_messages: usize,
     /// The same in bytes: 1 MiB.
@@ -66,6 +69,7 @@ impl Default for EngineLogConfig {
             conflicts_max: 64,
             doubts_max: 3,
             reads_max: 32,
+            removals_max: 256,
             page_messages: 1_024,
             page_bytes: 1 << 20,
             follow_retry: BackoffConfig {
@@ -295,21 +299,37 @@ impl State {
     }
 
     /// Takes in a message of a stream, if its index is there and is not behind.
-    pub(super) fn tell(&mut self, agent: &AgentId, stream_seq: u64, message: &Message, ids: u64) {
+    pub(super) fn tell(
+        &mut self,
+        agent: &AgentId,
+        stream_seq: u64,
+        message: &Message,
+        config: &EngineLogConfig,
+    ) {
         if let Some(index) = self.indices.peek_mut(agent) {
             let before = index.len();
-            index.apply(message, stream_seq, ids);
+            if index.apply(message, stream_seq, config.ids_max) == Applied::Twice {
+                mark!("cluster.number_given_twice");
+                let first = message.first;
+                tracing::error!(%agent, first, stream_seq, "the engine has a number twice");
+            }
             self.ids = self.ids + index.len() - before;
+            self.keep_within(config.ids_total_max);
         }
         self.places.put((agent.clone(), message.last()), stream_seq + 1);
     }
 
     /// Keeps the index of a stream, and drops those that were not used for longest.
-    pub(super) fn keep(&mut self, agent: &AgentId, index: Index, ids_total_max: usize) {
+    pub(super) fn keep(&mut self, agent: &AgentId, index: Index, config: &EngineLogConfig) {
         self.ids += index.len();
         if let Some((_, dropped)) = self.indices.push(agent.clone(), index) {
             self.ids -= dropped.len();
         }
+        self.keep_within(config.ids_total_max);
+    }
+
+    /// Drops the indices that were not used for longest, but never the last one.
+    fn keep_within(&mut self, ids_total_max: usize) {
         while self.ids > ids_total_max && self.indices.len() > 1 {
             let Some((_, dropped)) = self.indices.pop_lru() else { return };
             self.ids -= dropped.len();

@@ -137,12 +137,15 @@ pub(super) struct Subjects {
 }
 
 impl Subjects {
+    /// Below a prefix, for a server whose name begins with two random digits: as many subjects for
+    /// barriers as there are of these, however many servers there have been.
     pub(super) fn new(prefix: &str, server: &str) -> Self {
+        let slot = server.get(..2).unwrap_or(server);
         Self {
             events: format!("{prefix}.events."),
             ids: format!("{prefix}.ids."),
             epoch: format!("{prefix}.epoch"),
-            barrier: format!("{prefix}.barrier.{server}"),
+            barrier: format!("{prefix}.barrier.{slot}"),
         }
     }
 

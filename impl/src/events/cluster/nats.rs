@@ -24,9 +24,10 @@ use futures_util::StreamExt as _;
 use super::engine::{Engine, EngineError, Feed, FollowError, PublishFailure, Start, Stored};
 
 /// How a stream of JetStream is reached and made.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct JetStreamConfig {
-    /// The addresses of servers, as `nats://host:4222`; one that answers is enough.
+    /// The addresses of servers, as `nats://host:4222`; one that answers is enough. A name and a
+    /// password in them are neither printed nor logged.
     pub servers: Vec<String>,
     /// The name of the stream, and what all of its subjects begin with: `gapless`.
     pub stream: String,
@@ -51,6 +52,19 @@ impl JetStreamConfig {
             timeout: Duration::from_secs(2),
             start_timeout: Duration::from_secs(30),
         }
+    }
+}
+
+impl std::fmt::Debug for JetStreamConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JetStreamConfig")
+            .field("servers", &without_passwords(&self.servers))
+            .field("stream", &self.stream)
+            .field("replicas", &self.replicas)
+            .field("messages_per_subject", &self.messages_per_subject)
+            .field("timeout", &self.timeout)
+            .field("start_timeout", &self.start_timeout)
+            .finish()
     }
 }
 
@@ -299,6 +313,10 @@ impl JetStream {
                 break;
             }
             expected += 1;
+            // A consumer on a server that lags may begin before.
+            if page.last().is_some_and(|last| info.stream_sequence <= last.stream_seq) {
+                continue;
+            }
             bytes += message.payload.len();
             page.push(Stored {
                 stream_seq: info.stream_sequence,
@@ -367,8 +385,12 @@ fn check(config: &JetStreamConfig, wanted: &Config, found: &Config) -> Result<()
     differs(found.storage != wanted.storage, "its storage is not `file`".to_owned());
     differs(!found.max_age.is_zero(), "its messages have a greatest age".to_owned());
     differs(
-        found.sealed || found.no_ack || found.deny_purge,
-        "it is sealed, acknowledges nothing or cannot be purged".to_owned(),
+        found.sealed || found.no_ack || found.deny_delete,
+        "it is sealed, acknowledges nothing or denies that messages are deleted".to_owned(),
+    );
+    differs(
+        found.discard_new_per_subject,
+        "it refuses what is new on a subject that is full".to_owned(),
     );
     differs(found.mirror.is_some(), "it is a mirror".to_owned());
     differs(
@@ -434,7 +456,11 @@ impl Engine for JetStream {
             | PublishErrorKind::BrokenPipe
             | PublishErrorKind::WrongLastMessageId
             | PublishErrorKind::Other => match refusal(&error) {
-                Some((code, text)) if is_refusal(code) => Err(PublishFailure::Refused(text)),
+                // A message with the same expectation is on its way, or was.
+                Some((ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT, _)) => {
+                    Err(PublishFailure::WrongLast)
+                }
+                Some((code, text)) if is_refusal(code, &text) => Err(PublishFailure::Refused(text)),
                 _ => Err(PublishFailure::Unknown(error.to_string())),
             },
         }
@@ -501,9 +527,13 @@ impl Engine for JetStream {
     }
 }
 
-fn is_refusal(code: ErrorCode) -> bool {
+/// Whether all nodes refuse a message alike. That a message cannot be stored may also be the trouble
+/// of one node, while others store it; only a limit is the same for all.
+fn is_refusal(code: ErrorCode, text: &str) -> bool {
+    if code == ErrorCode::STREAM_STORE_FAILED {
+        return text.contains("maximum");
+    }
     [
-        ErrorCode::STREAM_STORE_FAILED,
         ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM,
         ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM,
         ErrorCode::STREAM_SEALED,

@@ -34,7 +34,7 @@ impl<E: Engine> Shared<E> {
 
     pub(super) async fn read(&self, read: &Read) -> Result<Reply, StoreError> {
         // What is read is told as of this epoch.
-        self.state().epoch()?;
+        let epoch = self.state().epoch()?;
         let subject = self.subjects.of(&read.agent);
         let place = self.state().places.get(&(read.agent.clone(), read.after)).copied();
         let from = match place {
@@ -56,6 +56,8 @@ impl<E: Engine> Shared<E> {
                 // Nothing is missing but what was forgotten, and that is always the beginning.
                 let first = self.next(&subject, 0).await?;
                 if after > read.after || first.is_none_or(|(first, _)| first < stream_seq) {
+                    // The place may be one of a log that was replaced.
+                    self.state().places.pop(&(read.agent.clone(), read.after));
                     let problem = format!("event {} of {} is not there", after + 1, read.agent);
                     return Err(StoreError::NotApplied(problem));
                 }
@@ -74,8 +76,12 @@ impl<E: Engine> Shared<E> {
                 next = Some(if sequence == last { stream_seq + 1 } else { stream_seq });
             }
         }
+        let mut state = self.state();
+        if state.epoch()? != epoch {
+            return Err(StoreError::NotApplied("the log has another epoch by now".to_owned()));
+        }
         if let Some(next) = next {
-            self.state().places.put((read.agent.clone(), after), next);
+            state.places.put((read.agent.clone(), after), next);
         }
         Ok(Reply::Page(page))
     }
@@ -98,7 +104,14 @@ impl<E: Engine> Shared<E> {
             Some(found) => Some(found),
             None => self.last(&subject).await?,
         };
-        let Some((stream_seq, message)) = found else { return Ok(Reply::Retained(1)) };
+        let Some(wanted) = found else { return Ok(Reply::Retained(1)) };
+        // What is more than that waits for the next command.
+        let (count, bytes) = (self.config.removals_max + 1, self.config.page_bytes);
+        let reached = self.page(&subject, 0, count, bytes).await?.pop();
+        let (stream_seq, message) = match reached {
+            Some(reached) if reached.0 < wanted.0 => reached,
+            _ => wanted,
+        };
         self.keep_ids(agent, stream_seq).await?;
         self.engine.purge_below(&subject, stream_seq).await?;
         if let Some(index) = self.state().indices.peek_mut(agent) {

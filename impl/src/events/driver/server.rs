@@ -179,7 +179,8 @@ impl ServerHandle {
 /// Tells a server what is appended to a log that others append to as well.
 pub trait Follower: Send + 'static {
     /// The next of [`Input::Followed`], [`Input::FollowBegun`], [`Input::FollowBroken`],
-    /// [`Input::EpochChanged`] and [`Input::LogWentBack`]; waits for it. It is not asked while earlier ones wait for the core.
+    /// [`Input::EpochChanged`] and [`Input::LogWentBack`]; waits for it. It is not asked while the
+    /// line of requests to the core is full.
     fn next(&mut self) -> impl Future<Output = Input> + Send;
 }
 

@@ -98,7 +98,7 @@ impl Server {
         match &self.epoch {
             EpochPhase::Open(open) if *open == epoch => {}
             EpochPhase::Open(_) => self.open_epoch(),
-            EpochPhase::Opening => self.sharing.seen = Some(epoch),
+            EpochPhase::Opening(_) => self.sharing.seen = Some(epoch),
             EpochPhase::Waiting => {}
         }
     }
@@ -112,6 +112,8 @@ impl Server {
 
     pub(super) fn follow_begun(&mut self, resumed: bool) {
         self.sharing.following = true;
+        // Whatever failed before is tried again by whoever needs it.
+        self.sharing.failing = false;
         if !resumed {
             mark!("cluster.follow_begun_anew");
             self.doubt_all();
@@ -133,6 +135,9 @@ impl Server {
         events: &[EventBody],
         epoch: &Epoch,
     ) {
+        // Something was stored since, so the log works.
+        self.sharing.failing = false;
+        self.worked();
         let Some(stream) = self.streams.get(agent) else { return };
         let of_its_lineage =
             |known: &super::Known| known.lineage.rows().iter().any(|row| row.epoch == *epoch);
