@@ -12,7 +12,8 @@ use crate::seed::Seed;
 /// What a sweep does.
 #[derive(Debug, Clone)]
 pub struct Sweep {
-    /// The scenarios, dealt round-robin.
+    /// The scenarios. Swarms have half of the runs if there are others as well, because a fixed one
+    /// has less that can happen; within each half they are dealt round-robin.
     pub scenarios: Vec<Scenario>,
     /// The seed from which the seeds of the runs follow.
     pub base: Seed,
@@ -84,10 +85,27 @@ impl Sweep {
     /// A run of this shard: its scenario and its seed. `None` if there are not so many.
     pub fn nth(&self, nth: u64) -> Option<(&Scenario, Seed)> {
         let index = nth.checked_mul(self.shard.1)?.checked_add(self.shard.0)?;
-        let scenarios = self.scenarios.len() as u64;
-        let scenario = &self.scenarios[usize::try_from(index.checked_rem(scenarios)?).ok()?];
-        self.seeds.is_none_or(|seeds| index < seeds).then(|| (scenario, self.base.derive(index)))
+        if self.seeds.is_some_and(|seeds| index >= seeds) {
+            return None;
+        }
+        let (swarms, fixed): (Vec<_>, Vec<_>) =
+            self.scenarios.iter().partition(|scenario| scenario.swarm.is_some());
+        let (among, turn) = match (swarms.is_empty(), fixed.is_empty()) {
+            (true, _) => (fixed, index),
+            (_, true) => (swarms, index),
+            (false, false) if is_of_a_swarm(index) => (swarms, index / 2),
+            (false, false) => (fixed, index / 2),
+        };
+        let at = usize::try_from(turn.checked_rem(among.len() as u64)?).ok()?;
+        Some((among[at], self.base.derive(index)))
     }
+}
+
+/// Of two runs one is of a swarm. Which one it is changes with the pair, so that no shard has only such.
+fn is_of_a_swarm(index: u64) -> bool {
+    // Multiples of the golden ratio are spread evenly, those of each shard too.
+    let is_first = (index / 2).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 63 == 0;
+    is_first == index.is_multiple_of(2)
 }
 
 /// Who runs what.
@@ -220,6 +238,28 @@ mod tests {
             jobs,
             mutant: None,
             shard,
+        }
+    }
+
+    #[test]
+    fn swarms_have_half_of_the_runs_of_every_shard() {
+        let ids = ["events/server-restart", "events/swarm", "events/empty-ring", "session/swarm"];
+        let scenarios = ids.map(|id| Library::embedded().get(id).expect("it is built in"));
+        let dealt = |shard: (u64, u64)| {
+            let plan =
+                Sweep { scenarios: scenarios.clone().into(), seeds: Some(240), shard, ..plan(1) };
+            let mut runs = std::collections::BTreeMap::new();
+            for nth in 0.. {
+                let Some((scenario, _)) = plan.nth(nth) else { break };
+                *runs.entry(scenario.id.clone()).or_insert(0) += 1;
+            }
+            ids.map(|id| runs.get(id).copied().unwrap_or(0))
+        };
+        assert_eq!(dealt((0, 1)), [60; 4]);
+        for shard in [(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)] {
+            let [one, two, three, four] = dealt(shard);
+            assert_eq!(one + two + three + four, 240 / shard.1);
+            assert!((one + three).abs_diff(two + four) <= 6, "{:?}", dealt(shard));
         }
     }
 

@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use gapless::recovery::Epoch;
+use rand_chacha::ChaCha12Rng;
 use tokio::time::Sleep;
 use turmoil::net::{TcpListener, TcpStream};
 
 use super::lines::Lines;
-use super::log::Log;
+use super::log::{Log, Message};
 use super::model::{Config, Conn, Model, Output};
 use super::truth::{EPOCHS, Truth, streams};
 use super::wire::{ToEngine, ToServer};
@@ -114,17 +116,18 @@ impl Engine {
                 Some(copy) => copy.log.clone(),
                 None => state.model.log().clone(),
             };
-            if copy.is_some() {
-                // Who restores it removes the record of epochs, so that another one begins.
-                log.purge_below(EPOCHS, u64::MAX);
-            }
-            state.model = state.model.restarted(log);
             if let Some(copy) = copy {
                 process.record(Kind::Store, "the log is replaced by an older copy");
                 gapless::mark!("world.log_replaced");
                 let streams = streams(&copy.log, state.truth.agents());
                 process.recorder.see(Seen::LogReplaced { parent: copy.branch, streams });
+                // As `gapless log new-epoch` does; without any log, servers begin one themselves.
+                if log.last(EPOCHS).is_some() {
+                    let message = begin_epoch(&mut log, process.entropy("epoch after a restore"));
+                    state.truth.committed(process, &log, &message);
+                }
             }
+            state.model = state.model.restarted(log);
         });
     }
 
@@ -132,6 +135,15 @@ impl Engine {
     pub(crate) fn tell_end(&self) {
         self.with(|state| state.truth.tell_end(state.model.log()));
     }
+}
+
+/// Adds an epoch to those that a log has had.
+fn begin_epoch(log: &mut Log, mut entropy: ChaCha12Rng) -> Message {
+    let record = log.last(EPOCHS).map(|message| serde_json::from_str(&message.payload));
+    let mut epochs: Vec<Epoch> = record.and_then(Result::ok).unwrap_or_default();
+    epochs.push(Epoch::random(&mut entropy));
+    let payload = serde_json::to_string(&epochs).expect("epochs are JSON");
+    log.append(&Arc::from(EPOCHS), payload.into())
 }
 
 /// One life of the engine.

@@ -75,6 +75,18 @@ enum Leader {
     },
 }
 
+/// A leader that goes as soon as something is on its way, and at the latest then.
+#[derive(Debug, Clone, Copy)]
+struct Doomed {
+    until_ms: u64,
+    for_ms: u64,
+    lost: bool,
+}
+
+/// How long an election waits for something to be on its way: what comes at such a time is what it is
+/// about.
+const DOOMED_MS: u64 = 500;
+
 /// A leader that has been deposed and does not know it.
 struct Deposed {
     until_ms: u64,
@@ -87,6 +99,7 @@ pub(super) struct Model {
     config: Config,
     log: Log,
     leader: Leader,
+    doomed: Option<Doomed>,
     /// In the order in which they are applied.
     proposals: VecDeque<Proposal>,
     /// What is applied when its time has come, wherever it was held up.
@@ -114,6 +127,7 @@ impl Model {
             config,
             log: Log::default(),
             leader: Leader::Leads,
+            doomed: None,
             proposals: VecDeque::new(),
             late: Vec::new(),
             followers: BTreeMap::new(),
@@ -244,6 +258,9 @@ impl Model {
                 self.propose(Proposal { asked: None, ..proposal.clone() });
             }
             self.propose(proposal);
+            if let Some(doomed) = self.doomed.take() {
+                self.fall(now_ms, doomed);
+            }
         }
         self.advance(now_ms);
     }
@@ -280,7 +297,8 @@ impl Model {
         let late = self.late.iter().map(|proposal| proposal.due_ms).min();
         let deposed = self.deposed.values().map(|deposed| deposed.until_ms).min();
         let lagging = self.lagging.values().copied().min();
-        [proposal, elected, late, deposed, lagging].into_iter().flatten().min()
+        let doomed = self.doomed.map(|doomed| doomed.until_ms);
+        [proposal, elected, late, deposed, lagging, doomed].into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -289,6 +307,9 @@ impl Model {
             && elected_ms <= now_ms
         {
             self.leader = Leader::Leads;
+        }
+        if let Some(doomed) = self.doomed.take_if(|doomed| doomed.until_ms <= now_ms) {
+            self.fall(now_ms, doomed);
         }
         self.deposed.retain(|_, deposed| deposed.until_ms > now_ms);
         self.lagging.retain(|_, until_ms| *until_ms > now_ms);
@@ -353,11 +374,19 @@ impl Model {
 
     // ---- what goes wrong ---------------------------------------------------------------------
 
-    /// The leader is gone, and another one leads `for_ms` later. Half of that time nobody has
-    /// noticed. What had no majority yet is lost, or found by the next leader and committed
-    /// without anybody being told.
+    /// The leader goes, and another one leads `for_ms` later. Half of that time nobody has noticed.
+    /// What had no majority yet is lost, or found by the next leader and committed without anybody
+    /// being told; if there is no such thing, the leader waits for it for a moment.
     pub(super) fn elect(&mut self, now_ms: u64, for_ms: u64, lost: bool) {
         self.advance(now_ms);
+        let doomed = Doomed { until_ms: now_ms + DOOMED_MS, for_ms, lost };
+        match self.proposals.is_empty() {
+            true => self.doomed = Some(doomed),
+            false => self.fall(now_ms, doomed),
+        }
+    }
+
+    fn fall(&mut self, now_ms: u64, Doomed { for_ms, lost, .. }: Doomed) {
         let (noticed_ms, elected_ms) = (now_ms + for_ms / 2, now_ms + for_ms);
         self.leader = Leader::Missing { noticed_ms, elected_ms };
         if lost {
@@ -429,6 +458,7 @@ impl Model {
         if self.leader != Leader::Leads {
             self.leader = Leader::Missing { noticed_ms: now_ms, elected_ms: now_ms };
         }
+        self.doomed = None;
         self.deposed.clear();
         self.lagging.clear();
         (self.lose_acks, self.late_writes.0, self.double_writes) = (0, 0, 0);

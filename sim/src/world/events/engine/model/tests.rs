@@ -119,15 +119,29 @@ fn what_an_election_loses_never_comes() {
 #[test]
 fn without_a_leader_nobody_answers_and_then_there_is_none() {
     let mut engine = Engine::new();
-    engine.model.elect(0, 100, false);
-    engine.publish(49, 1, 0, "x");
-    assert_eq!(engine.at(49), []);
-    let refused = engine.publish(50, 1, 0, "y");
-    let answered = answers(engine.at(50));
+    engine.model.elect(0, 100, true);
+    assert_eq!(engine.model.deadline(), Some(500), "it waits for something to lose");
+    engine.publish(10, 1, 0, "w");
+    engine.publish(59, 1, 0, "x");
+    assert_eq!(engine.at(59), []);
+    let refused = engine.publish(60, 1, 0, "y");
+    let answered = answers(engine.at(60));
     assert_eq!(answered, [(refused, Answer::Unavailable("no leader".to_owned()))]);
-    engine.publish(100, 1, 0, "z");
+    engine.publish(110, 1, 0, "z");
     engine.at(200);
     assert_eq!(engine.payloads(), ["z"]);
+}
+
+#[test]
+fn a_leader_that_nobody_writes_to_goes_all_the_same() {
+    let mut engine = Engine::new();
+    engine.model.elect(0, 100, false);
+    engine.at(500);
+    engine.publish(501, 1, 0, "x");
+    assert_eq!(engine.at(599), []);
+    engine.publish(600, 1, 0, "y");
+    engine.at(610);
+    assert_eq!(engine.payloads(), ["y"]);
 }
 
 #[test]
@@ -233,7 +247,9 @@ fn healing_ends_what_lasts() {
     let mut engine = Engine::new();
     engine.model.elect(0, 10_000, false);
     engine.model.lose_acks(5);
+    engine.publish(50, 1, 0, "w");
     engine.model.heal(100);
-    let id = engine.publish(100, 1, 0, "x");
-    assert_eq!(answers(engine.at(110)), [(id, Answer::Stored(1))]);
+    engine.at(100);
+    let id = engine.publish(100, 1, 1, "x");
+    assert_eq!(answers(engine.at(110)), [(id, Answer::Stored(2))]);
 }
