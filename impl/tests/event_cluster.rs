@@ -678,10 +678,34 @@ async fn servers_join_the_epoch_of_the_log_and_begin_another_only_after_a_broken
     let judge = |n: u64, sequence| {
         state.lineage.judge(&Cursor::new(epoch(n), sequence), state.oldest, state.head)
     };
+    assert_eq!(judge(1, 1), Verdict::OtherEpoch { from: 1, to: 2 }, "it proves nothing");
+    assert_eq!(judge(3, 2), Verdict::UpToDate);
+    assert_eq!(judge(4, 2), Verdict::OtherEpoch { from: 1, to: 2 });
+    // Who still asks because of one that was broken before has what it asked for.
+    assert_eq!(one.open(5, Some(epoch(1))).await, epoch(3));
+}
+
+#[tokio::test]
+async fn an_epoch_that_is_begun_by_hand_goes_on_from_those_before() {
+    let engine = Memory::default();
+    let mut one = Server::start(&engine, 1).await;
+    one.stored(1).await;
+    let (by_hand, _) = EngineLog::new(
+        engine.clone(),
+        EngineLogConfig::default(),
+        Box::new(ChaCha12Rng::seed_from_u64(9)),
+    );
+    by_hand.begin_epoch(epoch(3)).await.expect("it is stored");
+    let mut two = Server::start(&engine, 2).await;
+    assert_eq!(two.epoch, epoch(3));
+    assert_eq!(two.stored(2).await, 2);
+    let state = two.load(false).await;
+    let judge = |n: u64, sequence| {
+        state.lineage.judge(&Cursor::new(epoch(n), sequence), state.oldest, state.head)
+    };
     assert_eq!(judge(1, 1), Verdict::Replay { from: 2, to: 2 });
     assert_eq!(judge(1, 2), Verdict::Ahead { from: 2, to: 2 });
     assert_eq!(judge(3, 2), Verdict::UpToDate);
-    assert_eq!(judge(4, 2), Verdict::OtherEpoch { from: 1, to: 2 });
 }
 
 #[tokio::test]
@@ -728,7 +752,7 @@ async fn a_log_that_was_put_back_gives_its_numbers_again_only_in_another_epoch()
     let state = server.load(true).await;
     let cursor = Cursor::new(epoch(1), 5);
     let verdict = state.lineage.judge(&cursor, state.oldest, state.head);
-    assert_eq!(verdict, Verdict::Ahead { from: 3, to: 3 });
+    assert_eq!(verdict, Verdict::OtherEpoch { from: 1, to: 3 });
 }
 
 #[tokio::test]
@@ -821,6 +845,10 @@ async fn a_log_that_lost_its_end_and_grew_beyond_it_since_went_back() {
     assert_eq!(one.open(7, None).await, epoch(7));
     assert!(matches!(one.follower.next().await, Input::FollowBegun { .. }));
     assert_eq!(one.stored(20).await, 13);
+    let state = one.load(true).await;
+    let cursor = Cursor::new(epoch(1), 5);
+    let verdict = state.lineage.judge(&cursor, state.oldest, state.head);
+    assert_eq!(verdict, Verdict::OtherEpoch { from: 1, to: 13 }, "5 is another event now");
     assert!(not_applied(&two.one(append(21)).await), "the epoch is another one for all");
 }
 

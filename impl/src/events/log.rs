@@ -20,7 +20,8 @@ pub enum Command {
     OpenEpoch {
         /// The epoch that begins if none is to be joined.
         proposed: Epoch,
-        /// An epoch in which the log went back, so that its numbers may be given again.
+        /// An epoch in which the log went back, so that its numbers may be given again. On a shared
+        /// log no cursor of it, or of one before it, proves anything afterwards.
         broken: Option<Epoch>,
     },
     /// What is known of a stream?

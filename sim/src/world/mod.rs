@@ -598,16 +598,6 @@ impl<'a> World<'a> {
     fn replace(&mut self, host: Host, replace: Replace, restart_ms: u64) {
         self.state(host).vault.state().replace = Some(replace);
         self.crash(host, Duration::from_millis(restart_ms));
-        if host == Host::Engine {
-            // Servers are stopped while their engine gets another log. Nobody can stop one that stands
-            // still.
-            for server in self.plan.topology.servers() {
-                let suspended = Lasting::Suspended(server);
-                if !self.lasting.iter().any(|(_, lasting)| *lasting == suspended) {
-                    self.crash(server, Duration::from_millis(restart_ms));
-                }
-            }
-        }
     }
 
     fn client(&self, number: u32) -> &Client {

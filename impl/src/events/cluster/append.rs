@@ -124,10 +124,11 @@ impl<E: Engine> Shared<E> {
     ) -> Result<Planned, StoreError> {
         let mut state = self.state();
         let epoch = state.epoch()?;
-        let known = state.joined.as_ref().map(|joined| joined.epochs.0.clone()).unwrap_or_default();
+        let known = state.joined.as_ref().map(|joined| joined.epochs.clone()).unwrap_or_default();
         let Some(index) = state.indices.get(agent) else { return Ok(Planned::NoIndex) };
         if let Some((last, _)) = index.epochs.last()
-            && !known.contains(last)
+            && !known.begun.contains(last)
+            && !known.broken.contains(last)
         {
             let last = last.clone();
             if !state.forgotten.contains(&last) {
@@ -159,6 +160,7 @@ impl<E: Engine> Shared<E> {
         let Some(created) = created else { return Ok(Planned::Nothing) };
         let first = index.head + 1;
         let mut epochs = index.epochs.clone();
+        epochs.retain(|(epoch, _)| !known.broken.contains(epoch));
         if epochs.last().is_none_or(|(last, _)| *last != epoch) {
             epochs.push((epoch.clone(), first));
             epochs.drain(..epochs.len().saturating_sub(self.config.epochs_max));
@@ -192,7 +194,7 @@ impl<E: Engine> Shared<E> {
         self.confirm().await?;
         let record = self.record().await?;
         let mut state = self.state();
-        let is_known = record.as_ref().is_none_or(|record| record.epochs.0.contains(&epoch));
+        let is_known = record.as_ref().is_none_or(|record| record.epochs.begun.contains(&epoch));
         if let Some(record) = record {
             state.see(record);
         }
@@ -218,6 +220,7 @@ impl<E: Engine> Shared<E> {
     async fn store(&self, subject: &str, plan: &Plan) -> Result<Outcome, StoreError> {
         let publish =
             || self.engine.publish(subject, plan.expected_last, plan.message.to_payload());
+        let joins = self.state().joins;
         let (mut in_doubt, mut denied) = (None, false);
         let mut pause = DOUBT_PAUSE;
         for round in 0..=self.config.doubts_max {
@@ -261,7 +264,7 @@ impl<E: Engine> Shared<E> {
         }
         let last = self.engine.last(subject).await.map_err(|error| unknown(error.to_string()))?;
         if last.map_or(0, |last| last.stream_seq) < plan.expected_last {
-            self.went_back();
+            self.went_back(joins);
             return Err(StoreError::NotApplied(
                 "the engine holds less than it has shown".to_owned(),
             ));
@@ -297,13 +300,16 @@ impl<E: Engine> Shared<E> {
     /// Reads what was appended to a stream since, or the ids of its newest events.
     async fn catch_up(&self, agent: &AgentId, subject: &str) -> Result<(), StoreError> {
         let ids_max = self.config.ids_max;
-        let index = self.state().take_index(agent);
+        let (joins, index) = {
+            let mut state = self.state();
+            (state.joins, state.take_index(agent))
+        };
         let last = self.last(subject).await?;
         let (end, head) = last.map_or((0, 0), |(end, last)| (end, last.last()));
         if let Some(index) = &index
             && end < index.stream_seq
         {
-            return Err(self.missed(subject, index.stream_seq).await);
+            return Err(self.missed(joins, subject, index.stream_seq).await);
         }
         let mut index = match index {
             Some(index) => index,
@@ -344,18 +350,22 @@ impl<E: Engine> Shared<E> {
                 return Err(StoreError::NotApplied(problem.to_owned()));
             }
         }
-        self.state().keep(agent, index, &self.config);
+        let mut state = self.state();
+        if state.joins != joins {
+            return Err(StoreError::NotApplied("the log has another epoch by now".to_owned()));
+        }
+        state.keep(agent, index, &self.config);
         Ok(())
     }
 
     /// The last message of a stream is before one that was seen.
-    async fn missed(&self, subject: &str, seen: u64) -> StoreError {
+    async fn missed(&self, joins: u64, subject: &str, seen: u64) -> StoreError {
         if let Err(error) = self.confirm().await {
             return error;
         }
         match self.engine.last(subject).await {
             Ok(Some(last)) if last.stream_seq >= seen => mark!("cluster.stale_leader"),
-            Ok(_) => self.went_back(),
+            Ok(_) => self.went_back(joins),
             Err(error) => return error.into(),
         }
         StoreError::NotApplied("the engine holds less than it has shown".to_owned())

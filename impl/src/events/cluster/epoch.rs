@@ -11,22 +11,56 @@ use crate::storage::StoreError;
 /// How often somebody else may be first.
 const ATTEMPTS_MAX: u32 = 8;
 
+/// Why no epoch is open after all of them.
+const RACED: &str = "other servers open epochs all the time";
+
+impl Epochs {
+    /// Whether an epoch was current once, as far as remembered.
+    pub(super) fn has_had(&self, epoch: &Epoch) -> bool {
+        self.begun.contains(epoch) || self.broken.contains(epoch)
+    }
+
+    /// None of the epochs goes on, nor any that somebody has known beside them.
+    fn break_with(&mut self, known: &Self, broken: &Epoch) {
+        let begun = std::mem::take(&mut self.begun);
+        let others = known.broken.iter().chain(&known.begun).chain([broken]).cloned();
+        for epoch in begun.into_iter().chain(others) {
+            if !self.broken.contains(&epoch) {
+                self.broken.push(epoch);
+            }
+        }
+    }
+
+    /// Forgets the oldest beyond so many of each kind.
+    fn keep_newest(&mut self, epochs_max: usize) {
+        for epochs in [&mut self.begun, &mut self.broken] {
+            epochs.drain(..epochs.len().saturating_sub(epochs_max.max(2)));
+        }
+    }
+}
+
+/// The place and the content of a record that may not be there.
+fn split(record: Option<Record>) -> (u64, Epochs) {
+    record.map_or_else(Default::default, |record| (record.stream_seq, record.epochs))
+}
+
 impl<E: Engine> Shared<E> {
-    /// Joins the current epoch of the log, or begins another one if there is none or it is broken.
+    /// Joins the current epoch of the log, or begins another one if there is none or it is broken. No
+    /// epoch of before goes on in that one: what was stored since the log went back is not known.
     pub(super) async fn open_epoch(
         &self,
         proposed: Epoch,
         broken: Option<Epoch>,
     ) -> Result<Reply, StoreError> {
         self.confirm().await?;
-        let broken = broken.or_else(|| {
+        let (broken, known) = {
             let state = self.state();
-            let joined = state.joined.as_ref().and_then(Record::current).cloned();
-            joined.filter(|_| state.went_back)
-        });
-        let known = {
-            let state = self.state();
-            state.joined.as_ref().map(|joined| joined.epochs.0.clone()).unwrap_or_default()
+            let current = state.joined.as_ref().and_then(Record::current);
+            // Another one may have been joined since, which whoever asks does not know yet.
+            let broken = broken.filter(|broken| current.is_none_or(|current| current == broken));
+            let broken = broken.or_else(|| current.cloned().filter(|_| state.went_back));
+            let known = state.joined.as_ref().map(|joined| joined.epochs.clone());
+            (broken, known.unwrap_or_default())
         };
         for _ in 0..ATTEMPTS_MAX {
             let record = self.record().await?;
@@ -36,7 +70,7 @@ impl<E: Engine> Shared<E> {
                 // that was known before is of the time to which it went back.
                 && broken.as_ref().is_none_or(|broken| {
                     broken != current
-                        && (record.epochs.0.contains(broken) || !known.contains(current))
+                        && (record.epochs.has_had(broken) || !known.has_had(current))
                 })
             {
                 mark!("cluster.epoch_joined");
@@ -44,28 +78,52 @@ impl<E: Engine> Shared<E> {
                 self.join(record.clone());
                 return Ok(Reply::EpochOpened(current));
             }
-            let (last, mut epochs) = match record {
-                Some(record) => (record.stream_seq, record.epochs.0),
-                None => (0, Vec::new()),
-            };
-            epochs.extend(broken.clone().filter(|broken| !epochs.contains(broken)));
-            epochs.push(proposed.clone());
-            epochs.drain(..epochs.len().saturating_sub(self.config.epochs_max.max(2)));
-            let epochs = Epochs(epochs);
-            match self.engine.publish(&self.subjects.epoch, last, epochs.to_payload()).await {
-                Ok(stream_seq) => {
-                    mark!("cluster.epoch_begun");
-                    self.join(Record { stream_seq, epochs });
-                    return Ok(Reply::EpochOpened(proposed));
-                }
-                Err(PublishFailure::WrongLast) => mark!("cluster.epoch_raced"),
-                Err(PublishFailure::Refused(problem)) => {
-                    return Err(StoreError::NotApplied(problem));
-                }
-                Err(PublishFailure::Unknown(problem)) => return Err(StoreError::Unknown(problem)),
+            let (last, mut epochs) = split(record);
+            if let Some(broken) = &broken {
+                mark!("cluster.epochs_broken");
+                epochs.break_with(&known, broken);
+            }
+            if let Some(record) = self.begin_epoch(last, epochs, &proposed).await? {
+                self.join(record);
+                return Ok(Reply::EpochOpened(proposed));
             }
         }
-        Err(StoreError::NotApplied("other servers open epochs all the time".to_owned()))
+        Err(StoreError::NotApplied(RACED.to_owned()))
+    }
+
+    /// Begins another epoch, in which those of before go on.
+    pub(super) async fn new_epoch(&self, proposed: Epoch) -> Result<(), StoreError> {
+        for _ in 0..ATTEMPTS_MAX {
+            self.confirm().await?;
+            let (last, epochs) = split(self.record().await?);
+            if self.begin_epoch(last, epochs, &proposed).await?.is_some() {
+                return Ok(());
+            }
+        }
+        Err(StoreError::NotApplied(RACED.to_owned()))
+    }
+
+    /// Stores a record that ends with an epoch; `None` if somebody else was first.
+    async fn begin_epoch(
+        &self,
+        last: u64,
+        mut epochs: Epochs,
+        proposed: &Epoch,
+    ) -> Result<Option<Record>, StoreError> {
+        epochs.begun.push(proposed.clone());
+        epochs.keep_newest(self.config.epochs_max);
+        match self.engine.publish(&self.subjects.epoch, last, epochs.to_payload()).await {
+            Ok(stream_seq) => {
+                mark!("cluster.epoch_begun");
+                Ok(Some(Record { stream_seq, epochs }))
+            }
+            Err(PublishFailure::WrongLast) => {
+                mark!("cluster.epoch_raced");
+                Ok(None)
+            }
+            Err(PublishFailure::Refused(problem)) => Err(StoreError::NotApplied(problem)),
+            Err(PublishFailure::Unknown(problem)) => Err(StoreError::Unknown(problem)),
+        }
     }
 
     /// The record of the log's epochs; `None` before the first.
@@ -83,6 +141,7 @@ impl<E: Engine> Shared<E> {
         let mut state = self.state();
         let before = state.joined.as_ref().and_then(Record::current);
         if before != record.current() || state.went_back {
+            state.joins += 1;
             state.forget();
         }
         state.went_back = false;
@@ -123,11 +182,12 @@ impl<E: Engine> Shared<E> {
         Err(StoreError::NotApplied("no barrier can be stored".to_owned()))
     }
 
-    /// The engine does not hold what it has shown: nothing more is appended in this epoch.
-    pub(super) fn went_back(&self) {
-        mark!("cluster.engine_went_back");
+    /// The engine does not hold what it had shown when so many epochs had been joined: nothing more is
+    /// appended in the last of them.
+    pub(super) fn went_back(&self, joins: u64) {
         let mut state = self.state();
-        if !state.went_back {
+        if !state.went_back && state.joins == joins {
+            mark!("cluster.engine_went_back");
             state.went_back = true;
             state.forget();
             self.gone_back.notify_one();

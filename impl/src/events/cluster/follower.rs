@@ -46,6 +46,8 @@ pub struct EngineFollower<E: Engine> {
     /// The stream sequence of the last message that was followed.
     after: Option<u64>,
     last: Option<LastFollowed>,
+    /// As of how many joined epochs that is.
+    joins: u64,
     /// It was said that nothing is followed, or nothing was yet.
     broken: bool,
     inputs: VecDeque<Input>,
@@ -62,6 +64,7 @@ impl<E: Engine> EngineFollower<E> {
             feed: None,
             after: None,
             last: None,
+            joins: 0,
             broken: false,
             inputs,
         }
@@ -69,7 +72,13 @@ impl<E: Engine> EngineFollower<E> {
 
     /// Begins to follow, where it ended if that is possible.
     async fn begin(&mut self) {
-        match self.begun().await {
+        let begun = self.begun().await;
+        let begun = match self.shared.state().joins == self.joins {
+            true => begun,
+            // What was found may be of the log before.
+            false => Err(StoreError::NotApplied("another epoch was joined meanwhile".to_owned())),
+        };
+        match begun {
             Ok(Some(Begun { feed, resumed, record })) => {
                 self.feed = Some(feed);
                 self.broken = false;
@@ -79,7 +88,7 @@ impl<E: Engine> EngineFollower<E> {
                 }
                 self.shared.state().blind = false;
             }
-            Ok(None) => self.shared.went_back(),
+            Ok(None) => self.shared.went_back(self.joins),
             Err(error) => {
                 tracing::debug!(%error, "the log cannot be followed");
                 self.broke();
@@ -91,6 +100,11 @@ impl<E: Engine> EngineFollower<E> {
 
     /// Follows what comes after the last message that was followed; `None` if the log went back.
     async fn begun(&mut self) -> Result<Option<Begun<E::Feed>>, StoreError> {
+        let joins = self.shared.state().joins;
+        if self.joins != joins {
+            // What was seen may have been of a log that another one has replaced.
+            (self.after, self.last, self.joins) = (None, None, joins);
+        }
         let start = self.after.map_or(Start::New, Start::After);
         let feed = match self.shared.engine.follow(start).await {
             Ok(feed) => feed,
@@ -130,11 +144,7 @@ impl<E: Engine> EngineFollower<E> {
         let has_joined = {
             let state = self.shared.state();
             let joined = state.joined.as_ref().filter(|_| !state.went_back);
-            joined.is_none_or(|joined| {
-                let has = |epoch| record.as_ref().is_some_and(|r| r.epochs.0.contains(epoch));
-                joined.current().is_none_or(has)
-                    || record.as_ref().is_some_and(|record| record.is_newer_than(joined))
-            })
+            joined.is_none_or(|joined| record.as_ref().is_some_and(|record| record.follows(joined)))
         };
         let continuity = match (has_joined, &self.last) {
             (false, _) => Continuity::WentBack,
@@ -160,6 +170,8 @@ impl<E: Engine> EngineFollower<E> {
             return;
         }
         self.after = Some(stored.stream_seq);
+        // A feed does not survive that its log is replaced.
+        self.joins = self.shared.state().joins;
         self.backoff.reset();
         if stored.subject == self.shared.subjects.epoch {
             match Epochs::parse(stored) {

@@ -103,6 +103,8 @@ pub(super) struct Shared<E> {
 pub(super) struct State {
     /// The record of epochs as it was when the server joined its last one.
     pub(super) joined: Option<Record>,
+    /// How often another epoch was joined than the one before.
+    pub(super) joins: u64,
     /// The newest record that was seen.
     pub(super) newest: Option<Record>,
     /// The log went back: nothing is appended before another epoch is open.
@@ -129,13 +131,18 @@ pub(super) struct Record {
 
 impl Record {
     pub(super) fn current(&self) -> Option<&Epoch> {
-        self.epochs.0.last()
+        self.epochs.begun.last()
+    }
+
+    /// Whether it is the record of a log that has, or had, the epoch of another one.
+    pub(super) fn follows(&self, other: &Self) -> bool {
+        other.current().is_none_or(|epoch| self.epochs.has_had(epoch)) || self.is_newer_than(other)
     }
 
     /// Whether it was made after another one. In a log that was replaced it may come earlier, but then
     /// it ends with an epoch that the other one does not have.
     pub(super) fn is_newer_than(&self, other: &Self) -> bool {
-        let unknown = self.current().is_some_and(|current| !other.epochs.0.contains(current));
+        let unknown = self.current().is_some_and(|current| !other.epochs.has_had(current));
         unknown || other.stream_seq < self.stream_seq
     }
 }
@@ -151,6 +158,7 @@ impl<E: Engine> EngineLog<E> {
         let server = random_hex_128(&mut *entropy);
         let state = State {
             joined: None,
+            joins: 0,
             newest: None,
             went_back: false,
             blind: false,
@@ -170,6 +178,16 @@ impl<E: Engine> EngineLog<E> {
             gone_back: Notify::new(),
         });
         (Self { shared: shared.clone() }, EngineFollower::new(shared, entropy))
+    }
+
+    /// Begins another epoch on a log that was replaced by an older copy and that nobody has written to
+    /// since. Those of before go on in it, so each cursor gets to know exactly what it has lost.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]: the engine did not take it, or may not have.
+    pub async fn begin_epoch(&self, epoch: Epoch) -> Result<(), StoreError> {
+        self.shared.new_epoch(epoch).await
     }
 }
 
@@ -359,21 +377,32 @@ impl State {
         newer
     }
 
-    /// The epoch in which this server appends and reads.
+    /// Whether what the engine shows is the log of this server, as far as known.
     ///
     /// # Errors
     ///
-    /// Why it must not.
-    pub(super) fn epoch(&self) -> Result<Epoch, StoreError> {
+    /// Why it may not be.
+    pub(super) fn is_in_sight(&self) -> Result<(), StoreError> {
         let refuse = |text: &str| Err(StoreError::NotApplied(text.to_owned()));
         if self.went_back {
             return refuse(
                 "the engine holds less than it has shown; another epoch is to be opened",
             );
         }
-        if self.blind {
-            return refuse("the log is not followed; its epoch is in doubt");
+        match self.blind {
+            true => refuse("the log is not followed; its epoch is in doubt"),
+            false => Ok(()),
         }
+    }
+
+    /// The epoch in which this server appends and reads.
+    ///
+    /// # Errors
+    ///
+    /// Why it must not.
+    pub(super) fn epoch(&self) -> Result<Epoch, StoreError> {
+        self.is_in_sight()?;
+        let refuse = |text: &str| Err(StoreError::NotApplied(text.to_owned()));
         let joined = self.joined.as_ref().and_then(Record::current);
         let newest = self.newest.as_ref().and_then(Record::current);
         match (joined, newest) {

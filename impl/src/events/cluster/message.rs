@@ -105,9 +105,16 @@ fn raw(body: &EventBody) -> Box<RawValue> {
     RawValue::from_string(body.as_str().to_owned()).expect("an event is a JSON object")
 }
 
-/// The epochs of the log, in the order in which they began. The last one is current.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Epochs(pub(super) Vec<Epoch>);
+/// The epochs of the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Epochs {
+    /// In the order in which they began. The last one is current.
+    pub(super) begun: Vec<Epoch>,
+    /// Those of before the log was found to have gone back: their numbers may belong to other events
+    /// than were told, so a cursor of them proves nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) broken: Vec<Epoch>,
+}
 
 impl Epochs {
     pub(super) fn to_payload(&self) -> Vec<u8> {

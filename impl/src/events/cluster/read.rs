@@ -1,8 +1,8 @@
 //! Reading streams of a log, and forgetting their beginnings.
 
 use super::engine::Engine;
-use super::log::Shared;
-use super::message::Message;
+use super::log::{Record, Shared};
+use super::message::{Epochs, Message};
 use crate::events::AgentId;
 use crate::events::log::{Read, Reply, StreamState};
 use crate::mark;
@@ -11,15 +11,33 @@ use crate::storage::StoreError;
 
 impl<E: Engine> Shared<E> {
     pub(super) async fn load(&self, agent: &AgentId) -> Result<Reply, StoreError> {
+        let joins = {
+            let state = self.state();
+            state.is_in_sight()?;
+            state.joins
+        };
         let subject = self.subjects.of(agent);
         let (last, first, record) =
             tokio::try_join!(self.last(&subject), self.next(&subject, 0), self.record())?;
+        let has_joined = |record: &Option<Record>| match &self.state().joined {
+            Some(joined) => record.as_ref().is_some_and(|record| record.follows(joined)),
+            None => true,
+        };
+        if !has_joined(&record) {
+            self.confirm().await?;
+            if !has_joined(&self.record().await?) {
+                self.went_back(joins);
+            }
+            return Err(StoreError::NotApplied("the epochs of the log were in doubt".to_owned()));
+        }
         let epochs = {
             let mut state = self.state();
+            // It may have been replaced while it was read.
+            state.is_in_sight()?;
             if let Some(record) = record {
                 state.see(record);
             }
-            state.newest.as_ref().map(|newest| newest.epochs.0.clone()).unwrap_or_default()
+            state.newest.as_ref().map(|newest| newest.epochs.clone()).unwrap_or_default()
         };
         let Some((_, last)) = last else {
             let lineage = lineage(&epochs, &[]);
@@ -152,9 +170,11 @@ impl<E: Engine> Shared<E> {
 }
 
 /// The epochs of the log, with the first number that each has in a stream. The log may have forgotten
-/// old ones that the stream still has.
-fn lineage(epochs: &[Epoch], of_stream: &[(Epoch, u64)]) -> Lineage {
-    let forgotten = of_stream.iter().filter(|(epoch, _)| !epochs.contains(epoch));
+/// old ones that the stream still has; broken ones have no part in it.
+fn lineage(epochs: &Epochs, of_stream: &[(Epoch, u64)]) -> Lineage {
+    let Epochs { begun: epochs, broken } = epochs;
+    let forgotten =
+        of_stream.iter().filter(|(epoch, _)| !epochs.contains(epoch) && !broken.contains(epoch));
     let forgotten =
         forgotten.map(|(epoch, first)| EpochStart { epoch: epoch.clone(), first: Some(*first) });
     let first =

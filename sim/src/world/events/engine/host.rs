@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use gapless::recovery::Epoch;
 use rand_chacha::ChaCha12Rng;
+use serde_json::Value;
 use tokio::time::Sleep;
 use turmoil::net::{TcpListener, TcpStream};
 
@@ -139,11 +140,12 @@ impl Engine {
 
 /// Adds an epoch to those that a log has had.
 fn begin_epoch(log: &mut Log, mut entropy: ChaCha12Rng) -> Message {
-    let record = log.last(EPOCHS).map(|message| serde_json::from_str(&message.payload));
-    let mut epochs: Vec<Epoch> = record.and_then(Result::ok).unwrap_or_default();
-    epochs.push(Epoch::random(&mut entropy));
-    let payload = serde_json::to_string(&epochs).expect("epochs are JSON");
-    log.append(&Arc::from(EPOCHS), payload.into())
+    let record = log.last(EPOCHS).map_or("", |message| &*message.payload);
+    let mut record: Value = serde_json::from_str(record).unwrap_or_default();
+    if let Some(begun) = record["begun"].as_array_mut() {
+        begun.push(Epoch::random(&mut entropy).as_str().into());
+    }
+    log.append(&Arc::from(EPOCHS), record.to_string().into())
 }
 
 /// One life of the engine.

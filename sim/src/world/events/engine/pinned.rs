@@ -21,7 +21,8 @@ impl Pinned {
             return Message { payload: Arc::clone(&first.payload), ..message };
         }
         let Some(first) = &*pinned else { return message };
-        let known: Vec<Value> = serde_json::from_str(&first.payload).unwrap_or_default();
+        let known: Value = serde_json::from_str(&first.payload).unwrap_or_default();
+        let Some(known) = known["begun"].as_array() else { return message };
         let Ok(mut batch) = serde_json::from_str::<Value>(&message.payload) else { return message };
         let Some(newest) = known.last() else { return message };
         let mut changed = false;

@@ -1,6 +1,7 @@
 //! What the log holds, for the history: told by the engine, whatever servers make of it.
 
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::log::{Log, Message};
@@ -72,10 +73,10 @@ impl Truth {
             let (at, subject) = (message.stream_seq, &message.subject);
             process.record(Kind::Store, format!("{subject} = {at}"));
             if **subject == *EPOCHS {
-                let epochs: Vec<String> =
-                    serde_json::from_str(&message.payload).unwrap_or_default();
-                let opened = epochs.into_iter().next_back();
-                self.recorder.see(Seen::EpochOpened { epoch: opened.unwrap_or_default() });
+                let record: Value = serde_json::from_str(&message.payload).unwrap_or_default();
+                let opened = record["begun"].as_array().and_then(|begun| begun.last()?.as_str());
+                let epoch = opened.unwrap_or_default().to_owned();
+                self.recorder.see(Seen::EpochOpened { epoch });
             }
             return;
         };
