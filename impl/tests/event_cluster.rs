@@ -268,6 +268,8 @@ impl Server {
         let entropy = Box::new(ChaCha12Rng::seed_from_u64(number));
         let (log, follower) = EngineLog::new(engine.clone(), config, entropy);
         let mut server = Self { log, follower, epoch: epoch(number) };
+        let begun = server.follower.next().await;
+        assert!(matches!(begun, Input::FollowBegun { resumed: false }), "{begun:?}");
         server.epoch = server.open(number, None).await;
         server
     }
@@ -443,7 +445,6 @@ async fn what_the_engine_refuses_is_surely_not_stored() {
 async fn a_leader_that_denies_what_it_should_take_is_no_log_that_went_back() {
     let engine = Memory::default();
     let mut server = Server::start(&engine, 1).await;
-    assert!(matches!(server.follower.next().await, Input::FollowBegun { .. }));
     server.stored(1).await;
     engine.fail([Fault::Denied, Fault::Denied]);
     assert_eq!(server.stored(2).await, 2, "it is tried again");
@@ -729,8 +730,6 @@ async fn a_server_whose_epoch_was_followed_by_another_appends_nothing_until_it_h
 async fn a_log_that_was_put_back_gives_its_numbers_again_only_in_another_epoch() {
     let engine = Memory::default();
     let mut server = Server::start(&engine, 1).await;
-    let begun = server.follower.next().await;
-    assert!(matches!(begun, Input::FollowBegun { resumed: false }), "{begun:?}");
     for n in 1..=5 {
         server.stored(n).await;
         let followed = server.follower.next().await;
@@ -748,6 +747,8 @@ async fn a_log_that_was_put_back_gives_its_numbers_again_only_in_another_epoch()
     };
     assert!(matches!(told, Input::LogWentBack), "{told:?}");
     assert_eq!(server.open(7, None).await, epoch(7), "its own is broken");
+    assert!(not_applied(&server.one(append(6)).await), "it is not followed again yet");
+    assert!(matches!(server.follower.next().await, Input::FollowBegun { resumed: false }));
     assert_eq!(server.stored(6).await, 3);
     let state = server.load(true).await;
     let cursor = Cursor::new(epoch(1), 5);
@@ -791,7 +792,6 @@ async fn who_follows_is_told_of_every_append_once_and_goes_on_where_it_broke() {
     let engine = Memory::default();
     let mut one = Server::start(&engine, 1).await;
     let mut two = Server::start(&engine, 2).await;
-    assert!(matches!(two.follower.next().await, Input::FollowBegun { resumed: false }));
     one.log.run(vec![append(1), append(2)]).await.expect("stored");
     two.stored(3).await;
     for (expected, count) in [(1, 2), (3, 1)] {
@@ -819,7 +819,6 @@ async fn who_follows_is_told_of_every_append_once_and_goes_on_where_it_broke() {
 /// A server that has followed five events, whose feed has ended.
 async fn cut_off_after_five(engine: &Memory) -> Server {
     let mut server = Server::start(engine, 1).await;
-    assert!(matches!(server.follower.next().await, Input::FollowBegun { resumed: false }));
     for n in 1..=5 {
         server.stored(n).await;
         assert!(matches!(server.follower.next().await, Input::Followed { .. }));
@@ -890,7 +889,6 @@ async fn who_follows_is_told_of_another_epoch() {
     let engine = Memory::default();
     let mut one = Server::start(&engine, 1).await;
     let mut two = Server::start(&engine, 2).await;
-    assert!(matches!(two.follower.next().await, Input::FollowBegun { .. }));
     one.open(3, Some(epoch(1))).await;
     match two.follower.next().await {
         Input::EpochChanged(current) => assert_eq!(current, epoch(3)),

@@ -182,14 +182,14 @@ async fn servers_share_a_log_which_survives_the_death_of_the_engine() {
     for seed in 1..=2 {
         let entropy = Box::new(ChaCha12Rng::seed_from_u64(seed));
         let engine = nats.connect().await;
-        let (mut log, follower) = EngineLog::new(engine, EngineLogConfig::default(), entropy);
+        let (mut log, mut follower) = EngineLog::new(engine, EngineLogConfig::default(), entropy);
+        assert!(matches!(follower.next().await, Input::FollowBegun { resumed: false }));
         let opened = log.run(vec![open(seed)]).await.expect("each has its own reply");
         let [Reply::EpochOpened(epoch)] = &opened[..] else { panic!("{opened:?}") };
         assert_eq!(epoch.as_str(), "epoch-1");
         logs.push((log, follower));
     }
     let [(one, _), (two, follower)] = &mut logs[..] else { panic!("there are two") };
-    assert!(matches!(follower.next().await, Input::FollowBegun { resumed: false }));
     let run = |from: u64| (from..from + 50).map(append).collect::<Vec<_>>();
     let (first, second) = tokio::join!(one.run(run(0)), two.run(run(100)));
     let mut sequences = Vec::new();

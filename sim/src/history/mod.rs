@@ -139,6 +139,8 @@ pub enum Seen {
         client: u32,
         /// Which of its connections.
         connection: u64,
+        /// The epoch of what comes from here on.
+        epoch: String,
         /// The first number of the replay.
         from: u64,
         /// The last; `from - 1` if there is none.

@@ -155,9 +155,8 @@ impl<E: Engine> EngineFollower<E> {
     }
 
     fn broke(&mut self) {
-        if self.feed.take().is_some() {
-            self.shared.state().blind = true;
-        }
+        self.feed = None;
+        self.shared.state().blind = true;
         if !self.broken {
             self.broken = true;
             self.inputs.push_back(Input::FollowBroken);
@@ -250,6 +249,7 @@ impl<E: Engine> Follower for EngineFollower<E> {
                 Some(None) => {}
                 None => {
                     self.feed = None;
+                    self.shared.state().blind = true;
                     self.after = None;
                     self.last = None;
                     self.inputs.push_back(Input::LogWentBack);

@@ -109,8 +109,8 @@ pub(super) struct State {
     pub(super) newest: Option<Record>,
     /// The log went back: nothing is appended before another epoch is open.
     pub(super) went_back: bool,
-    /// The log was followed and is not any more. It may have been replaced meanwhile, so nothing is
-    /// appended or read before it is followed again and its epochs have been looked at.
+    /// The log is not followed yet, or not any more. It may be replaced meanwhile, so nothing is
+    /// appended or read before it is followed and its epochs have been looked at.
     pub(super) blind: bool,
     /// Epochs that streams have and the record has forgotten, as far as that was looked up.
     pub(super) forgotten: VecDeque<Epoch>,
@@ -161,7 +161,7 @@ impl<E: Engine> EngineLog<E> {
             joins: 0,
             newest: None,
             went_back: false,
-            blind: false,
+            blind: true,
             forgotten: VecDeque::new(),
             indices: LruCache::new(config.streams_max),
             ids: 0,

@@ -204,6 +204,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_server_that_slept_has_sent_is_of_the_log_before() {
+        let seen = |epoch: &str| {
+            let before = [published(1), published(2), delivered(1), published(3), replaced(1)];
+            let new = [published_as(2, "new2", "e2"), published_as(3, "new3", "e2")];
+            let epoch = epoch.to_owned();
+            let began = Seen::ReplayBegan { client: 1, connection: 2, epoch, from: 2, to: 3 };
+            let connected = Seen::Connected { client: 1, incarnation: 1 };
+            let arrived = Seen::Arrived { client: 1, connection: 2, sequence: 3 };
+            let after =
+                [connected, began, arrived, resumed_as(1, "e1"), went_back("ahead", "e2", 1)];
+            before.into_iter().chain(new).chain(after).collect()
+        };
+        assert_eq!(findings(&CHECKER, seen("e1")), [""; 0]);
+        assert_eq!(findings(&CHECKER, seen("e2")).len(), 1);
+    }
+
+    #[test]
     fn whoever_was_ahead_of_an_older_copy_has_to_be_told() {
         let silent = vec![
             published(1),

@@ -132,6 +132,11 @@ impl<'a> Facts<'a> {
                 let arrived = client.arrived.entry(client.connected).or_default();
                 *arrived = (*arrived).max(*sequence);
             }
+            Seen::ReplayBegan { client, epoch, .. } => {
+                // A server that slept may tell of a log that was replaced since.
+                let branch = self.branches.of_epoch(epoch).unwrap_or(current);
+                self.client(*client).connected = branch;
+            }
             Seen::Joined { client, epoch, sequence } => {
                 let place = self.place(*client, epoch.as_deref(), *sequence);
                 self.client(*client).joined_after.get_or_insert(place);

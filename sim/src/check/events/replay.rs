@@ -39,7 +39,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
                 let wire = wires.entry((*client, *connection)).or_default();
                 (wire.event(*sequence), client)
             }
-            Seen::ReplayBegan { client, connection, from, to } => {
+            Seen::ReplayBegan { client, connection, from, to, .. } => {
                 let wire = wires.entry((*client, *connection)).or_default();
                 wire.last = Some(from - 1);
                 wire.replay = Some(Replay { to: *to, events: 0 });
@@ -101,7 +101,7 @@ mod tests {
     }
 
     fn began(from: u64, to: u64) -> Seen {
-        Seen::ReplayBegan { client: 1, connection: 1, from, to }
+        Seen::ReplayBegan { client: 1, connection: 1, epoch: "e1".to_owned(), from, to }
     }
 
     fn ended(to: u64, replayed: u64) -> Seen {

@@ -40,8 +40,9 @@ impl Watch for EventWatch {
             ServerFrame::Event(event) => {
                 event.sequence().map(|sequence| Seen::Arrived { client, connection, sequence })
             }
-            ServerFrame::ResyncBegin(ResyncBegin { from, to, .. }) => {
-                Some(Seen::ReplayBegan { client, connection, from, to })
+            ServerFrame::ResyncBegin(ResyncBegin { epoch, from, to, .. }) => {
+                let epoch = epoch.to_string();
+                Some(Seen::ReplayBegan { client, connection, epoch, from, to })
             }
             ServerFrame::ResyncAck(ResyncAck { current_seq: to, replayed, .. }) => {
                 Some(Seen::ReplayEnded { client, connection, to, replayed })
