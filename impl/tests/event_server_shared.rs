@@ -357,6 +357,19 @@ fn trouble_that_ends_in_time_is_not_seen_by_clients() {
 }
 
 #[test]
+fn who_comes_while_the_log_is_not_followed_waits_until_it_is() {
+    let mut fixture = Fixture::new();
+    fixture.feed(Input::FollowBroken);
+    let connected = Input::Connected { conn: CONN, agent: agent(), extension: true };
+    let outputs = fixture.feed(connected);
+    assert_eq!(closes(&outputs), []);
+    assert!(commands(outputs).is_empty(), "it is not sure that the log is the same");
+    let load = load(fixture.feed(Input::FollowBegun { resumed: true }), false);
+    fixture.answer(load, Reply::Loaded(state(1, 3)));
+    assert_eq!(verdicts(&fixture.resync(3, 1)), [ResyncVerdict::UpToDate]);
+}
+
+#[test]
 fn trouble_ends_with_the_next_event_that_is_followed() {
     let mut fixture = Fixture::new();
     fixture.live(1);

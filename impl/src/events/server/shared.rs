@@ -118,6 +118,7 @@ impl Server {
             mark!("cluster.follow_begun_anew");
             self.doubt_all();
         }
+        self.load_doubted();
         self.worked();
     }
 
@@ -189,6 +190,10 @@ impl Server {
     }
 
     fn load_doubted(&mut self) {
+        // Nothing is said of a stream before it is known that the log is the one of before.
+        if !self.sharing.following {
+            return;
+        }
         let loads_max = self.config.shared.as_ref().map_or(usize::MAX, |shared| shared.loads_max);
         while self.sharing.loads < loads_max
             && let Some(agent) = self.sharing.doubted.pop_first()
@@ -199,8 +204,12 @@ impl Server {
         }
     }
 
-    /// Asks the log for the state of a stream; only the newest answer counts.
+    /// Asks the log for the state of a stream, once it is followed; only the newest answer counts.
     pub(super) fn load(&mut self, agent: &AgentId) {
+        if self.config.shared.is_some() && !self.sharing.following {
+            self.sharing.doubted.insert(agent.clone());
+            return;
+        }
         let confirmed = self.streams.get(agent).is_some_and(|stream| stream.confirm);
         let command = Command::Load { agent: agent.clone(), confirmed };
         let id = self.store(Pending::Load(agent.clone()), command);
