@@ -226,6 +226,20 @@ pub(crate) async fn connections(server: SocketAddr) -> Result<u64> {
     Ok(counts.sum())
 }
 
+/// Which of these marks a server has reached in this life.
+pub(crate) async fn marks(server: SocketAddr, wanted: &[&str]) -> Result<Vec<String>> {
+    let (_, text) = get(server, "/metrics").await?;
+    Ok(marks_of(&text, wanted))
+}
+
+fn marks_of(metrics: &str, wanted: &[&str]) -> Vec<String> {
+    let reached = |mark: &&&str| {
+        let start = format!("gapless_marks_total{{mark=\"{mark}\"}} ");
+        metrics.lines().any(|line| line.strip_prefix(&start).is_some_and(|count| count != "0"))
+    };
+    wanted.iter().filter(reached).map(|mark| (*mark).to_owned()).collect()
+}
+
 /// The ports from which the system takes none for a connection by itself. One of those would be taken
 /// by a connection while the process that listens there is away, or be connected to itself.
 const PORTS: std::ops::Range<u16> = 10_000..30_000;
@@ -244,4 +258,15 @@ pub(crate) async fn free_address() -> Result<SocketAddr> {
     }
     Err(Failure::new(format!("{PORTS_TRIED_MAX} ports of 127.0.0.1 are taken"))
         .hint("end what listens there"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_found_in_what_a_server_counts() {
+        let metrics = "gapless_marks_total{mark=\"a\"} 2\ngapless_marks_total{mark=\"b\"} 0\n";
+        assert_eq!(marks_of(metrics, &["a", "b", "c"]), ["a"]);
+    }
 }

@@ -1,6 +1,7 @@
 //! The run: the engine, the servers and the clients start, processes are killed, everything is healed,
 //! and is judged.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::watch::Watch;
 use crate::failure::Result;
 use crate::judge::Verdict;
 use crate::mix::Mix;
-use crate::nodes::{Node, in_time};
+use crate::nodes::{Node, in_time, marks};
 use crate::run::{Settling, connected, prepare, settled, verdict_told};
 
 /// How often to look whether it is time for something.
@@ -22,6 +23,9 @@ const STEP: Duration = Duration::from_millis(50);
 
 /// How many nodes of the engine have each event.
 const REPLICAS: usize = 3;
+
+/// What no server may find: the engine keeps what it has acknowledged, whoever is killed.
+const ALARMS: [&str; 2] = ["cluster.engine_went_back", "cluster.number_given_twice"];
 
 /// Somebody who is away, by `SIGKILL`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,8 @@ struct Happened {
     leaders: u64,
     /// The longest time from a kill of a node of the engine until all had caught up.
     whole_again: Duration,
+    /// Which of [`ALARMS`] servers gave, where they were asked.
+    alarms: BTreeSet<String>,
 }
 
 /// Everything that runs.
@@ -165,6 +171,7 @@ impl Run {
             let now = self.began.elapsed();
             let runs: Vec<bool> = self.servers.iter().map(|it| it.pid().is_some()).collect();
             if let Some(Kill { number, away }) = kills.server(now, &runs) {
+                self.look_for_alarms(number).await;
                 self.servers[number].kill().await?;
                 self.away.push((Instant::now() + away, Away::Server(number)));
                 self.happened.servers += 1;
@@ -189,6 +196,13 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// Adds what a server has found in this life, if it answers.
+    async fn look_for_alarms(&mut self, number: usize) {
+        if let Ok(alarms) = marks(self.mix.servers[number], &ALARMS).await {
+            self.happened.alarms.extend(alarms);
+        }
     }
 
     /// Whether what was seen at a time is about an engine of which every node has been started.
@@ -221,7 +235,11 @@ impl Run {
             worker.finish().await?;
         }
         let mix = self.mix.clone();
-        settled(&mix, max, || self.check()).await
+        let settling = settled(&mix, max, || self.check()).await?;
+        for number in 0..self.servers.len() {
+            self.look_for_alarms(number).await;
+        }
+        Ok(settling)
     }
 
     /// Judges, and says what was found; whether nothing is wrong.
@@ -230,7 +248,7 @@ impl Run {
         // Nobody writes any more.
         self.workers.clear();
         let verdict = Verdict::of(&self.mix)?;
-        let Happened { servers, engine, leaders, whole_again } = self.happened;
+        let Happened { servers, engine, leaders, whole_again, ref alarms } = self.happened;
         println!(
             "  killed     {servers} servers; {engine} nodes of the engine, {leaders} of them the leader of the \
              log; it was whole again after {:.1} s at most",
@@ -245,6 +263,7 @@ impl Run {
         if (servers, engine) == (0, 0) {
             problems.push("nothing was killed".to_owned());
         }
+        problems.extend(alarms.iter().map(|mark| format!("a server reached `{mark}`")));
         for problem in &problems {
             println!("  × {problem}");
         }
