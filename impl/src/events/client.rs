@@ -9,6 +9,7 @@
 //! Frames, completions and closings of a connection that has been replaced change nothing.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::wire::{
@@ -354,7 +355,7 @@ pub struct Client {
     /// The newest event of the timeline that was offered, done or not.
     last_offered: Option<Event>,
     tickets: u64,
-    seen: SeenIds<(String, String)>,
+    seen: SeenIds<(Arc<str>, Arc<str>)>,
     cursor: CursorState,
     timers: Timers<Timer>,
     outputs: VecDeque<Output>,
@@ -1245,7 +1246,7 @@ impl Client {
     }
 
     fn offer_first(&mut self, event: Event) {
-        if let Some(key) = id_key(&event)
+        if let Some(key) = event.key()
             && self.seen.contains(&key)
         {
             // Known under another number. It is done, so its number is done too.
@@ -1320,7 +1321,7 @@ impl Client {
                 Notice::GaveUp { event: done.offer.event.clone(), failures: done.given_up };
             self.outputs.push_back(Output::Notify(notice));
         }
-        if let Some(key) = id_key(&done.offer.event) {
+        if let Some(key) = done.offer.event.key() {
             self.seen.insert(key);
         }
         match done.offer.event.sequence() {
@@ -1554,8 +1555,4 @@ impl crate::Core for Client {
         };
         [self.timers.next(), liveness].into_iter().flatten().min()
     }
-}
-
-fn id_key(event: &Event) -> Option<(String, String)> {
-    event.id().map(|id| (event.kind().to_owned(), id.to_owned()))
 }

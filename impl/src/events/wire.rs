@@ -224,6 +224,11 @@ impl Event {
         &self.kind
     }
 
+    /// By what it is known again under another number: its type and its id.
+    pub(crate) fn key(&self) -> Option<(Arc<str>, Arc<str>)> {
+        self.id.clone().map(|id| (self.kind.clone(), id))
+    }
+
     /// The whole JSON object as text.
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.text).expect("the text was UTF-8 when it was taken in")
