@@ -30,7 +30,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -65,7 +65,7 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
     let (token_path, made) = token_file(&args, &folder)?;
     let seen = Stamp::of(&token_path);
     let tokens = Tokens::new(TokenFile::read(&token_path)?);
-    let listener = TcpListener::bind(args.listen).await.map_err(|error| {
+    let listener = listen(args.listen).map_err(|error| {
         Failure::new(format!("cannot listen on {}: {error}", args.listen))
             .hint("name another address with `--listen`; with port 0 the system takes a free one")
     })?;
@@ -137,6 +137,22 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
         signal = stop.asked() => tracing::warn!(signal, "draining was cut short"),
     }
     Ok(exit::OK)
+}
+
+/// How many connections may wait for being accepted; the system may allow fewer. When a server was
+/// away, its clients come back at once, and whoever finds no room comes again a second later.
+const BACKLOG: u32 = 4_096;
+
+/// Takes the address.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // Connections of the process before may not have ended.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// What may come on one WebSocket.
