@@ -317,11 +317,27 @@ async fn closed(socket: &mut Socket) -> Option<u16> {
     .await
 }
 
+/// Waits until the server serves a socket, which is later than it let it in.
+async fn answered(socket: &mut Socket) {
+    in_time(async {
+        socket.send(Message::text(r#"{"type":"ping"}"#)).await.expect("it is taken");
+        loop {
+            match socket.next().await {
+                Some(Ok(Message::Text(text))) if text.contains("pong") => break,
+                Some(Ok(_)) => {}
+                other => panic!("no answer: {other:?}"),
+            }
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn what_is_refused_or_closed_at_a_limit_is_counted_by_its_status_or_code() {
     let server = Server::start_with(&["--sockets-per-agent", "1"]).await;
     let path = format!("/v1/ws?token={}@demo", server.token("subscriber"));
     let mut oldest = open(&server, &path, None).await.expect("let in");
+    answered(&mut oldest).await;
     let mut newest = open(&server, &path, None).await.expect("let in");
     assert_eq!(closed(&mut oldest).await, Some(4002));
     // Twice the limit, and all of it: the code comes although the server does not read that far.
