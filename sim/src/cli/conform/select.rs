@@ -53,7 +53,7 @@ impl Selection<'_> {
             }
         }
         let protocol = protocol(self.role);
-        all.retain(|scenario| scenario.options.protocol() == protocol);
+        all.retain(|scenario| scenario.options.protocol() == protocol && !has_servers(scenario));
         let known = all.iter().map(|scenario| scenario.id.clone()).collect();
         all.retain(|scenario| {
             (globs.is_empty() || globs.iter().any(|glob| glob.is_match(&scenario.id)))
@@ -61,6 +61,13 @@ impl Selection<'_> {
         });
         Ok(Selected { known, scenarios: all })
     }
+}
+
+/// Whether a scenario has several servers on one log. They are about what is between those, and what is
+/// under test is one client or one server: neither may know how many there are.
+fn has_servers(scenario: &Scenario) -> bool {
+    let drawn = scenario.swarm.as_ref().is_some_and(|swarm| swarm.servers.1 > 1);
+    drawn || scenario.topology.is_cluster()
 }
 
 /// Whether a scenario cites one of these statements, the group of one, or one of a group.
