@@ -240,8 +240,8 @@ fn a_cursor_of_an_unknown_epoch_is_judged_by_a_confirmed_state_too() {
     assert_eq!(closes(&outputs), [CloseCode::RESUME], "its `stream` named another one");
 }
 
-#[test]
-fn a_state_below_what_was_seen_is_confirmed_before_the_epoch_is_given_up() {
+/// A server that had shown five events, was then told of four, and asks for the confirmed state.
+fn confirming() -> (Fixture, StoreId) {
     let mut fixture = Fixture::new();
     fixture.live(5);
     let id = commands(fixture.publish(6)).remove(0).0;
@@ -249,6 +249,12 @@ fn a_state_below_what_was_seen_is_confirmed_before_the_epoch_is_given_up() {
     let first = load(outputs, false);
     let outputs = fixture.answer(first, Reply::Loaded(state(1, 4)));
     let confirmed = load(outputs, true);
+    (fixture, confirmed)
+}
+
+#[test]
+fn a_state_below_what_was_seen_is_confirmed_before_the_epoch_is_given_up() {
+    let (mut fixture, confirmed) = confirming();
     let outputs = fixture.answer(confirmed, Reply::Loaded(state(1, 4)));
     assert_eq!(closes(&outputs), [CloseCode::RESUME]);
     let (_, command) = commands(outputs).remove(0);
@@ -259,13 +265,7 @@ fn a_state_below_what_was_seen_is_confirmed_before_the_epoch_is_given_up() {
 
 #[test]
 fn a_leader_that_lagged_costs_a_question_and_nothing_else() {
-    let mut fixture = Fixture::new();
-    fixture.live(5);
-    let id = commands(fixture.publish(6)).remove(0).0;
-    let outputs = fixture.feed(Input::Stored(id, Err(StoreError::Unknown("?".to_owned()))));
-    let first = load(outputs, false);
-    let outputs = fixture.answer(first, Reply::Loaded(state(1, 4)));
-    let confirmed = load(outputs, true);
+    let (mut fixture, confirmed) = confirming();
     let outputs = fixture.answer(confirmed, Reply::Loaded(state(1, 6)));
     assert_eq!(closes(&outputs), []);
     let (id, _) = commands(outputs).remove(0);

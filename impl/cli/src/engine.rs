@@ -1,7 +1,7 @@
 //! The engine of a log that several servers share: where it is, and how it is reached.
 
 use gapless::events::cluster::EngineLogConfig;
-use gapless::events::cluster::nats::{ConnectError, JetStream, JetStreamConfig};
+use gapless::events::cluster::nats::{self, ConnectError, JetStream, JetStreamConfig};
 
 use crate::args::ServeArgs;
 use crate::failure::Failure;
@@ -71,17 +71,10 @@ pub(crate) const OPTION: &str = "log";
 
 /// A list of URLs with `***` for each name and password in them.
 pub(crate) fn without_userinfo(text: &str) -> String {
-    let shown = |url: &str| match url.rsplit_once('@') {
-        Some((before, host)) => match before.split_once("://") {
-            Some((scheme, _)) => format!("{scheme}://***@{host}"),
-            None => format!("***@{host}"),
-        },
-        None => url.to_owned(),
-    };
     match text.split(',').map(url).any(|url| url.is_none()) {
         // Where a password ends is not known in what is no address.
         true if text.contains('@') => "***".to_owned(),
-        _ => text.split(',').map(shown).collect::<Vec<_>>().join(","),
+        _ => nats::without_userinfo(text),
     }
 }
 

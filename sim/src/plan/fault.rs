@@ -286,38 +286,21 @@ pub enum Strange {
     StaleAnswer,
 }
 
+/// What a fault is about.
+enum Target {
+    /// A client, or the way to it.
+    Client(u32),
+    Host(Host),
+    /// A stream, on whichever host.
+    Stream,
+}
+
 impl Fault {
     /// The client that it hits, if it hits one.
     pub fn client(&self) -> Option<u32> {
-        match *self {
-            Self::Cut { client, .. }
-            | Self::Hold { client, .. }
-            | Self::Partition { client, .. }
-            | Self::Latency { client, .. }
-            | Self::Refuse { client, .. }
-            | Self::NeverAnswer { client, .. }
-            | Self::SlowReader { client, .. }
-            | Self::SlowHandler { client, .. }
-            | Self::FailHandler { client, .. }
-            | Self::FailOpenHandler { client, .. }
-            | Self::Duplicate { client, .. }
-            | Self::Lose { client, .. }
-            | Self::Answer { client, .. }
-            | Self::LoseAnswer { client, .. }
-            | Self::Inject { client, .. } => Some(client),
-            Self::Crash { host, .. }
-            | Self::PowerOff { host, .. }
-            | Self::DiskError { host, .. }
-            | Self::DiskFull { host, .. }
-            | Self::SlowCommit { host, .. }
-            | Self::ClockStep { host, .. }
-            | Self::ClockDrift { host, .. }
-            | Self::Suspend { host, .. }
-            | Self::Backup { host }
-            | Self::Restore { host, .. }
-            | Self::Swap { host, .. }
-            | Self::LoseStore { host, .. } => host.client(),
-            Self::Retain { .. } | Self::Engine(_) => None,
+        match self.target() {
+            Target::Client(client) | Target::Host(Host::Client(client)) => Some(client),
+            Target::Host(_) | Target::Stream => None,
         }
     }
 
@@ -365,7 +348,29 @@ impl Fault {
 
     /// The host that it names.
     pub fn host(&self) -> Option<Host> {
+        match self.target() {
+            Target::Host(host) => Some(host),
+            Target::Client(_) | Target::Stream => None,
+        }
+    }
+
+    fn target(&self) -> Target {
         match *self {
+            Self::Cut { client, .. }
+            | Self::Hold { client, .. }
+            | Self::Partition { client, .. }
+            | Self::Latency { client, .. }
+            | Self::Refuse { client, .. }
+            | Self::NeverAnswer { client, .. }
+            | Self::SlowReader { client, .. }
+            | Self::SlowHandler { client, .. }
+            | Self::FailHandler { client, .. }
+            | Self::FailOpenHandler { client, .. }
+            | Self::Duplicate { client, .. }
+            | Self::Lose { client, .. }
+            | Self::Answer { client, .. }
+            | Self::LoseAnswer { client, .. }
+            | Self::Inject { client, .. } => Target::Client(client),
             Self::Crash { host, .. }
             | Self::PowerOff { host, .. }
             | Self::DiskError { host, .. }
@@ -377,24 +382,9 @@ impl Fault {
             | Self::Backup { host }
             | Self::Restore { host, .. }
             | Self::Swap { host, .. }
-            | Self::LoseStore { host, .. } => Some(host),
-            Self::Engine(ref fault) => Some(fault.host()),
-            Self::Cut { .. }
-            | Self::Hold { .. }
-            | Self::Partition { .. }
-            | Self::Latency { .. }
-            | Self::Refuse { .. }
-            | Self::NeverAnswer { .. }
-            | Self::SlowReader { .. }
-            | Self::SlowHandler { .. }
-            | Self::FailHandler { .. }
-            | Self::FailOpenHandler { .. }
-            | Self::Duplicate { .. }
-            | Self::Lose { .. }
-            | Self::Answer { .. }
-            | Self::LoseAnswer { .. }
-            | Self::Inject { .. }
-            | Self::Retain { .. } => None,
+            | Self::LoseStore { host, .. } => Target::Host(host),
+            Self::Engine(ref fault) => Target::Host(fault.host()),
+            Self::Retain { .. } => Target::Stream,
         }
     }
 

@@ -1,69 +1,14 @@
 //! Several servers on one log, on a real `nats-server`, if one is installed.
 
-use std::path::Path;
-use std::process::Stdio;
+#[path = "../../../tests/nats/mod.rs"]
+mod nats;
 
-use tokio::process::{Child, Command};
-
+use self::nats::Nats;
 use crate::support::{
     Server, assert_events, gapless, in_time, lines, payloads, run, run_command, until,
 };
 
-/// A server of NATS with its files in a folder.
-struct Nats {
-    child: Child,
-    url: String,
-    folder: tempfile::TempDir,
-}
-
 impl Nats {
-    /// `None` if there is no `nats-server` to be started.
-    async fn start() -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (child, url) = Self::launch(folder.path(), "-1").await?;
-        Some(Self { child, url, folder })
-    }
-
-    async fn launch(folder: &Path, port: &str) -> Option<(Child, String)> {
-        let child = Command::new("nats-server")
-            .args(["--jetstream", "--addr", "127.0.0.1", "--port", port])
-            .arg("--store_dir")
-            .arg(folder)
-            .arg("--ports_file_dir")
-            .arg(folder)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn();
-        let child = match child {
-            Ok(child) => child,
-            Err(error) => {
-                eprintln!("skipped: `nats-server` cannot be started: {error}");
-                return None;
-            }
-        };
-        let id = child.id().expect("it runs");
-        let ports = folder.join(format!("nats-server_{id}.ports"));
-        let mut url = None;
-        until("it says where it listens", async || {
-            let text = std::fs::read_to_string(&ports).unwrap_or_default();
-            let said: Option<serde_json::Value> = serde_json::from_str(&text).ok();
-            url = said.and_then(|said| Some(said["nats"][0].as_str()?.to_owned()));
-            url.is_some()
-        })
-        .await;
-        Some((child, url?))
-    }
-
-    async fn kill(&mut self) {
-        in_time(self.child.kill()).await.expect("it runs");
-    }
-
-    async fn restart(&mut self) {
-        let port = self.url.rsplit(':').next().expect("a port").to_owned();
-        (self.child, _) = Self::launch(self.folder.path(), &port).await.expect("as before");
-    }
-
     async fn serve(&self) -> Server {
         Server::start_with(&["--log", &self.url, "--log-replicas", "1"]).await
     }
@@ -94,7 +39,7 @@ async fn a_client_goes_on_at_another_server_and_the_death_of_the_engine_is_a_pau
 
     one.restart().await;
     assert_eq!(one.get("/healthz").await.0, 204);
-    nats.kill().await;
+    nats.kill();
     until("it says that it cannot serve", async || two.get("/healthz").await.0 == 503).await;
     let mut follower = tail(&two, "100").spawn().expect("it starts");
     nats.restart().await;
@@ -153,7 +98,7 @@ async fn an_engine_that_is_not_there_or_is_no_address_is_told_with_a_remedy() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("data").display().to_string();
     for (log, expected) in [
-        ("nats://user:secret@127.0.0.1:1", "nats://127.0.0.1:1"),
+        ("nats://user:secret@127.0.0.1:1", "nats://***@127.0.0.1:1"),
         ("json", "--log-format"),
         ("nats://", "nats://host:4222"),
         ("nats://user:sec/secret@n1:4222", "nats://host:4222"),

@@ -58,7 +58,7 @@ impl JetStreamConfig {
 impl std::fmt::Debug for JetStreamConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("JetStreamConfig")
-            .field("servers", &without_passwords(&self.servers))
+            .field("servers", &without_userinfo(&self.servers.join(",")))
             .field("stream", &self.stream)
             .field("replicas", &self.replicas)
             .field("messages_per_subject", &self.messages_per_subject)
@@ -154,7 +154,7 @@ impl JetStream {
 
     async fn reach(config: &JetStreamConfig, prepared: bool) -> Result<Self, ConnectError> {
         let refused = |problem: String| ConnectError::Connect {
-            servers: without_passwords(&config.servers),
+            servers: without_userinfo(&config.servers.join(",")),
             problem,
         };
         let options = async_nats::ConnectOptions::new()
@@ -333,16 +333,17 @@ impl JetStream {
     }
 }
 
-/// Addresses as they may be shown.
-fn without_passwords(servers: &[String]) -> String {
-    let shown = servers.iter().map(|server| match server.rsplit_once('@') {
+/// Addresses of NATS servers, with commas between them, as they may be shown: with `***` for each name
+/// and password.
+pub fn without_userinfo(servers: &str) -> String {
+    let shown = servers.split(',').map(|server| match server.rsplit_once('@') {
         Some((before, host)) => {
-            let scheme = before.split_once("://").map_or("nats", |(scheme, _)| scheme);
-            format!("{scheme}://{host}")
+            let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
+            format!("{scheme}{}***@{host}", if scheme.is_empty() { "" } else { "://" })
         }
-        None => server.clone(),
+        None => server.to_owned(),
     });
-    shown.collect::<Vec<_>>().join(", ")
+    shown.collect::<Vec<_>>().join(",")
 }
 
 /// The configuration of a stream that a log needs.

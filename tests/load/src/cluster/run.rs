@@ -263,7 +263,9 @@ impl Run {
         if (servers, engine) == (0, 0) {
             problems.push("nothing was killed".to_owned());
         }
-        problems.extend(alarms.iter().map(|mark| format!("a server reached `{mark}`")));
+        problems.extend(
+            alarms.iter().map(|mark| format!("a server reached `{mark}`, or does not count it")),
+        );
         for problem in &problems {
             println!("  × {problem}");
         }

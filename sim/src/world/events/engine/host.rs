@@ -220,6 +220,7 @@ impl Hub {
             drop(state);
             // Something is due by then, or whatever comes first wakes it.
             let wait_ms = due_ms.map_or(u64::MAX / 4, |due| due.saturating_sub(now_ms).max(1));
+            // Tokio's clock on a host is turmoil's, which is virtual and the same for each run of a seed.
             let at = tokio::time::Instant::now() + Duration::from_millis(wait_ms.min(WAIT_MS_MAX));
             self.timer.as_mut().reset(at);
             std::task::ready!(Future::poll(self.timer.as_mut(), cx));

@@ -323,6 +323,7 @@ impl Talk {
             self.answers.retain(|_, answer| !answer.is_closed());
             let due_ms = self.lines.ping_ms().min(self.lines.silent_ms());
             let wait = Duration::from_millis(due_ms.saturating_sub(now_ms).max(1));
+            // Tokio's clock on a host is turmoil's, which is virtual and the same for each run of a seed.
             self.timer.as_mut().reset(tokio::time::Instant::now() + wait);
             std::task::ready!(Future::poll(self.timer.as_mut(), cx));
         }
