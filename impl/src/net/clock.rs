@@ -1,22 +1,28 @@
 //! Time for the cores.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Sleep;
+
 use crate::recovery::{Instant, WallTime};
 
-/// Monotonic time since the driver was started, from tokio's clock.
+/// Monotonic time since the driver was started, from tokio's clock, and the timer of its core.
 ///
 /// It is never carried over a restart of the process.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Clock {
     origin: tokio::time::Instant,
+    /// Kept from one wait to the next: most deadlines move away before they come, and a timer that is
+    /// moved away is not registered anew.
+    timer: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
 impl Clock {
     /// A clock that shows zero now.
     pub fn start() -> Self {
-        Self { origin: tokio::time::Instant::now() }
+        Self { origin: tokio::time::Instant::now(), timer: None }
     }
 
     /// The time since the clock was started.
@@ -26,13 +32,18 @@ impl Clock {
     }
 
     /// Sleeps until the clock shows `deadline`; for ever without one.
-    pub async fn sleep_until(&self, deadline: Option<Instant>) {
-        match deadline {
-            Some(at) => {
-                tokio::time::sleep_until(self.origin + Duration::from_millis(at.as_millis())).await;
-            }
-            None => std::future::pending().await,
+    ///
+    /// Cancel safe: whoever waits again, waits for what they then name.
+    pub async fn sleep_until(&mut self, deadline: Option<Instant>) {
+        let Some(deadline) = deadline else { return std::future::pending().await };
+        let at = self.origin + Duration::from_millis(deadline.as_millis());
+        let (armed, sleep) =
+            self.timer.get_or_insert_with(|| (deadline, Box::pin(tokio::time::sleep_until(at))));
+        if *armed != deadline {
+            *armed = deadline;
+            sleep.as_mut().reset(at);
         }
+        sleep.await;
     }
 }
 
@@ -58,5 +69,29 @@ impl WallClock for SystemClock {
         let since_epoch =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         WallTime::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_wait_ends_at_the_deadline_that_it_names() {
+        let mut clock = Clock::start();
+        let at = Instant::from_millis;
+        for (deadlines, ends) in
+            [(&[50][..], 50), (&[90, 70, 80], 80), (&[80], 80), (&[200, 300], 300), (&[10], 300)]
+        {
+            let (last, before) = deadlines.split_last().expect("not empty");
+            for deadline in before {
+                let wait = clock.sleep_until(Some(at(*deadline)));
+                assert!(tokio::time::timeout(Duration::ZERO, wait).await.is_err());
+            }
+            clock.sleep_until(Some(at(*last))).await;
+            assert_eq!(clock.now(), at(ends), "{deadlines:?}");
+        }
+        let wait = clock.sleep_until(None);
+        assert!(tokio::time::timeout(Duration::from_secs(3600), wait).await.is_err());
     }
 }

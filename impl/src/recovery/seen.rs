@@ -6,6 +6,7 @@
 //! Deliberately absent: any way to list the ids, because their order in memory is not deterministic.
 
 use std::hash::Hash;
+use std::num::NonZeroUsize;
 
 use lru::LruCache;
 
@@ -24,7 +25,7 @@ use lru::LruCache;
 /// ```
 #[derive(Debug)]
 pub struct SeenIds<K: Hash + Eq> {
-    capacity: usize,
+    capacity: NonZeroUsize,
     ids: LruCache<K, ()>,
 }
 
@@ -33,7 +34,10 @@ impl<K: Hash + Eq> SeenIds<K> {
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         // A bounded `LruCache` reserves its whole capacity at once, which is much for a set that mostly stays small.
-        Self { capacity: capacity.max(1), ids: LruCache::unbounded() }
+        Self {
+            capacity: NonZeroUsize::new(capacity).unwrap_or(NonZeroUsize::MIN),
+            ids: LruCache::unbounded(),
+        }
     }
 
     /// Whether `id` is remembered. A hit counts as a use.
@@ -44,8 +48,9 @@ impl<K: Hash + Eq> SeenIds<K> {
     /// Remembers `id`, or counts a use of it. True if it was not remembered.
     pub fn insert(&mut self, id: K) -> bool {
         let is_new = self.ids.put(id, ()).is_none();
-        if self.ids.len() > self.capacity {
-            self.ids.pop_lru();
+        if self.ids.len() == self.capacity.get() {
+            // From here on it is bounded, and a new id takes the place of the one used least recently.
+            self.ids.resize(self.capacity);
         }
         is_new
     }
@@ -65,7 +70,7 @@ impl<K: Hash + Eq> SeenIds<K> {
     /// The most ids that are remembered.
     #[must_use]
     pub const fn capacity(&self) -> usize {
-        self.capacity
+        self.capacity.get()
     }
 
     /// Forgets all ids.

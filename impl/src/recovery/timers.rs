@@ -39,6 +39,10 @@ impl<K: Ord + Copy> Timers<K> {
 
     /// Sets the timer `key` to `at`, whether it is running or not.
     pub fn set(&mut self, key: K, at: Instant) {
+        if self.get(key) == Some(at) {
+            // As frames of the same millisecond set it.
+            return;
+        }
         self.stop(key);
         self.by_key.insert(key, at);
         self.by_time.insert((at, key));
