@@ -4,7 +4,8 @@
 //! is well formed, what is not well formed is a [`FrameError`], and unknown types and fields are
 //! no reason to drop a link [CORE-13]. Nothing here knows about state.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -181,12 +182,84 @@ pub struct Gap {
 }
 
 /// An event as it travels: its JSON text, and what the protocol needs to know of it.
-#[derive(Clone, PartialEq)]
+///
+/// A clone shares the text.
+#[derive(Clone)]
 pub struct Event {
     sequence: Option<u64>,
-    id: Option<Arc<str>>,
-    kind: Arc<str>,
+    names: Names,
     text: Bytes,
+}
+
+/// Where type and id of an event are.
+#[derive(Debug, Clone)]
+struct Names {
+    kind: Name,
+    id: Option<Name>,
+}
+
+/// A string of a JSON text.
+#[derive(Debug, Clone)]
+enum Name {
+    /// Its bytes stand in the text, from `start` to before `end`.
+    Within { start: u32, end: u32 },
+    /// It is written with escapes.
+    Apart(Arc<str>),
+}
+
+impl Name {
+    /// The string that stands in a text from `start` on, if it does.
+    fn at(start: usize, string: &str, text: &str) -> Self {
+        let end = start.wrapping_add(string.len());
+        match (text.get(start..end), start.try_into(), end.try_into()) {
+            (Some(within), Ok(start), Ok(end)) if within == string => Self::Within { start, end },
+            _ => Self::Apart(string.into()),
+        }
+    }
+
+    /// A string that was read from a text.
+    fn of(string: &str, text: &str) -> Self {
+        Self::at((string.as_ptr() as usize).wrapping_sub(text.as_ptr() as usize), string, text)
+    }
+
+    fn get<'a>(&'a self, text: &'a [u8]) -> &'a str {
+        match self {
+            Self::Within { start, end } => {
+                std::str::from_utf8(&text[*start as usize..*end as usize])
+                    .expect("it was a string when it was taken in")
+            }
+            Self::Apart(string) => string,
+        }
+    }
+
+    /// The same in a text that has `bytes` more before it.
+    fn moved(&self, bytes: u32) -> Self {
+        match self {
+            Self::Within { start, end } => Self::Within { start: start + bytes, end: end + bytes },
+            Self::Apart(string) => Self::Apart(string.clone()),
+        }
+    }
+}
+
+impl Names {
+    fn of(kind: &str, id: Option<&str>, text: &str) -> Self {
+        Self { kind: Name::of(kind, text), id: id.map(|id| Name::of(id, text)) }
+    }
+
+    fn moved(&self, bytes: u32) -> Self {
+        Self { kind: self.kind.moved(bytes), id: self.id.as_ref().map(|id| id.moved(bytes)) }
+    }
+}
+
+/// By what an event is known again under another number: its type and its id.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct EventKey(Box<[u8]>);
+
+impl PartialEq for Event {
+    /// What it is called is part of its text.
+    fn eq(&self, other: &Self) -> bool {
+        (self.sequence, &self.text) == (other.sequence, &other.text)
+    }
 }
 
 impl Event {
@@ -196,17 +269,13 @@ impl Event {
     /// `agent_seq`.
     pub fn stamped(sequence: u64, body: &EventBody) -> Self {
         let inner = &body.text[1..];
-        let mut text = Vec::with_capacity(inner.len() + 34);
-        text.extend_from_slice(b"{\"agent_seq\":");
-        text.extend_from_slice(sequence.to_string().as_bytes());
-        text.push(b',');
-        text.extend_from_slice(inner.as_bytes());
-        Self {
-            sequence: Some(sequence),
-            id: body.id.clone(),
-            kind: body.kind.clone(),
-            text: text.into(),
-        }
+        let mut text = String::with_capacity(inner.len() + 34);
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{{\"agent_seq\":{sequence},");
+        // The brace takes the place of the body's.
+        let names = body.names.moved(text.len() as u32 - 1);
+        text.push_str(inner);
+        Self { sequence: Some(sequence), names, text: text.into() }
     }
 
     /// Its number in the agent's stream; `None` for the base contract's replay from a database.
@@ -216,17 +285,20 @@ impl Event {
 
     /// Its id, if it has one.
     pub fn id(&self) -> Option<&str> {
-        self.id.as_deref()
+        self.names.id.as_ref().map(|id| id.get(&self.text))
     }
 
     /// Its type, for example `message.created`.
     pub fn kind(&self) -> &str {
-        &self.kind
+        self.names.kind.get(&self.text)
     }
 
-    /// By what it is known again under another number: its type and its id.
-    pub(crate) fn key(&self) -> Option<(Arc<str>, Arc<str>)> {
-        self.id.clone().map(|id| (self.kind.clone(), id))
+    /// By what it is known again under another number; `None` without an id.
+    pub(crate) fn key(&self) -> Option<EventKey> {
+        let (kind, id) = (self.kind(), self.id()?);
+        // The length says where the type ends, whatever is in it.
+        let length = kind.len().to_le_bytes();
+        Some(EventKey([&length[..], kind.as_bytes(), id.as_bytes()].concat().into()))
     }
 
     /// The whole JSON object as text.
@@ -255,12 +327,20 @@ impl fmt::Debug for Event {
 ///
 /// The payload's bytes are kept as they were published, so "the same event" can be decided by
 /// comparing bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct EventBody {
-    id: Option<Arc<str>>,
-    kind: Arc<str>,
+    names: Names,
     text: Arc<str>,
 }
+
+impl PartialEq for EventBody {
+    /// What it is called is part of its text.
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for EventBody {}
 
 /// An event cannot be published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -326,12 +406,12 @@ impl EventBody {
         {
             return Err(EventBodyError::ReservedField(name));
         }
-        let quoted = |text: &str| serde_json::to_string(text).expect("a string is always JSON");
-        let mut text = format!("{{\"type\":{}", quoted(kind));
-        if let Some(id) = id {
+        let mut text = "{\"type\":".to_owned();
+        let kind = push_quoted(&mut text, kind);
+        let id = id.map(|id| {
             text.push_str(",\"id\":");
-            text.push_str(&quoted(id));
-        }
+            push_quoted(&mut text, id)
+        });
         let inner = payload.get().trim();
         let inner = inner[1..inner.len() - 1].trim();
         if !inner.is_empty() {
@@ -342,7 +422,7 @@ impl EventBody {
         if text.len() > bytes_max {
             return Err(EventBodyError::TooLarge { bytes: text.len(), bytes_max });
         }
-        Ok(Self { id: id.map(Into::into), kind: kind.into(), text: text.into() })
+        Ok(Self { names: Names { kind, id }, text: text.into() })
     }
 
     /// Takes back the text of an event that [`EventBody::as_str`] gave to a store.
@@ -351,14 +431,14 @@ impl EventBody {
     ///
     /// [`FrameError`] if the text is not such an object; the store is damaged.
     pub fn from_stored(text: &str) -> Result<Self, FrameError> {
-        let head: Head<'_> = parse_object(text)?;
+        let head = Head::parse(text)?;
         let kind = head.kind.ok_or(FrameError::NoType)?;
-        Ok(Self { id: head.id.and_then(id_text), kind: kind.as_ref().into(), text: text.into() })
+        Ok(Self { names: Names::of(&kind, head.id.as_deref(), text), text: text.into() })
     }
 
     /// Its id, if it has one.
     pub fn id(&self) -> Option<&str> {
-        self.id.as_deref()
+        self.names.id.as_ref().map(|id| id.get(self.text.as_bytes()))
     }
 
     /// The JSON object.
@@ -374,7 +454,7 @@ impl ClientFrame {
     ///
     /// [`FrameError`]; the frame is to be ignored, the link stays.
     pub fn parse(text: &str) -> Result<Self, FrameError> {
-        let head: Head<'_> = parse_object(text)?;
+        let head = Head::parse(text)?;
         let kind = head.kind.ok_or(FrameError::NoType)?;
         match kind.as_ref() {
             "ping" => Ok(Self::Ping),
@@ -428,7 +508,7 @@ impl ServerFrame {
     ///
     /// [`FrameError`]; the frame is to be ignored, the link stays.
     pub fn parse(text: &str) -> Result<Self, FrameError> {
-        let head: Head<'_> = parse_object(text)?;
+        let head = Head::parse(text)?;
         let kind = head.kind.as_deref().ok_or(FrameError::NoType)?;
         match kind {
             "pong" => {
@@ -479,12 +559,10 @@ impl ServerFrame {
                         )
                     })?),
                 };
-                Ok(Self::Event(Event {
-                    sequence,
-                    id: head.id.and_then(id_text),
-                    kind: kind.into(),
-                    text: Bytes::copy_from_slice(text.as_bytes()),
-                }))
+                let names = Names::of(kind, head.id.as_deref(), text);
+                // A copy: a socket reads into its buffer again once nobody holds a part of it.
+                let text = Bytes::copy_from_slice(text.as_bytes());
+                Ok(Self::Event(Event { sequence, names, text }))
             }
         }
     }
@@ -503,14 +581,47 @@ impl ServerFrame {
 }
 
 /// The fields that decide what a frame is; everything else is skipped without a copy.
-#[derive(Deserialize)]
 struct Head<'a> {
+    kind: Option<Cow<'a, str>>,
+    id: Option<Cow<'a, str>>,
+    agent_seq: Option<serde_json::Value>,
+}
+
+/// They as almost every frame has them: no escapes, and everything of the usual type.
+#[derive(Deserialize)]
+struct PlainHead<'a> {
+    #[serde(rename = "type", default)]
+    kind: Option<&'a str>,
+    #[serde(default)]
+    id: Option<&'a str>,
+    #[serde(default)]
+    agent_seq: Option<u64>,
+}
+
+/// They as any frame may have them.
+#[derive(Deserialize)]
+struct AnyHead<'a> {
     #[serde(rename = "type", borrow, default)]
-    kind: Option<std::borrow::Cow<'a, str>>,
+    kind: Option<Cow<'a, str>>,
     #[serde(default)]
     id: Option<serde_json::Value>,
     #[serde(default)]
     agent_seq: Option<serde_json::Value>,
+}
+
+impl<'a> Head<'a> {
+    fn parse(text: &'a str) -> Result<Self, FrameError> {
+        if let Ok(PlainHead { kind, id, agent_seq }) = parse_object(text) {
+            let (kind, id) = (kind.map(Cow::Borrowed), id.map(Cow::Borrowed));
+            return Ok(Self { kind, id, agent_seq: agent_seq.map(Into::into) });
+        }
+        let AnyHead { kind, id, agent_seq } = parse_object(text)?;
+        let id = match id {
+            Some(serde_json::Value::String(id)) => Some(Cow::Owned(id)),
+            _ => None,
+        };
+        Ok(Self { kind, id, agent_seq })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -560,11 +671,12 @@ fn channels(kind: &'static str, text: &str) -> Result<Vec<String>, FrameError> {
     fields::<Channels>(kind, text).map(|channels| channels.channels)
 }
 
-fn id_text(value: serde_json::Value) -> Option<Arc<str>> {
-    match value {
-        serde_json::Value::String(text) => Some(text.into()),
-        _ => None,
-    }
+/// Adds a string as JSON, and says where it is.
+fn push_quoted(text: &mut String, string: &str) -> Name {
+    let quoted = serde_json::to_string(string).expect("a string is always JSON");
+    let start = text.len() + 1;
+    text.push_str(&quoted);
+    Name::at(start, string, text)
 }
 
 #[cfg(test)]
@@ -658,6 +770,56 @@ mod tests {
         );
         let stored = EventBody::from_stored(body.as_str()).expect("stored text");
         assert_eq!(Event::stamped(42, &stored), event);
+    }
+
+    #[test]
+    fn names_are_the_same_however_an_event_came() {
+        let payload = raw(r#"{"n":1,"text":"\u00e9 \"","deep":{"type":"x","id":[]}}"#);
+        for (id, kind) in [
+            (Some("id-1"), "note"),
+            (None, "note"),
+            (Some("note"), "note"),
+            (Some("\"quoted\""), "note"),
+            (Some("é"), "a \"kind\""),
+            (Some("\u{1}"), "\\"),
+            (None, "ü"),
+        ] {
+            let body = EventBody::new(id, kind, &payload, 1024).expect("valid");
+            let stored = EventBody::from_stored(body.as_str()).expect("stored text");
+            let stamped = Event::stamped(MAX_SEQUENCE, &body);
+            let frame = ServerFrame::parse(stamped.text()).expect("an event");
+            let ServerFrame::Event(parsed) = frame else { panic!("{frame:?}") };
+            for event in [&stamped, &Event::stamped(MAX_SEQUENCE, &stored), &parsed] {
+                assert_eq!((event.id(), event.kind(), event.text()), (id, kind, stamped.text()));
+                assert_eq!(event.key(), stamped.key());
+            }
+            assert_eq!((body.id(), stored.id(), &stored), (id, id, &body));
+        }
+        for damaged in ["", "{", "{\"type\":\"note\"", "{\"type\":7}", "{\"id\":\"a\"}"] {
+            assert!(EventBody::from_stored(damaged).is_err(), "{damaged}");
+        }
+    }
+
+    #[test]
+    fn keys_differ_where_type_or_id_does() {
+        let key = |kind, id| {
+            let body = EventBody::new(Some(id), kind, &raw("{}"), 1024).expect("valid");
+            Event::stamped(1, &body).key().expect("it has an id")
+        };
+        assert_ne!(key("ab", "c"), key("a", "bc"));
+        assert_ne!(key("a", "b"), key("a", "c"));
+        assert_ne!(key("a", "b"), key("b", "b"));
+        assert_eq!(key("a", "b"), key("a", "b"));
+    }
+
+    #[test]
+    fn an_id_that_is_no_text_is_none() {
+        for id in ["7", "-7", "0.5", "true", "null", "[1,[2]]", r#"{"a":{"b":1}}"#] {
+            let text = format!(r#"{{"type":"note","id":{id},"agent_seq":1}}"#);
+            let frame = ServerFrame::parse(&text).expect("an event");
+            let ServerFrame::Event(event) = frame else { panic!("{frame:?}") };
+            assert_eq!((event.id(), event.key()), (None, None), "{id}");
+        }
     }
 
     #[test]
