@@ -362,7 +362,7 @@ fn a_failing_handler_gets_the_event_again_and_is_passed_over_in_the_end() {
     fixture.frame(event(1));
     let mut offered = Vec::new();
     while let Some(offer) = fixture.offers.pop() {
-        offered.push(offer.handlers.clone());
+        offered.push(offer.handlers.to_vec());
         let outcome = match offer.handlers[..] {
             [0] => HandlerOutcome::Done,
             _ => HandlerOutcome::Failed("no".to_owned()),

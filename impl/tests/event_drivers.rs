@@ -4,11 +4,13 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use gapless::AgentId;
 use gapless::database::Synchronous;
+use gapless::events::client::{Client, ClientConfig};
 use gapless::events::driver::{
-    EventService, Publication, PublishFailure, Publisher, PublisherConfig, ServerHandle,
-    ServerTaskConfig, server,
+    Application, ClientHandle, EventService, Publication, PublishFailure, Publisher,
+    PublisherConfig, ServerHandle, ServerTaskConfig, Target, client, handler_fn, server,
 };
 use gapless::events::log::{Command, Reply};
 use gapless::events::server::{PublishError, Server, ServerConfig};
@@ -269,4 +271,47 @@ async fn a_server_that_is_drained_says_goodbye_and_ends() {
     assert_eq!(late, Err(PublishError::Unavailable));
     world.shutdown.send(()).expect("it serves");
     in_time(world.serving).await.expect("no panic");
+}
+
+#[tokio::test]
+async fn a_handler_that_is_always_ready_leaves_room_for_commands() {
+    const EVENTS: u64 = 2_000;
+    /// How much a client may do before it looks for commands, frames and events of them together.
+    const TURNS: usize = 100;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let serving = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let mut socket = tokio_tungstenite::accept_async(stream).await.expect("a handshake");
+        for n in 1..=EVENTS {
+            let text = format!(r#"{{"type":"note","agent_seq":{n}}}"#);
+            socket.feed(Message::text(text)).await.expect("room");
+        }
+        socket.flush().await.expect("room");
+        while let Some(Ok(_)) = socket.next().await {}
+    });
+    let handled = Arc::new(Mutex::new(Vec::new()));
+    let commands = Arc::new(std::sync::OnceLock::<ClientHandle>::new());
+    let (numbers, stopper) = (handled.clone(), commands.clone());
+    let handler = handler_fn(move |offer| {
+        let mut numbers = numbers.lock().expect("no panic");
+        numbers.extend(offer.event.sequence());
+        if numbers.len() == 10 {
+            let handle = stopper.get().expect("it is set before anything runs");
+            handle.stop().now_or_never().expect("there is room for a command");
+        }
+        Ok(gapless::events::driver::Handled::Done)
+    });
+    let config = ClientConfig { extension: false, ..ClientConfig::default() };
+    let core = Client::new(config, Box::new(ChaCha12Rng::seed_from_u64(3)));
+    let target = Target::new(address.clone(), "any");
+    let application = Application::new(handler);
+    let (handle, running) =
+        client(core, TcpConnector::new(address), target, Arc::new(SystemClock), application);
+    commands.set(handle).expect("set once");
+    in_time(running).await.expect("a position");
+    let handled = handled.lock().expect("no panic").clone();
+    assert_eq!(handled, (1..=handled.len() as u64).collect::<Vec<_>>());
+    assert!((10..10 + TURNS).contains(&handled.len()), "{} were handled", handled.len());
+    serving.abort();
 }

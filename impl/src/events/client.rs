@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::wire::{
-    ClientFrame, Event, FrameError, Gap, Pong, Range, Resync, ResyncAck, ResyncBegin,
+    ClientFrame, Event, EventKey, FrameError, Gap, Pong, Range, Resync, ResyncAck, ResyncBegin,
     ResyncVerdict, ServerFrame, Stream,
 };
 use super::{CloseCode, ConnectionId, StoreId, Ticket};
@@ -272,7 +272,7 @@ pub struct Offer {
     /// of its effect to get exactly-once across a crash [EV-9].
     pub position: Option<Position>,
     /// The handlers that still have to take it.
-    pub handlers: Vec<usize>,
+    pub handlers: Arc<[usize]>,
     /// Counts from 1.
     pub attempt: u32,
 }
@@ -352,10 +352,14 @@ pub struct Client {
     queue: VecDeque<Queued>,
     queue_bytes: usize,
     in_flight: Option<InFlight>,
-    /// The newest event of the timeline that was offered, done or not.
-    last_offered: Option<Event>,
+    /// The newest event of the timeline that is done.
+    last_done: Option<Event>,
     tickets: u64,
-    seen: SeenIds<(Arc<str>, Arc<str>)>,
+    seen: SeenIds<EventKey>,
+    /// Those to whom an event is offered first.
+    first_handlers: Arc<[usize]>,
+    /// The one that owns the cursor.
+    owner: Arc<[usize]>,
     cursor: CursorState,
     timers: Timers<Timer>,
     outputs: VecDeque<Output>,
@@ -447,7 +451,13 @@ enum Queued {
 }
 
 struct InFlight {
-    offer: Offer,
+    ticket: Ticket,
+    event: Event,
+    key: Option<EventKey>,
+    position: Option<Position>,
+    /// Those that still have to take it.
+    handlers: Arc<[usize]>,
+    attempt: u32,
     timeline: u64,
     /// Of the last attempt.
     failures: Vec<(usize, String)>,
@@ -455,6 +465,18 @@ struct InFlight {
     given_up: Vec<(usize, String)>,
     backoff: Backoff,
     stored: bool,
+}
+
+impl InFlight {
+    fn offer(&self) -> Offer {
+        Offer {
+            ticket: self.ticket,
+            event: self.event.clone(),
+            position: self.position.clone(),
+            handlers: self.handlers.clone(),
+            attempt: self.attempt,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -491,9 +513,16 @@ impl Client {
             queue: VecDeque::new(),
             queue_bytes: 0,
             in_flight: None,
-            last_offered: None,
+            last_done: None,
             tickets: 0,
             seen: SeenIds::new(config.seen_ids),
+            // The owner of the cursor comes last: once it has stored the position, nobody else is
+            // offered the event again after a crash.
+            first_handlers: match config.handlers {
+                0 | 1 => [OWNER].into(),
+                handlers => (OWNER + 1..handlers).collect(),
+            },
+            owner: [OWNER].into(),
             cursor: CursorState {
                 dirty: false,
                 unsaved_join: false,
@@ -763,11 +792,15 @@ impl Client {
         }
         // The verdict is on the position that was sent. What the application has been given since
         // is the log's only if the log still has it.
-        let offered = self.last_offered.as_ref().and_then(Event::sequence);
+        let offered = self.last_offered_sequence();
         match offered.is_some_and(|sequence| sequence >= begin.from) {
             false => self.continue_in(begin.epoch),
             true if begin.to < begin.from => self.log_went_back(begin.epoch, begin.from - 1),
-            true => session.unconfirmed = Some(begin.epoch),
+            true => {
+                if let Link::Open(session) = &mut self.link {
+                    session.unconfirmed = Some(begin.epoch);
+                }
+            }
         }
     }
 
@@ -786,7 +819,7 @@ impl Client {
     fn confirm(&mut self, sequence: u64, replayed: Option<&Event>) {
         let Link::Open(session) = &mut self.link else { return };
         let Some(epoch) = session.unconfirmed.take() else { return };
-        let offered = self.last_offered.as_ref().filter(|event| event.sequence() == Some(sequence));
+        let offered = self.last_offered().filter(|event| event.sequence() == Some(sequence));
         match (offered, replayed) {
             (Some(offered), Some(replayed)) if offered != replayed => {
                 self.log_went_back(epoch, sequence - 1);
@@ -810,7 +843,7 @@ impl Client {
             mark!("events.timeline_replaced_while_handling");
         }
         self.timeline += 1;
-        self.last_offered = None;
+        self.last_done = None;
         self.position = Some(position);
         self.cursor.dirty = true;
     }
@@ -874,7 +907,7 @@ impl Client {
             self.save();
         }
         let position = self.position.as_ref().map_or(0, |position| position.sequence);
-        let offered = self.last_offered.as_ref().and_then(Event::sequence).unwrap_or(0);
+        let offered = self.last_offered_sequence().unwrap_or(0);
         let restarted = ack.current_seq < position.max(offered);
         let unnumbered_any = !unnumbered.is_empty();
         if restarted {
@@ -1083,7 +1116,7 @@ impl Client {
         }
         if let Some(in_flight) = &self.in_flight
             && in_flight.timeline == self.timeline
-            && in_flight.offer.event.sequence() == Some(sequence)
+            && in_flight.event.sequence() == Some(sequence)
         {
             mark!("events.replayed_event_is_being_handled");
             return;
@@ -1111,9 +1144,9 @@ impl Client {
         }
         // More than can be sorted out at once. It is taken as it stands, with a word that
         // something may be missing; the end of the replay is still to come.
-        let position = self.position.as_ref().map_or(0, |position| position.sequence);
-        let offered = self.last_offered.as_ref().and_then(Event::sequence).unwrap_or(0);
         let newest = session.held.iter().filter_map(Event::sequence).max().unwrap_or(0);
+        let position = self.position.as_ref().map_or(0, |position| position.sequence);
+        let offered = self.last_offered_sequence().unwrap_or(0);
         let ack = ResyncAck {
             last_seen_seq: position,
             current_seq: newest.max(position).max(offered),
@@ -1246,9 +1279,8 @@ impl Client {
     }
 
     fn offer_first(&mut self, event: Event) {
-        if let Some(key) = event.key()
-            && self.seen.contains(&key)
-        {
+        let key = event.key();
+        if key.as_ref().is_some_and(|key| self.seen.contains(key)) {
             // Known under another number. It is done, so its number is done too.
             mark!("events.known_id_dropped");
             if let Some(sequence) = event.sequence() {
@@ -1258,88 +1290,92 @@ impl Client {
         }
         self.tickets += 1;
         let epoch = self.position.as_ref().and_then(|position| position.epoch.clone());
-        let offer = Offer {
+        let in_flight = InFlight {
             ticket: Ticket(self.tickets),
             position: event.sequence().map(|sequence| Position { epoch, sequence }),
             event,
-            // The owner of the cursor comes last: once it has stored the position, nobody else is
-            // offered the event again after a crash.
-            handlers: match self.config.handlers {
-                0 | 1 => vec![OWNER],
-                handlers => (OWNER + 1..handlers).collect(),
-            },
+            key,
+            handlers: self.first_handlers.clone(),
             attempt: 1,
-        };
-        self.last_offered = Some(offer.event.clone());
-        self.in_flight = Some(InFlight {
-            offer: offer.clone(),
             timeline: self.timeline,
             failures: Vec::new(),
             given_up: Vec::new(),
             backoff: Backoff::new(self.config.offer_retry),
             stored: false,
-        });
-        self.outputs.push_back(Output::Offer(offer));
+        };
+        self.outputs.push_back(Output::Offer(in_flight.offer()));
+        self.in_flight = Some(in_flight);
     }
 
     fn handled(&mut self, now: Instant, ticket: Ticket, outcomes: Vec<HandlerOutcome>) {
         let Some(in_flight) = &mut self.in_flight else { return };
-        if in_flight.offer.ticket != ticket {
+        if in_flight.ticket != ticket {
             return;
         }
-        let handlers = std::mem::take(&mut in_flight.offer.handlers);
-        let to_owner = handlers.first() == Some(&OWNER);
+        let to_owner = in_flight.handlers.first() == Some(&OWNER);
         in_flight.failures.clear();
-        for (handler, outcome) in handlers.into_iter().zip(outcomes) {
+        for (handler, outcome) in in_flight.handlers.iter().zip(outcomes) {
             match outcome {
                 HandlerOutcome::Done => {}
-                HandlerOutcome::DoneAndStored => in_flight.stored |= handler == OWNER,
-                HandlerOutcome::Failed(error) => in_flight.failures.push((handler, error)),
+                HandlerOutcome::DoneAndStored => in_flight.stored |= *handler == OWNER,
+                HandlerOutcome::Failed(error) => in_flight.failures.push((*handler, error)),
             }
         }
-        if !in_flight.failures.is_empty() && in_flight.offer.attempt < self.config.offers_max {
+        if !in_flight.failures.is_empty() && in_flight.attempt < self.config.offers_max {
             mark!("events.handler_failed");
-            in_flight.offer.handlers =
-                in_flight.failures.iter().map(|(handler, _)| *handler).collect();
-            in_flight.offer.attempt += 1;
+            in_flight.handlers = in_flight.failures.iter().map(|(handler, _)| *handler).collect();
+            in_flight.attempt += 1;
             let delay = in_flight.backoff.next_delay(&mut *self.entropy);
             self.timers.set(Timer::Offer, now + delay);
             return;
         }
         if !to_owner {
             in_flight.given_up.append(&mut in_flight.failures);
-            in_flight.offer.handlers = vec![OWNER];
-            in_flight.offer.attempt = 1;
-            self.outputs.push_back(Output::Offer(in_flight.offer.clone()));
+            in_flight.handlers = self.owner.clone();
+            in_flight.attempt = 1;
+            self.outputs.push_back(Output::Offer(in_flight.offer()));
             return;
         }
         in_flight.given_up.append(&mut in_flight.failures);
         let done = self.in_flight.take().expect("matched above");
         if !done.given_up.is_empty() {
             mark!("events.handler_gave_up");
-            let notice =
-                Notice::GaveUp { event: done.offer.event.clone(), failures: done.given_up };
+            let notice = Notice::GaveUp { event: done.event.clone(), failures: done.given_up };
             self.outputs.push_back(Output::Notify(notice));
         }
-        if let Some(key) = done.offer.event.key() {
+        if let Some(key) = done.key {
             self.seen.insert(key);
         }
-        match done.offer.event.sequence() {
-            Some(sequence) if done.timeline == self.timeline => {
+        let sequence = done.event.sequence();
+        if done.timeline == self.timeline {
+            self.last_done = Some(done.event);
+            if let Some(sequence) = sequence {
                 self.move_to(sequence, done.stored);
             }
-            Some(_) => mark!("events.stale_completion_ignored"),
-            None => {}
+        } else if sequence.is_some() {
+            mark!("events.stale_completion_ignored");
         }
         // A position that was set while the handler ran had to wait for it.
         self.save();
         self.offer_next(now);
     }
 
+    /// The newest event of the timeline that was offered, done or not.
+    fn last_offered(&self) -> Option<&Event> {
+        match &self.in_flight {
+            Some(in_flight) if in_flight.timeline == self.timeline => Some(&in_flight.event),
+            _ => self.last_done.as_ref(),
+        }
+    }
+
+    fn last_offered_sequence(&self) -> Option<u64> {
+        self.last_offered().and_then(Event::sequence)
+    }
+
     fn offer_again(&mut self) {
         if let Some(in_flight) = &self.in_flight {
             mark!("events.offered_again");
-            self.outputs.push_back(Output::Offer(in_flight.offer.clone()));
+            self.outputs.push_back(Output::Offer(in_flight.offer()));
         }
     }
 

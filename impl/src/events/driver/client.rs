@@ -1,14 +1,16 @@
 //! The client's core over sockets.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use futures_util::FutureExt;
+use futures_util::FutureExt as _;
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 
 use super::application::{Application, CursorStore, Handled, Handler, NoticeSink, OpenHandler};
+use super::work::Work;
 use crate::Core;
 use crate::events::client::{DialFailure, HandlerOutcome, Input, Notice, Offer, Output, Position};
 use crate::events::wire::{ClientFrame, FrameError, SUBPROTOCOL, ServerFrame};
@@ -16,6 +18,7 @@ use crate::events::{CloseCode, ConnectionId, StoreId, Ticket};
 use crate::net::{
     BoxFuture, Clock, Connector, Limits, Socket, SocketEvent, WallClock, dial, farewell,
 };
+use crate::recovery::{Instant, WallTime};
 
 /// What a client connects to, besides the network address.
 #[derive(Clone)]
@@ -86,12 +89,15 @@ where
     let run = async move {
         let Application { handlers, open_handlers, mut cursor, notices } = application;
         let position = cursor.load().await?;
+        let clock = Clock::start();
         let driver = Driver {
             core,
             connector,
             target,
+            at: wall.wall_time(),
             wall,
-            clock: Clock::start(),
+            now: clock.now(),
+            clock,
             inbox,
             notices,
             handlers: Some(handlers),
@@ -99,12 +105,14 @@ where
             cursor: Some(cursor),
             dialing: None,
             socket: None,
-            handling: None,
+            handling: Work::idle(),
             offers: None,
-            opening: None,
-            saving: None,
+            opening: Work::idle(),
+            saving: Work::idle(),
             save_next: None,
             open_next: None,
+            inputs: VecDeque::new(),
+            done_at_once: 0,
             stopping: false,
         };
         driver.run(position).await;
@@ -126,6 +134,10 @@ struct Driver<C, N: Connector> {
     target: Target,
     wall: Arc<dyn WallClock>,
     clock: Clock,
+    /// The time of this turn, or of what the application has done in it.
+    now: Instant,
+    /// The wall time of this turn.
+    at: WallTime,
     inbox: mpsc::Receiver<Input>,
     notices: NoticeSink,
     // Each of these is here, or inside the future that works with it.
@@ -134,21 +146,29 @@ struct Driver<C, N: Connector> {
     cursor: Option<Box<dyn CursorStore>>,
     dialing: Option<(ConnectionId, BoxFuture<'static, Dialed<N::Stream>>)>,
     socket: Option<Open<N::Stream>>,
-    handling: Option<BoxFuture<'static, HandledBy>>,
+    handling: Work<HandledBy>,
     offers: Option<Offer>,
-    opening: Option<BoxFuture<'static, (OpenHandlers, ConnectionId)>>,
+    opening: Work<(OpenHandlers, ConnectionId)>,
     open_next: Option<ConnectionId>,
-    saving: Option<BoxFuture<'static, Saved>>,
+    saving: Work<Saved>,
     save_next: Option<(StoreId, Position)>,
+    /// What the core is to be told before anything else happens.
+    inputs: VecDeque<Input>,
+    /// How much the application has done at once in this turn.
+    done_at_once: usize,
     stopping: bool,
 }
+
+/// How many frames are taken in one turn, and how often the application may be done at once in it,
+/// before commands and timers get their turn.
+const TURN: usize = 32;
 
 struct Open<S> {
     conn: ConnectionId,
     socket: Socket<S>,
     reading: bool,
     /// Which of the queued frames are pings, oldest first.
-    queued: std::collections::VecDeque<bool>,
+    queued: VecDeque<bool>,
 }
 
 enum Event<S> {
@@ -168,9 +188,23 @@ where
 {
     async fn run(mut self, position: Option<Position>) {
         self.feed(Input::Start { position });
-        while !self.stopping || self.saving.is_some() {
+        while !self.stopping || self.saving.is_running() {
             let event = self.next_event().await;
+            (self.now, self.at, self.done_at_once) = (self.clock.now(), self.wall.wall_time(), 0);
+            let more = matches!(event, Event::Socket(_));
             self.take(event);
+            if more {
+                self.take_frames();
+            }
+        }
+    }
+
+    /// Takes the frames that are there without being waited for: a look at everything else after each
+    /// of them costs more than they do.
+    fn take_frames(&mut self) {
+        for _ in 1..TURN {
+            let Some(event) = socket_event(&mut self.socket).now_or_never() else { return };
+            self.socket_event(event);
         }
     }
 
@@ -179,10 +213,10 @@ where
         let is_due = deadline.is_some_and(|deadline| deadline <= self.clock.now());
         tokio::select! { biased;
             command = self.inbox.recv(), if !self.stopping => Event::Command(command),
-            handled = ready(&mut self.handling) => Event::Handled(handled),
-            saved = ready(&mut self.saving) => Event::Saved(saved),
-            ran = ready(&mut self.opening) => Event::Ran(ran),
-            dialed = ready_second(&mut self.dialing) => Event::Dialed(dialed),
+            handled = self.handling.done() => Event::Handled(handled),
+            saved = self.saving.done() => Event::Saved(saved),
+            ran = self.opening.done() => Event::Ran(ran),
+            dialed = dialed(&mut self.dialing) => Event::Dialed(dialed),
             // Before the socket: timers are due also while frames never end.
             () = std::future::ready(()), if is_due => Event::Deadline,
             event = socket_event(&mut self.socket) => Event::Socket(event),
@@ -195,29 +229,28 @@ where
         match event {
             Event::Command(command) => self.feed(command.unwrap_or(Input::Stop)),
             Event::Handled((handlers, ticket, outcomes)) => {
-                (self.handling, self.handlers) = (None, Some(handlers));
-                self.feed(Input::Handled { ticket, outcomes });
+                self.handlers = Some(handlers);
                 self.start_handling();
+                self.feed(Input::Handled { ticket, outcomes });
             }
             Event::Saved((cursor, id, result)) => {
-                (self.saving, self.cursor) = (None, Some(cursor));
-                self.feed(Input::Stored(id, result));
+                self.cursor = Some(cursor);
                 self.start_saving();
+                self.feed(Input::Stored(id, result));
             }
             Event::Ran((open_handlers, conn)) => {
-                (self.opening, self.open_handlers) = (None, Some(open_handlers));
-                self.feed(Input::OpenHandlersRan { conn });
+                self.open_handlers = Some(open_handlers);
                 self.start_opening();
+                self.feed(Input::OpenHandlersRan { conn });
             }
             Event::Dialed(dialed) => {
                 let Some((conn, _)) = self.dialing.take() else { return };
                 match dialed {
                     Ok((stream, extension)) => {
                         let socket = Socket::new(stream, &self.target.limits);
-                        let queued = std::collections::VecDeque::new();
+                        let queued = VecDeque::new();
                         self.socket = Some(Open { conn, socket, reading: true, queued });
-                        let at = self.wall.wall_time();
-                        self.feed(Input::Opened { conn, extension, at });
+                        self.feed(Input::Opened { conn, extension, at: self.at });
                     }
                     Err(failure) => self.feed(Input::DialFailed { conn, failure }),
                 }
@@ -238,9 +271,8 @@ where
                 }
             }
             SocketEvent::Text(text) => {
-                let at = self.wall.wall_time();
                 let input = match ServerFrame::parse(&text) {
-                    Ok(frame) => Input::Frame { conn, frame, at },
+                    Ok(frame) => Input::Frame { conn, frame, at: self.at },
                     Err(error) => Input::Malformed { conn, error },
                 };
                 self.feed(input);
@@ -262,10 +294,13 @@ where
 
     /// One input, and everything that it leads to.
     fn feed(&mut self, input: Input) {
-        self.stopping |= matches!(input, Input::Stop);
-        self.core.handle(self.clock.now(), input);
-        while let Some(output) = self.core.poll() {
-            self.perform(output);
+        self.inputs.push_back(input);
+        while let Some(input) = self.inputs.pop_front() {
+            self.stopping |= matches!(input, Input::Stop);
+            self.core.handle(self.now, input);
+            while let Some(output) = self.core.poll() {
+                self.perform(output);
+            }
         }
     }
 
@@ -319,38 +354,46 @@ where
     }
 
     fn start_handling(&mut self) {
-        if self.handling.is_none()
+        if !self.handling.is_running()
             && let Some(offer) = self.offers.take()
             && let Some(mut handlers) = self.handlers.take()
         {
-            self.handling = Some(Box::pin(async move {
+            self.handling.begin(async move {
                 let mut outcomes = Vec::with_capacity(offer.handlers.len());
-                for handler in &offer.handlers {
+                for handler in &*offer.handlers {
                     outcomes.push(offer_to(handlers.get_mut(*handler), &offer).await);
                 }
                 (handlers, offer.ticket, outcomes)
-            }));
+            });
+            if let Some((handlers, ticket, outcomes)) = self.at_once(|it| &mut it.handling) {
+                self.handlers = Some(handlers);
+                self.inputs.push_back(Input::Handled { ticket, outcomes });
+            }
         }
     }
 
     fn start_saving(&mut self) {
-        if self.saving.is_none()
+        if !self.saving.is_running()
             && let Some((id, position)) = self.save_next.take()
             && let Some(mut cursor) = self.cursor.take()
         {
-            self.saving = Some(Box::pin(async move {
+            self.saving.begin(async move {
                 let result = cursor.save(position).await;
                 (cursor, id, result)
-            }));
+            });
+            if let Some((cursor, id, result)) = self.at_once(|it| &mut it.saving) {
+                self.cursor = Some(cursor);
+                self.inputs.push_back(Input::Stored(id, result));
+            }
         }
     }
 
     fn start_opening(&mut self) {
-        if self.opening.is_none()
+        if !self.opening.is_running()
             && let Some(conn) = self.open_next.take()
             && let Some(mut open_handlers) = self.open_handlers.take()
         {
-            self.opening = Some(Box::pin(async move {
+            self.opening.begin(async move {
                 for handler in &mut open_handlers {
                     let opened = AssertUnwindSafe(handler.opened()).catch_unwind().await;
                     if !matches!(opened, Ok(Ok(()))) {
@@ -358,8 +401,20 @@ where
                     }
                 }
                 (open_handlers, conn)
-            }));
+            });
         }
+    }
+
+    /// The result of what has just been begun, if it needs no waiting.
+    fn at_once<T>(&mut self, work: impl FnOnce(&mut Self) -> &mut Work<T>) -> Option<T> {
+        if self.done_at_once == TURN {
+            return None;
+        }
+        self.done_at_once += 1;
+        let result = work(self).done_at_once();
+        // It may have taken its time.
+        self.now = self.clock.now();
+        result
     }
 }
 
@@ -377,17 +432,10 @@ async fn offer_to(handler: Option<&mut Box<dyn Handler>>, offer: &Offer) -> Hand
     }
 }
 
-/// Waits for a future that may not be there: then for ever.
-async fn ready<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
-    match future {
-        Some(future) => future.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn ready_second<K, T>(future: &mut Option<(K, BoxFuture<'static, T>)>) -> T {
-    match future {
-        Some((_, future)) => future.await,
+/// Waits for a connection that is being opened; for ever if none is.
+async fn dialed<T>(dialing: &mut Option<(ConnectionId, BoxFuture<'static, T>)>) -> T {
+    match dialing {
+        Some((_, dialing)) => dialing.await,
         None => std::future::pending().await,
     }
 }

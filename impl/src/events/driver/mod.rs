@@ -8,6 +8,7 @@ mod client;
 mod publisher;
 pub mod publishing;
 mod server;
+mod work;
 
 pub use application::{
     Application, CursorStore, Handled, Handler, HandlerError, MemoryCursor, NoticeSink,

@@ -314,7 +314,7 @@ impl Twist<Client> for DuplicatesApplied {
                 ticket: Ticket(Self::AGAIN + self.again),
                 event: event.clone(),
                 position: None,
-                handlers: vec![0],
+                handlers: [0].into(),
                 attempt: 1,
             };
             self.offers.push(offer, hands);
