@@ -12,11 +12,14 @@ pub trait Core: Send + 'static {
     /// What the endpoint wants done.
     type Output: Send;
 
-    /// Takes in exactly one event. Drain [`poll`](Core::poll) before the next call.
+    /// Takes in exactly one event. Drain [`poll`](Core::poll) before anything is waited for.
+    ///
+    /// What has happened together, as the replies of one transaction, may be handed in before that,
+    /// each in a call of its own; a core can then do for all of it what it would do for each.
     fn handle(&mut self, now: Instant, input: Self::Input);
 
     /// The next thing to do, in the order in which it must be done. To be called until it
-    /// returns `None` after each [`handle`](Core::handle).
+    /// returns `None`.
     #[must_use]
     fn poll(&mut self) -> Option<Self::Output>;
 

@@ -17,7 +17,7 @@
 //!
 //! ```text
 //! core.handle(now, input);                  // exactly one mutation
-//! while let Some(output) = core.poll() {    // drain before the next input
+//! while let Some(output) = core.poll() {    // drain before waiting
 //!     perform(output);
 //! }
 //! sleep_until(core.deadline());             // then feed its timeout input

@@ -458,6 +458,64 @@ fn retention_that_passes_a_pump_is_declared_in_the_extension_and_closes_a_base_c
     assert!(closed, "the base contract has no word for it on a live link");
 }
 
+/// What follows if one transaction stores the events from 1 to `count`, and the log keeps the newest
+/// `kept` of them.
+fn stored_together(config: ServerConfig, count: u64, kept: u64) -> Vec<Output> {
+    let mut fixture = Fixture::new(config);
+    fixture.connect(true, 1, 0);
+    let epoch = fixture.epoch.clone();
+    fixture.resync(0, Some(epoch));
+    let ids: Vec<_> = (1..=count).map(|n| fixture.publish(n)).collect();
+    for (sequence, id) in (1_u64..).zip(ids) {
+        let oldest = (sequence + 1).saturating_sub(kept).max(1);
+        let appended = Appended::New { sequence, oldest, body: body(sequence) };
+        let input = Input::Stored(id, Ok(Reply::Appended(appended)));
+        fixture.server.handle(Instant::from_millis(fixture.now), input);
+    }
+    fixture.drain()
+}
+
+#[test]
+fn what_is_stored_together_is_sent_before_retention_or_the_ring_can_lose_it() {
+    let ring = |count, bytes| ServerConfig {
+        ring: gapless::recovery::RingLimits { count, bytes, age: None },
+        ..ServerConfig::default()
+    };
+    let of_bytes = ring(usize::MAX, 300);
+    for (config, kept) in [(ring(500, 4 << 20), 2), (ring(2, usize::MAX), 100), (of_bytes, 100)] {
+        let outputs = stored_together(config, 30, kept);
+        assert_eq!(sequences(&outputs), (1..=30).collect::<Vec<_>>());
+        assert_eq!(frames(&outputs).len(), 30, "no gap is declared");
+        assert!(commands(outputs).is_empty(), "nothing is read from the log");
+    }
+}
+
+#[test]
+fn what_is_stored_together_goes_to_one_connection_after_the_other() {
+    let mut fixture = Fixture::new(ServerConfig::default());
+    fixture.connect(true, 1, 0);
+    let other = ConnectionId(2);
+    fixture.feed(Input::Connected { conn: other, agent: agent(), extension: true });
+    let resync = Resync { last_seen_seq: 0, since: None, epoch: Some(fixture.epoch.clone()) };
+    for conn in [CONN, other] {
+        let frame = ClientFrame::Resync(resync.clone());
+        fixture.feed(Input::Frame { conn, frame, at: WALL });
+    }
+    let ids: Vec<_> = (1..=3).map(|n| fixture.publish(n)).collect();
+    for (sequence, id) in (1..).zip(ids) {
+        let appended = Appended::New { sequence, oldest: 1, body: body(sequence) };
+        let input = Input::Stored(id, Ok(Reply::Appended(appended)));
+        fixture.server.handle(Instant::from_millis(0), input);
+    }
+    let sent = fixture.drain().into_iter().filter_map(|output| match output {
+        Output::Send { conn, frame: ServerFrame::Event(event) } => {
+            Some((conn.0, event.sequence()?))
+        }
+        _ => None,
+    });
+    assert_eq!(sent.collect::<Vec<_>>(), [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]);
+}
+
 #[test]
 fn a_gap_in_a_replay_ends_where_the_replay_ends() {
     let config = ServerConfig {

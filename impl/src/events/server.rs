@@ -284,6 +284,8 @@ pub struct Server {
     reads: usize,
     store_ids: u64,
     timers: Timers<Timer>,
+    /// The streams whose connections are to be pumped, and the time at which that was found.
+    unpumped: BTreeMap<AgentId, Instant>,
     outputs: VecDeque<Output>,
     sharing: Sharing,
 }
@@ -340,6 +342,14 @@ struct Known {
     oldest: u64,
     head: u64,
     lineage: Lineage,
+    /// What was shown since the connections of the stream were pumped.
+    shown: Shown,
+}
+
+#[derive(Default)]
+struct Shown {
+    events: usize,
+    bytes: usize,
 }
 
 struct Connection {
@@ -404,6 +414,7 @@ impl Server {
             reads: 0,
             store_ids: 0,
             timers: Timers::default(),
+            unpumped: BTreeMap::new(),
             outputs: VecDeque::new(),
             sharing: Sharing::default(),
         };
@@ -719,17 +730,29 @@ impl Server {
             let oldest = known.oldest;
             return self.skip(now, conn, oldest);
         }
-        if let Some(event) = known.ring.get(next) {
-            let event = event.clone();
-            if connection.replay.is_some() {
-                mark!("events.replay_from_ring");
+        if known.ring.get(next).is_some() {
+            for (sequence, event) in known.ring.iter_from(next) {
+                if sequence > limit || connection.has_to_wait(&self.config) {
+                    break;
+                }
+                if connection.replay.is_some() {
+                    mark!("events.replay_from_ring");
+                }
+                if connection.in_flight.is_empty() {
+                    self.timers.set(Timer::WriteStall(conn), now + self.config.write_stall);
+                }
+                connection.passes(sequence);
+                connection.put_in_flight(event.bytes().len());
+                let frame = ServerFrame::Event(event.clone());
+                self.outputs.push_back(Output::Send { conn, frame });
             }
-            self.send_event(now, conn, next, event);
             return true;
         }
         match connection.page.pop_front() {
             Some((sequence, body)) if sequence == next => {
-                self.send_event(now, conn, next, Event::stamped(sequence, &body));
+                let event = Event::stamped(sequence, &body);
+                connection.passes(sequence);
+                self.send(now, conn, ServerFrame::Event(event));
                 self.read_ahead(conn, limit);
                 true
             }
@@ -772,17 +795,6 @@ impl Server {
         let (count_max, bytes_max) = (self.config.page_events, self.config.page_bytes);
         let read = Read { agent, after, to, count_max, bytes_max };
         self.read(conn, Pending::Read(conn), Command::Read(read));
-    }
-
-    fn send_event(&mut self, now: Instant, conn: ConnectionId, sequence: u64, event: Event) {
-        if let Some(connection) = self.connections.get_mut(&conn) {
-            connection.position = sequence;
-            connection.sent = connection.sent.max(sequence);
-            if let Some(replay) = &mut connection.replay {
-                replay.ack.replayed += 1;
-            }
-        }
-        self.send(now, conn, ServerFrame::Event(event));
     }
 
     /// Retention has overtaken the pump: declares what is missing before `oldest` [EV-10].
@@ -829,8 +841,7 @@ impl Server {
         if connection.in_flight.is_empty() {
             self.timers.set(Timer::WriteStall(conn), now + self.config.write_stall);
         }
-        connection.in_flight.push_back(bytes);
-        connection.in_flight_bytes += bytes;
+        connection.put_in_flight(bytes);
         self.outputs.push_back(Output::Send { conn, frame });
     }
 
@@ -1014,7 +1025,8 @@ impl Server {
         let head = if went_back { head } else { head.max(stream.head_seen) };
         stream.head_seen = head;
         let ring = ReplayRing::starting_after(self.config.ring, head);
-        let known = stream.known.insert(Known { ring, oldest, head, lineage });
+        let known =
+            stream.known.insert(Known { ring, oldest, head, lineage, shown: Shown::default() });
         if went_back {
             return self.log_went_back();
         }
@@ -1110,13 +1122,13 @@ impl Server {
         oldest: u64,
         events: &[EventBody],
     ) {
-        let Some(stream) = self.streams.get_mut(agent) else { return };
-        let Some(known) = &mut stream.known else {
-            // Part of what the log is about to answer, or newer.
-            stream.head_seen = stream.head_seen.max(first + events.len() as u64 - 1);
-            return;
-        };
         for (sequence, body) in (first..).zip(events) {
+            let Some(stream) = self.streams.get_mut(agent) else { return };
+            let Some(known) = &mut stream.known else {
+                // Part of what the log is about to answer, or newer.
+                stream.head_seen = stream.head_seen.max(first + events.len() as u64 - 1);
+                return;
+            };
             if sequence <= known.head {
                 continue;
             }
@@ -1125,29 +1137,45 @@ impl Server {
             known.lineage.record_first(epoch, sequence);
             known.ring.push(now, sequence, cost, event);
             known.head = sequence;
-        }
-        stream.head_seen = known.head;
-        let connections: Vec<_> = stream.connections.iter().copied().collect();
-        self.retained(now, agent, oldest);
-        for conn in connections {
-            if self.connections.get(&conn).is_some_and(|connection| connection.replay.is_some()) {
-                mark!("events.live_during_replay");
+            known.shown.events += 1;
+            known.shown.bytes += cost;
+            stream.head_seen = sequence;
+            let RingLimits { count, bytes, age: _ } = self.config.ring;
+            if known.shown.events * 2 >= count || known.shown.bytes * 2 >= bytes {
+                // Before the ring loses what nobody has been sent.
+                self.pump_all(now, agent);
             }
-            self.pump(now, conn);
         }
+        self.unpumped.insert(agent.clone(), now);
+        self.retained(now, agent, oldest);
     }
 
     fn retained(&mut self, now: Instant, agent: &AgentId, oldest: u64) {
-        let Some(stream) = self.streams.get_mut(agent) else { return };
-        let Some(known) = &mut stream.known else { return };
-        if oldest <= known.oldest {
-            return;
-        }
+        let is_newer = |known: &&mut Known| oldest > known.oldest;
+        let Some(before) = known(&mut self.streams, agent).filter(is_newer) else { return };
         mark!("events.retention");
+        if before.head - before.shown.events as u64 + 1 < oldest {
+            // Whoever is there is sent an event before it is removed.
+            self.pump_all(now, agent);
+        }
+        let Some(known) = known(&mut self.streams, agent) else { return };
         known.oldest = oldest;
         known.ring.prune_through(oldest - 1);
-        let connections: Vec<_> = stream.connections.iter().copied().collect();
-        for conn in connections {
+        self.unpumped.insert(agent.clone(), now);
+    }
+
+    /// Pumps every connection of a stream: once for all that was shown, while nobody looks at the
+    /// outputs.
+    fn pump_all(&mut self, now: Instant, agent: &AgentId) {
+        self.unpumped.remove(agent);
+        let Some(stream) = self.streams.get_mut(agent) else { return };
+        let Some(known) = &mut stream.known else { return };
+        let shown = std::mem::take(&mut known.shown);
+        for conn in stream.connections.iter().copied().collect::<Vec<_>>() {
+            let replays = |connection: &Connection| connection.replay.is_some();
+            if shown.events > 0 && self.connections.get(&conn).is_some_and(replays) {
+                mark!("events.live_during_replay");
+            }
             self.pump(now, conn);
         }
     }
@@ -1193,6 +1221,20 @@ impl Server {
 }
 
 impl Connection {
+    /// The event is sent now.
+    fn passes(&mut self, sequence: u64) {
+        self.position = sequence;
+        self.sent = self.sent.max(sequence);
+        if let Some(replay) = &mut self.replay {
+            replay.ack.replayed += 1;
+        }
+    }
+
+    fn put_in_flight(&mut self, bytes: usize) {
+        self.in_flight.push_back(bytes);
+        self.in_flight_bytes += bytes;
+    }
+
     /// Whether what is to be sent has to wait until its socket has taken more.
     fn has_to_wait(&mut self, config: &ServerConfig) -> bool {
         let is_full = self.in_flight.len() >= config.window_frames
@@ -1245,6 +1287,11 @@ impl crate::Core for Server {
     }
 
     fn poll(&mut self) -> Option<Output> {
+        while self.outputs.is_empty()
+            && let Some((agent, now)) = self.unpumped.pop_first()
+        {
+            self.pump_all(now, &agent);
+        }
         self.outputs.pop_front()
     }
 

@@ -80,11 +80,20 @@ struct Publish {
 /// The way from the core to a connection's task.
 struct Link {
     /// Bounded by the core's window.
-    frames: mpsc::UnboundedSender<Bytes>,
+    frames: mpsc::UnboundedSender<Vec<Bytes>>,
+    /// What is to be sent together.
+    next: Vec<Bytes>,
     close: oneshot::Sender<(CloseCode, &'static str)>,
 }
 
 impl Link {
+    /// Hands on what is to be sent. A task that has ended reports its connection as gone by itself.
+    fn send(&mut self) {
+        if !self.next.is_empty() {
+            let _ = self.frames.send(std::mem::take(&mut self.next));
+        }
+    }
+
     fn go_away(self) {
         // A task that has ended has closed its socket.
         let _ = self.close.send((CloseCode::GOING_AWAY, "the server is stopping"));
@@ -284,9 +293,11 @@ where
             let deadline = self.core.deadline();
             tokio::select! { biased;
                 replies = self.store.next() => {
+                    // Together, so that what a transaction has stored is sent together.
                     for (id, reply) in replies {
-                        self.feed(Input::Stored(id, reply));
+                        self.core.handle(self.clock.now(), Input::Stored(id, reply));
                     }
+                    self.perform();
                     self.take_batches();
                 }
                 // Before the inbox: timers are due also while requests never end.
@@ -375,17 +386,21 @@ where
     }
 
     fn perform(&mut self) {
+        let mut talked = Vec::new();
         while let Some(output) = self.core.poll() {
             match output {
                 Output::Store(id, command) => self.store.push(id, command),
                 Output::Send { conn, frame } => {
-                    if let Some(link) = self.links.get(&conn) {
-                        // A task that has ended reports its connection as gone by itself.
-                        let _ = link.frames.send(frame.to_bytes());
+                    if let Some(link) = self.links.get_mut(&conn) {
+                        if link.next.is_empty() {
+                            talked.push(conn);
+                        }
+                        link.next.push(frame.to_bytes());
                     }
                 }
                 Output::Close { conn, code, reason } => {
-                    if let Some(link) = self.links.remove(&conn) {
+                    if let Some(mut link) = self.links.remove(&conn) {
+                        link.send();
                         let _ = link.close.send((code, reason));
                     }
                 }
@@ -402,6 +417,11 @@ where
                     }
                     self.available.store(available, Ordering::Relaxed);
                 }
+            }
+        }
+        for conn in talked {
+            if let Some(link) = self.links.get_mut(&conn) {
+                link.send();
             }
         }
     }
@@ -509,7 +529,7 @@ impl EventService {
         trace::connection_number(conn.0);
         let (frames, mut outgoing) = mpsc::unbounded_channel();
         let (close, mut closing) = oneshot::channel();
-        let link = Link { frames, close };
+        let link = Link { frames, next: Vec::new(), close };
         let connect = ServerRequest::Connect { conn, agent, extension, link };
         if self.handle.requests.send(connect).await.is_err() {
             return socket.close(CloseCode::GOING_AWAY.0, "the server is stopping").await;
@@ -519,10 +539,10 @@ impl EventService {
                 goodbye = &mut closing => {
                     break goodbye.unwrap_or((CloseCode::GOING_AWAY, "the server is stopping"));
                 }
-                Some(frame) = outgoing.recv() => {
-                    socket.queue(frame);
-                    while let Ok(frame) = outgoing.try_recv() {
-                        socket.queue(frame);
+                Some(frames) = outgoing.recv() => {
+                    frames.into_iter().for_each(|frame| socket.queue(frame));
+                    while let Ok(frames) = outgoing.try_recv() {
+                        frames.into_iter().for_each(|frame| socket.queue(frame));
                     }
                 }
                 event = socket.next(true) => match event {
