@@ -78,18 +78,25 @@ pub(crate) fn without_userinfo(text: &str) -> String {
     }
 }
 
-/// The engine of the log, if one is named.
-pub(crate) async fn connect(args: &ServeArgs) -> Result<Option<JetStream>, Failure> {
+/// The engine of the log as it was given, if one is named.
+pub(crate) fn config(args: &ServeArgs) -> Result<Option<JetStreamConfig>, Failure> {
     let Some(urls) = &args.log else { return Ok(None) };
     let ids_max = EngineLogConfig::default().ids_max;
-    let config = JetStreamConfig {
+    Ok(Some(JetStreamConfig {
         stream: args.log_stream.clone(),
         replicas: args.log_replicas.into(),
         // What this limit removes leaves no ids behind, so those that are remembered stay.
         messages_per_subject: args.retain_events.map(|events| events.max(ids_max)),
         ..JetStreamConfig::new(urls.parse()?)
-    };
-    JetStream::connect(&config).await.map(Some).map_err(failure)
+    }))
+}
+
+/// The engine itself.
+pub(crate) async fn connect(config: Option<JetStreamConfig>) -> Result<Option<JetStream>, Failure> {
+    match config {
+        Some(config) => JetStream::connect(&config).await.map(Some).map_err(failure),
+        None => Ok(None),
+    }
 }
 
 /// The same, only if its stream is there already.

@@ -60,6 +60,8 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
     // What is in the folder is its owner's matter: also what SQLite makes.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     allow_descriptors();
+    // Before the folder is made: who misspells an address leaves nothing behind.
+    let engine = engine::config(&args)?;
     let folder = DataFolder::take(&args.data, "server")?;
     let certificate = certificate(&args)?;
     let (token_path, made) = token_file(&args, &folder)?;
@@ -80,7 +82,7 @@ pub(crate) async fn run(args: ServeArgs, marks: MarkCounts) -> Result<u8, Failur
         page_events: 1_024,
         ..events::server::ServerConfig::default()
     };
-    let engine = engine::connect(&args).await?;
+    let engine = engine::connect(engine).await?;
     let stores = folder.open(engine, args.retain_events)?;
     let backups = folder.file(backup::FOLDER);
     let (limits, admission) = (limits(&args), admission(&args));

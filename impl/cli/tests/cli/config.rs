@@ -72,9 +72,11 @@ async fn a_file_that_is_wrong_is_refused_with_a_hint() {
         ("[serve]\ndata = \"x\"\ndrain = \"soon\"", ["soon", "--drain"]),
         ("not TOML", ["is no TOML", "line 1"]),
     ] {
-        let (_folder, path) = written(text);
-        let said = run(&["serve", "--config", &path, "--data", "unused"], "").await;
+        let (folder, path) = written(text);
+        let data = folder.path().join("data");
+        let said = run(&["serve", "--config", &path, "--data", &data.to_string_lossy()], "").await;
         assert_eq!(said.code, Some(2), "{text}: {said:?}");
+        assert!(!data.exists(), "{text}: nothing is left behind");
         for hint in hints {
             assert!(said.err.contains(hint), "{text}: {said:?}");
         }
