@@ -14,7 +14,8 @@ mod source;
 mod wire;
 
 pub use crate::core::{
-    events_client, events_server, session_client, session_server, task_agent, task_controller,
+    events_client, events_engine, events_server, session_client, session_server, task_agent,
+    task_controller,
 };
 pub use crate::wire::{events_wire, session_wire, tasks_auth, tasks_http, tasks_wire};
 
@@ -28,7 +29,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     Target { name: "events_wire", run: events_wire },
     Target { name: "session_wire", run: session_wire },
     Target { name: "tasks_wire", run: tasks_wire },
@@ -36,6 +37,7 @@ pub const TARGETS: [Target; 11] = [
     Target { name: "tasks_auth", run: tasks_auth },
     Target { name: "events_server", run: events_server },
     Target { name: "events_client", run: events_client },
+    Target { name: "events_engine", run: events_engine },
     Target { name: "session_server", run: session_server },
     Target { name: "session_client", run: session_client },
     Target { name: "task_agent", run: task_agent },

@@ -9,7 +9,7 @@ use gapless::events::sqlite::{LogConfig, SqliteLog};
 use gapless::events::wire::{ClientFrame, Event, EventBody, Resync, ServerFrame};
 use gapless::recovery::{BackoffConfig, Epoch, RingLimits};
 use gapless::storage::Transact as _;
-use gapless::{AgentId, CloseCode, ConnectionId, Ticket};
+use gapless::{AgentId, CloseCode, ConnectionId, Core as _, Ticket};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use serde_json::value::RawValue;
@@ -271,9 +271,12 @@ impl World {
                 self.feed(Input::Retain { agent, oldest });
             }
             11 | 12 => {
+                // Together, as the driver hands in what was one transaction.
                 for (id, result) in self.desk.serve(source) {
-                    self.feed(Input::Stored(id, result));
+                    self.rig.core.handle(self.rig.now(), Input::Stored(id, result));
                 }
+                let outputs = self.rig.drain();
+                self.perform(outputs);
             }
             13 => {
                 let conn = self.any_conn(source);

@@ -6,6 +6,7 @@
 
 mod desk;
 mod events_client;
+mod events_engine;
 mod events_server;
 mod rig;
 mod session_client;
@@ -14,6 +15,7 @@ mod task_agent;
 mod task_controller;
 
 pub use self::events_client::events_client;
+pub use self::events_engine::events_engine;
 pub use self::events_server::events_server;
 pub use self::session_client::session_client;
 pub use self::session_server::session_server;

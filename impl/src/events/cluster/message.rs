@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::engine::Stored;
 use crate::events::AgentId;
 use crate::events::wire::EventBody;
-use crate::recovery::{Epoch, WallTime};
+use crate::recovery::{Epoch, MAX_SEQUENCE, WallTime};
 
 /// The events that one transaction appended to one stream.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +56,12 @@ pub(super) struct Damaged {
     problem: String,
 }
 
+impl Damaged {
+    pub(super) fn new(stored: &Stored, problem: impl Into<String>) -> Self {
+        Self { stream_seq: stored.stream_seq, problem: problem.into() }
+    }
+}
+
 impl Message {
     /// The number of the last event.
     pub(super) fn last(&self) -> u64 {
@@ -78,16 +84,28 @@ impl Message {
     }
 
     pub(super) fn parse(stored: &Stored) -> Result<Self, Damaged> {
-        let damaged = |problem: String| Damaged { stream_seq: stored.stream_seq, problem };
+        let damaged = |problem: &str| Damaged::new(stored, problem);
         let raw: Raw<'_> =
-            serde_json::from_slice(&stored.payload).map_err(|error| damaged(error.to_string()))?;
+            serde_json::from_slice(&stored.payload).map_err(|error| damaged(&error.to_string()))?;
         if raw.events.is_empty() || raw.first == 0 {
-            return Err(damaged("it has no event with a number".to_owned()));
+            return Err(damaged("it has no event with a number"));
+        }
+        let last = raw.first.saturating_add(raw.events.len() as u64 - 1);
+        if last > MAX_SEQUENCE {
+            return Err(damaged(&format!("{last} is more than {MAX_SEQUENCE}")));
+        }
+        let firsts = || raw.epochs.iter().map(|(_, first)| *first);
+        let is_own = raw.epochs.last().is_some_and(|(epoch, _)| *epoch == raw.epoch);
+        if !is_own || firsts().any(|first| first == 0 || first > raw.first) {
+            return Err(damaged("its epochs do not end with its own"));
+        }
+        if !firsts().is_sorted_by(|one, next| one < next) {
+            return Err(damaged("its epochs are not in their order"));
         }
         let mut events = Vec::with_capacity(raw.events.len());
         for (principal, body) in raw.events {
             let body = EventBody::from_stored(body.get());
-            let body = body.map_err(|error| damaged(error.to_string()))?;
+            let body = body.map_err(|error| damaged(&error.to_string()))?;
             events.push(Item { principal, body });
         }
         Ok(Self {
@@ -128,8 +146,7 @@ impl Epochs {
 
 /// The content of a message, if it is what is expected there.
 pub(super) fn parsed<T: serde::de::DeserializeOwned>(stored: &Stored) -> Result<T, Damaged> {
-    serde_json::from_slice(&stored.payload)
-        .map_err(|error| Damaged { stream_seq: stored.stream_seq, problem: error.to_string() })
+    serde_json::from_slice(&stored.payload).map_err(|error| Damaged::new(stored, error.to_string()))
 }
 
 /// The subjects of a log, below its prefix.
@@ -242,16 +259,34 @@ mod tests {
 
     #[test]
     fn a_message_of_somebody_else_is_damaged() {
-        let head = r#"{"attempt":"a","epoch":"e","at":0,"epochs":[],"#;
+        let message = |first: u64, epochs: &str, events: &str| {
+            format!(
+                r#"{{"attempt":"a","epoch":"e","at":0,"first":{first},"epochs":[{epochs}],"events":[{events}]}}"#
+            )
+        };
+        let (own, event) = (r#"["e",1]"#, r#"["p",{"type":"t"}]"#);
+        let parsed = |content: &str| {
+            let payload = content.as_bytes().to_vec();
+            Message::parse(&Stored { stream_seq: 9, subject: String::new(), payload })
+        };
+        for (first, epochs) in [(1, own), (MAX_SEQUENCE, own), (7, r#"["d",2],["e",7]"#)] {
+            assert!(parsed(&message(first, epochs, event)).is_ok(), "{first} {epochs}");
+        }
         for content in [
             "nothing".to_owned(),
-            format!(r#"{head}"first":1,"events":[]}}"#),
-            format!(r#"{head}"first":0,"events":[["p",{{"type":"t"}}]]}}"#),
-            format!(r#"{head}"first":1,"events":[["p",{{"no":"type"}}]]}}"#),
+            message(1, own, ""),
+            message(0, own, event),
+            message(1, own, r#"["p",{"no":"type"}]"#),
+            message(MAX_SEQUENCE + 1, own, event),
+            message(MAX_SEQUENCE, own, &format!("{event},{event}")),
+            message(u64::MAX, own, &format!("{event},{event}")),
+            message(7, "", event),
+            message(7, r#"["e",1],["d",2]"#, event),
+            message(7, r#"["e",8]"#, event),
+            message(7, r#"["e",0]"#, event),
+            message(7, r#"["d",4],["c",3],["e",7]"#, event),
         ] {
-            let payload = content.clone().into_bytes();
-            let stored = Stored { stream_seq: 9, subject: String::new(), payload };
-            let damaged = Message::parse(&stored).expect_err(&content);
+            let damaged = parsed(&content).expect_err(&content);
             assert!(damaged.to_string().contains("message 9 "), "{damaged}");
         }
     }

@@ -6,13 +6,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::engine::{Engine, PublishFailure};
+use super::engine::{Engine, PublishFailure, Stored};
 use super::index::digest_of;
 use super::log::Shared;
-use super::message::{Message, parsed};
+use super::message::{Damaged, Message, parsed};
 use crate::events::AgentId;
 use crate::mark;
-use crate::recovery::Epoch;
+use crate::recovery::{Epoch, MAX_SEQUENCE};
 use crate::storage::StoreError;
 
 /// The ids of the events with the numbers `from` to `to`, which are removed or are about to be.
@@ -35,6 +35,22 @@ pub(super) struct RemovedId {
 }
 
 impl Removed {
+    fn parse(stored: &Stored) -> Result<Self, Damaged> {
+        let removed: Self = parsed(stored)?;
+        let Self { from, to, ids } = &removed;
+        if *from == 0 || *to > MAX_SEQUENCE || *from > to + 1 {
+            return Err(Damaged::new(stored, format!("{from} to {to} are no range of numbers")));
+        }
+        let is_within = ids.iter().all(|id| (*from..=*to).contains(&id.sequence));
+        if !is_within || !ids.is_sorted_by(|one, next| one.sequence < next.sequence) {
+            return Err(Damaged::new(
+                stored,
+                format!("its ids are not in the order {from} to {to}"),
+            ));
+        }
+        Ok(removed)
+    }
+
     /// Takes in a message; what is not next to what is known takes its place.
     fn take(&mut self, message: &Message) {
         if message.last() <= self.to {
@@ -84,7 +100,7 @@ impl<E: Engine> Shared<E> {
         agent: &AgentId,
     ) -> Result<Option<(u64, Removed)>, StoreError> {
         match self.engine.last(&self.subjects.ids_of(agent)).await? {
-            Some(stored) => Ok(Some((stored.stream_seq, parsed::<Removed>(&stored)?))),
+            Some(stored) => Ok(Some((stored.stream_seq, Removed::parse(&stored)?))),
             None => Ok(None),
         }
     }
@@ -172,6 +188,33 @@ mod tests {
 
     fn ids(removed: &Removed) -> Vec<&str> {
         removed.ids.iter().map(|id| id.id.as_str()).collect()
+    }
+
+    #[test]
+    fn what_somebody_else_has_written_is_damaged() {
+        let kept = removed(&[message(1, &["a", "b"]), message(3, &["c"])]);
+        let stored = |removed: &Removed| Stored {
+            stream_seq: 9,
+            subject: String::new(),
+            payload: serde_json::to_vec(removed).expect("ids are JSON"),
+        };
+        assert_eq!(Removed::parse(&stored(&kept)), Ok(kept.clone()));
+        let nothing = Removed { from: 4, to: 3, ids: Vec::new() };
+        assert_eq!(Removed::parse(&stored(&nothing)), Ok(nothing.clone()));
+        let mut swapped = kept.clone();
+        swapped.ids.swap(0, 1);
+        for wrong in [
+            swapped,
+            Removed { from: 2, ..kept.clone() },
+            Removed { to: 2, ..kept },
+            Removed { from: 0, ..nothing.clone() },
+            Removed { from: 5, ..nothing.clone() },
+            Removed { to: MAX_SEQUENCE + 1, ..nothing.clone() },
+            Removed { from: u64::MAX, to: u64::MAX, ..nothing },
+        ] {
+            let damaged = Removed::parse(&stored(&wrong)).expect_err("damaged");
+            assert!(damaged.to_string().contains("message 9 "), "{damaged}");
+        }
     }
 
     #[test]
