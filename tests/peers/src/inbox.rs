@@ -67,6 +67,8 @@ impl Inbox {
         let mut state = self.state();
         state.last = last;
         state.complete = None;
+        let missing = last.saturating_sub(state.tally.contiguous());
+        state.tally.reserve(usize::try_from(missing).unwrap_or(0));
     }
 
     /// When the last one was handled, if none is missing.

@@ -19,6 +19,11 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    /// Makes room for that many more, so that no part of what is measured is moving them.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        self.numbers.reserve(more);
+    }
+
     /// Takes a number; 0 stands for what is no event.
     pub(crate) fn see(&mut self, number: u64) {
         self.numbers.push(number);
