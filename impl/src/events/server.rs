@@ -738,11 +738,10 @@ impl Server {
                 if connection.replay.is_some() {
                     mark!("events.replay_from_ring");
                 }
-                if connection.in_flight.is_empty() {
+                if connection.put_in_flight(event.bytes().len()) {
                     self.timers.set(Timer::WriteStall(conn), now + self.config.write_stall);
                 }
                 connection.passes(sequence);
-                connection.put_in_flight(event.bytes().len());
                 let frame = ServerFrame::Event(event.clone());
                 self.outputs.push_back(Output::Send { conn, frame });
             }
@@ -838,10 +837,9 @@ impl Server {
             ServerFrame::Event(event) => event.bytes().len(),
             _ => 128,
         };
-        if connection.in_flight.is_empty() {
+        if connection.put_in_flight(bytes) {
             self.timers.set(Timer::WriteStall(conn), now + self.config.write_stall);
         }
-        connection.put_in_flight(bytes);
         self.outputs.push_back(Output::Send { conn, frame });
     }
 
@@ -1230,9 +1228,11 @@ impl Connection {
         }
     }
 
-    fn put_in_flight(&mut self, bytes: usize) {
+    /// A frame goes to the socket; whether it is the only one there.
+    fn put_in_flight(&mut self, bytes: usize) -> bool {
         self.in_flight.push_back(bytes);
         self.in_flight_bytes += bytes;
+        self.in_flight.len() == 1
     }
 
     /// Whether what is to be sent has to wait until its socket has taken more.

@@ -22,6 +22,7 @@ pub struct Clock {
 impl Clock {
     /// A clock that shows zero now.
     pub fn start() -> Self {
+        // Tokio's clock, which a simulation replaces by a virtual one: the same for each run of a seed.
         Self { origin: tokio::time::Instant::now(), timer: None }
     }
 
