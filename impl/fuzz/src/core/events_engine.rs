@@ -1,13 +1,12 @@
 //! The log of several servers, on an engine that holds anything: what somebody else has written
-//! below its prefix, and what was damaged.
+//! below its prefix, and what was damaged; and that loses messages, acknowledgements and its end.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+#[path = "../../../tests/engine/mod.rs"]
+mod engine;
+
 use std::time::Duration;
 
 use gapless::AgentId;
-use gapless::events::cluster::engine::{
-    Engine, EngineError, Feed, FollowError, PublishFailure, Start, Stored,
-};
 use gapless::events::cluster::{EngineFollower, EngineLog, EngineLogConfig};
 use gapless::events::driver::Follower as _;
 use gapless::events::log::{Append, Appended, Command, Read, Reply};
@@ -18,8 +17,8 @@ use gapless::storage::Store as _;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use serde_json::value::RawValue;
-use tokio::sync::Notify;
 
+use self::engine::{Fault, Memory};
 use crate::source::{self, Field, Source, quoted};
 
 /// How much is done at most.
@@ -28,6 +27,9 @@ const STEPS_MAX: usize = 48;
 /// How long one step may take, of the runtime's paused time: more than all pauses of an append whose
 /// outcome is unknown.
 const PATIENCE: Duration = Duration::from_secs(600);
+
+/// How often one step may read: every message has its turn a few times, whatever is tried again.
+const READS_MAX: usize = 4_096;
 
 const AGENT: &str = "agent-1";
 
@@ -42,106 +44,6 @@ const SUBJECTS: [&str; 6] = [
 ];
 
 const EPOCHS: [&str; 4] = ["e1", "e2", "e3", ""];
-
-// ---- the engine --------------------------------------------------------------------------------
-
-/// An engine that keeps its promises, whatever the messages are.
-#[derive(Clone, Default)]
-struct Shelf {
-    messages: Arc<Mutex<Vec<Stored>>>,
-    changed: Arc<Notify>,
-}
-
-impl Shelf {
-    fn messages(&self) -> MutexGuard<'_, Vec<Stored>> {
-        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn put(&self, subject: &str, payload: Vec<u8>) -> u64 {
-        let mut messages = self.messages();
-        let stream_seq = messages.last().map_or(0, |last| last.stream_seq) + 1;
-        messages.push(Stored { stream_seq, subject: subject.to_owned(), payload });
-        drop(messages);
-        self.changed.notify_waiters();
-        stream_seq
-    }
-}
-
-impl Engine for Shelf {
-    type Feed = ShelfFeed;
-
-    async fn publish(
-        &self,
-        subject: &str,
-        expected_last: u64,
-        payload: Vec<u8>,
-    ) -> Result<u64, PublishFailure> {
-        let last = self.last(subject).await.map_err(|error| PublishFailure::Unknown(error.0))?;
-        match last.map_or(0, |last| last.stream_seq) == expected_last {
-            true => Ok(self.put(subject, payload)),
-            false => Err(PublishFailure::WrongLast),
-        }
-    }
-
-    async fn last(&self, subject: &str) -> Result<Option<Stored>, EngineError> {
-        Ok(self.messages().iter().rev().find(|message| message.subject == subject).cloned())
-    }
-
-    async fn next(&self, subject: &str, from: u64) -> Result<Option<Stored>, EngineError> {
-        Ok(self.page(subject, from, 1, usize::MAX).await?.pop())
-    }
-
-    async fn page(
-        &self,
-        subject: &str,
-        from: u64,
-        messages_max: usize,
-        _bytes_max: usize,
-    ) -> Result<Vec<Stored>, EngineError> {
-        let messages = self.messages();
-        let of = messages.iter().filter(|message| message.subject == subject);
-        let page = of.filter(|message| message.stream_seq >= from).take(messages_max);
-        Ok(page.cloned().collect())
-    }
-
-    async fn purge_below(&self, subject: &str, stream_seq: u64) -> Result<(), EngineError> {
-        self.messages()
-            .retain(|message| message.subject != subject || message.stream_seq >= stream_seq);
-        Ok(())
-    }
-
-    async fn follow(&self, from: Start) -> Result<ShelfFeed, FollowError> {
-        let last = self.messages().last().map_or(0, |last| last.stream_seq);
-        let after = match from {
-            Start::New => last,
-            Start::After(seq) if seq > last => return Err(FollowError::WentBack),
-            Start::After(seq) => seq,
-        };
-        Ok(ShelfFeed { shelf: self.clone(), after })
-    }
-}
-
-struct ShelfFeed {
-    shelf: Shelf,
-    after: u64,
-}
-
-impl Feed for ShelfFeed {
-    async fn next(&mut self) -> Result<Stored, EngineError> {
-        loop {
-            let changed = self.shelf.changed.clone();
-            let changed = changed.notified();
-            let after = self.after;
-            let next =
-                self.shelf.messages().iter().find(|message| message.stream_seq > after).cloned();
-            if let Some(next) = next {
-                self.after = next.stream_seq;
-                return Ok(next);
-            }
-            changed.await;
-        }
-    }
-}
 
 // ---- what is in a message ----------------------------------------------------------------------
 
@@ -313,7 +215,7 @@ fn judge_followed(input: &Input) {
 }
 
 /// What the follower tells, until it has nothing more to tell.
-async fn follow(follower: &mut EngineFollower<Shelf>) {
+async fn follow(follower: &mut EngineFollower<Memory>) {
     for _ in 0..STEPS_MAX {
         match tokio::time::timeout(Duration::from_millis(1), follower.next()).await {
             Ok(input) => judge_followed(&input),
@@ -322,15 +224,41 @@ async fn follow(follower: &mut EngineFollower<Shelf>) {
     }
 }
 
+/// A message of anybody, as the last of its subject.
+fn put(source: &mut Source<'_>, memory: &Memory) {
+    let subject = source.word(&SUBJECTS);
+    let payload = payload(source, subject);
+    let last = memory.of(subject).last().copied().unwrap_or(0);
+    memory.inner().store(subject, last, payload).expect("it follows the last one");
+}
+
+/// Something that happens to the engine.
+fn fault(source: &mut Source<'_>, memory: &Memory) {
+    const FAULTS: [Fault; 5] =
+        [Fault::AckLost, Fault::Late, Fault::Lost, Fault::Refused, Fault::Denied];
+    match source.below(8) {
+        0..=2 => memory.fail([*source.pick(&FAULTS)]),
+        3 => drop(memory.deliver()),
+        4 => memory.end_feeds(),
+        5 => {
+            let messages = memory.inner().messages.len();
+            memory.inner().stale = source.maybe(|source| messages.saturating_sub(source.below(3)));
+        }
+        6 => {
+            let last = memory.inner().last_seq;
+            memory.go_back_to(last.saturating_sub(source.below(4) as u64));
+        }
+        _ => {
+            let down = source.rarely(3);
+            memory.inner().down = down;
+        }
+    }
+}
+
 async fn run(source: &mut Source<'_>) {
-    let shelf = Shelf::default();
-    let put = |source: &mut Source<'_>| {
-        let subject = source.word(&SUBJECTS);
-        let payload = payload(source, subject);
-        shelf.put(subject, payload);
-    };
+    let memory = Memory::default();
     for _ in 0..source.below(8) {
-        put(source);
+        put(source, &memory);
     }
     let config = EngineLogConfig {
         ids_max: 1 + source.below(8) as u64,
@@ -341,20 +269,23 @@ async fn run(source: &mut Source<'_>) {
         ..EngineLogConfig::default()
     };
     let entropy = Box::new(ChaCha12Rng::seed_from_u64(1));
-    let (mut log, mut follower) = EngineLog::new(shelf.clone(), config, entropy);
+    let (mut log, mut follower) = EngineLog::new(memory.clone(), config, entropy);
     follow(&mut follower).await;
     for _ in 0..STEPS_MAX {
         if source.is_empty() {
             break;
         }
         match source.below(8) {
-            0 | 1 => put(source),
+            0 => put(source, &memory),
+            1 => fault(source, &memory),
             2 => follow(&mut follower).await,
             _ => {
                 let commands: Vec<_> = (0..1 + source.below(3)).map(|_| command(source)).collect();
+                memory.reads();
                 let running = log.run(commands.clone());
                 let replies = tokio::time::timeout(PATIENCE, running).await;
                 let replies = replies.expect("a run ends").expect("each has its own reply");
+                assert!(memory.reads() <= READS_MAX, "a run reads more than {READS_MAX} times");
                 assert_eq!(replies.len(), commands.len());
                 for (command, reply) in commands.iter().zip(&replies) {
                     judge(command, reply);
